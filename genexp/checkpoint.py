@@ -1,0 +1,57 @@
+"""Checkpoints: written whole or not at all, loaded without executing anything, the newest readable one found."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+KEEP = 2
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write in; it appears under `path` only once it is complete and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes files private; these are to be shared like any other
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` steps; keep the two newest checkpoints."""
+    path = folder / f"step-{step:09d}.pt"
+    with atomic(path) as stream:
+        torch.save(state, stream)
+    for old in checkpoints(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def load_latest(folder: Path, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest readable state, or None. One that cannot be read is named to `warn`, and passed over."""
+    for path in checkpoints(folder):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            warn(f"{path} cannot be read ({str(error).splitlines()[0]}); trying the checkpoint before it")
+            continue
+        return state
+    return None

@@ -1,0 +1,208 @@
+"""The `genexp` command: subcommands, completion, sweeps, and errors for people.
+
+Nothing here imports torch, and Hydra is imported only once a subcommand is known: help and mistakes answer at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import genexp
+from genexp.errors import GenexpError, UsageError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMMANDS = {"train": "train a model, score it, and keep the run"}
+
+HYDRA_FLAGS = {
+    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"),
+    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+}
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one job ended."""
+
+    overrides: list[str]
+    results: dict[str, Any] | None
+    error: Exception | None
+
+
+def main() -> int:
+    """Run the command line in sys.argv; return the exit code."""
+    try:
+        return _dispatch(sys.argv[1:])
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `genexp train --cfg job | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _explain(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    command, *rest = arguments
+    if command == "--version":
+        print(f"genexp {genexp.__version__}")
+        return 0
+    if command in ("-sc", "--shell-completion"):
+        return _complete(rest)
+    if command not in COMMANDS:
+        raise UsageError(_unknown_command(command))
+    return _run(command, rest)
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    return f"""genexp {genexp.__version__}: an experiment runner for the classic deep generative models
+
+usage: genexp <command> [setting=value ...]
+
+commands:
+{commands}
+
+`genexp <command> --help` lists its choices and settings; `genexp <command> --cfg job` prints a configuration.
+Completion in bash: eval "$(genexp -sc install=bash)"
+
+  genexp train model=gan dataset=digits"""
+
+
+def _unknown_command(word: str) -> str:
+    close = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
+    if close:
+        return f"there is no command '{word}', did you mean '{close[0]}'?"
+    if "=" in word or word.startswith("-"):
+        return f"'{word}' stands where the command should: genexp train {word}"
+    return f"there is no command '{word}'; the commands are: {', '.join(COMMANDS)}"
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    """Give the arguments to Hydra, which calls back once for each job with its composed configuration."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and flag not in HYDRA_FLAGS:
+            close = difflib.get_close_matches(flag, HYDRA_FLAGS, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
+            raise UsageError(f"there is no flag '{flag}'{hint}")
+
+    from genexp import config
+
+    jobs: list[Job] = []
+    sweeping = bool({"-m", "--multirun"} & set(arguments))
+
+    def job(composed: "DictConfig") -> None:
+        overrides = [word for word in _job_overrides() if not word.startswith("hydra")]
+        if sweeping:
+            print(f"\njob {len(jobs) + 1}: {' '.join(overrides) or '(defaults)'}", flush=True)
+        try:
+            checked = config.load(command, composed)
+            results = importlib.import_module(f"genexp.{command}").main(checked)
+            jobs.append(Job(overrides, results, None))
+        except Exception as error:
+            jobs.append(Job(overrides, None, error))
+            if sweeping:
+                _explain(error)
+
+    interrupted = True
+    try:
+        _hydra(command, arguments, job)
+        interrupted = False
+    finally:
+        if sweeping and jobs:
+            _print_sweep(jobs, interrupted)
+    if not sweeping and jobs and jobs[0].error is not None:
+        raise jobs[0].error
+    return 1 if any(done.error for done in jobs) else 0
+
+
+def _hydra(command: str, arguments: list[str], task: Any) -> None:
+    import hydra
+
+    from genexp.config import CONFIGS
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise to us, who say it in fewer words
+    sys.argv = [sys.argv[0], *arguments]
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        from genexp.composition import explain
+
+        raise explain(error, command, arguments) from error
+    except OSError as error:
+        raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error
+
+
+def _job_overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
+def _complete(arguments: list[str]) -> int:
+    """Shell completion: the command's name here, everything behind it by Hydra."""
+    if not arguments or not arguments[0].startswith("query="):
+        _hydra("train", ["-sc", *arguments], lambda _: None)
+        return 0
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    behind = words[1:] if line.endswith(" ") or not words else words[1:-1]
+    if not behind:
+        typed = "" if line.endswith(" ") else "".join(words[1:])
+        print(" ".join(command for command in COMMANDS if command.startswith(typed)))
+        return 0
+    if behind[0] not in COMMANDS:
+        return 0
+    tail = line.split(behind[0], 1)[1]
+    os.environ["COMP_LINE"] = words[0] + tail
+    _hydra(behind[0], ["-sc", *arguments], lambda _: None)
+    return 0
+
+
+def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="interrupted sweep" if interrupted else "sweep", title_justify="left")
+    names = sorted({name for done in jobs if done.results for name in done.results["scores"]})
+    for column in ("job", "settings", "status", *names, "run or cause"):
+        table.add_column(column, overflow="fold")
+    for number, done in enumerate(jobs, 1):
+        scores = done.results["scores"] if done.results else {}
+        shown = [f"{scores[n]['mean']:.1f} ± {scores[n]['stderr']:.1f}" if n in scores else "–" for n in names]
+        cause = str(done.error).splitlines()[0] if done.error and str(done.error) else repr(done.error)
+        where = done.results["run"] if done.results else cause
+        status = "finished" if done.results else "failed"
+        table.add_row(str(number), " ".join(done.overrides) or "(defaults)", status, *shown, where)
+    Console().print(table)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error for the person at the terminal; return its exit code."""
+    if os.environ.get("GENEXP_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, GenexpError):
+        message, code = str(error), error.exit_code
+    else:
+        said = str(error).strip().splitlines()
+        message = f"{type(error).__name__}: {said[0] if said else ''}\nGENEXP_DEBUG=1 shows where it happened"
+        code = 1
+    print(f"genexp: {message}", file=sys.stderr, flush=True)
+    return code

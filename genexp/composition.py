@@ -1,0 +1,69 @@
+"""Hydra's composition errors in the words of the person at the terminal, with the nearest right name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from genexp.config import CONFIGS, nearest
+from genexp.errors import UsageError
+
+
+def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
+    """A UsageError that names the mistake and the remedy."""
+    if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group.split("/")[0] == "experiment":
+            option, group = str(error.missing_cfg_file).removeprefix("experiment/"), "experiment"
+        options = _options(group) or [str(name) for name in error.options]
+        hint = nearest(option, options)
+        return UsageError(f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}")
+    if isinstance(error, OverrideParseException):
+        return UsageError(f"'{error.override}' cannot be read as a setting: {_first_line(error)}\nWrite name=value")
+    text = str(error)
+    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
+    if unknown:
+        key = unknown.group(1).split("@")[0].lstrip("+~")
+        hint = nearest(key, _keys(command, arguments))
+        remedy = hint or f"; `genexp {command} --cfg job` prints the settings there are"
+        return UsageError(f"there is no setting '{key}'{remedy}")
+    cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
+    kind = "" if isinstance(error, HydraException | ConfigCompositionException) else f"{type(error).__name__}: "
+    return UsageError(f"{kind}{_first_line(error)}{cause}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _options(group: str) -> list[str]:
+    folder = CONFIGS / group
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+
+
+def _keys(command: str, arguments: list[str]) -> list[str]:
+    """Every setting and group of the configuration, composed from those arguments that choose an option."""
+    groups = [folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra"]
+    choices = [word for word in arguments if word.partition("=")[0] in groups and "," not in word]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(Path(CONFIGS).resolve()), version_base="1.3"):
+            config = compose(command, choices)
+    except HydraException:
+        return groups
+    return [*groups, *_leaves(config)]
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
+    tree: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        return [leaf for key, value in node.items() for leaf in walk(value, f"{path}.{key}" if path else str(key))]
+
+    return walk(tree, prefix)

@@ -1,0 +1,224 @@
+"""The typed schema of a command's configuration: names, types and ranges, checked before torch is imported.
+
+The fixed part is written here. What a model, data set, optimizer, noise process or metric takes is written once,
+as the annotated keyword-only arguments of the class or function that its YAML names in `_target_`; they are read
+from the source text, so that a third party's model is checked like our own and nothing heavy is loaded.
+"""
+
+import ast
+import builtins
+import difflib
+import hashlib
+import importlib.util
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field
+
+from genexp import ranges
+from genexp.errors import UsageError
+
+CONFIGS = next(
+    folder
+    for folder in (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+    if folder.is_dir()
+)  # inside the package when installed from a wheel, beside it in a checkout
+
+Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML of a group holds
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Device(Schema):
+    """Where a run computes, and in what arithmetic."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["float32", "bfloat16"]
+    threads: ranges.PositiveInt | None
+
+
+class Log(Schema):
+    """What is recorded while a run trains."""
+
+    every_steps: ranges.PositiveInt
+    samples_every_epochs: ranges.PositiveInt
+
+
+class TrainConfig(Schema):
+    """The configuration of `genexp train`, one field for each top-level key."""
+
+    name: str = Field(pattern=r"^[\w.+-]+$")
+    seed: ranges.Seed
+    epochs: ranges.PositiveInt
+    batch_size: ranges.PositiveInt
+    model: Component
+    dataset: Component
+    optimizer: Component
+    noise: Component
+    device: Device
+    metrics: dict[str, Component]
+    log: Log
+    data_dir: str
+    outputs_dir: str
+    run_dir: str | None
+    fresh: bool
+
+    def components(self) -> dict[str, Component]:
+        """Every component under its dotted key."""
+        groups = {group: getattr(self, group) for group in ("model", "dataset", "optimizer", "noise")}
+        return groups | {f"metrics.{name}": metric for name, metric in self.metrics.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What the experiment is. How long, where and how fast it runs, and what is logged, are not part of it.
+
+        The precision is: bfloat16 products change the scores that a run reaches, so they make another experiment.
+        """
+        kept = ("seed", "batch_size", "model", "dataset", "optimizer", "noise")
+        return {key: getattr(self, key) for key in kept} | {"precision": self.device.precision}
+
+    def directory(self) -> Path:
+        """The run's directory: the given one, else derived from the identity, never from the clock."""
+        if self.run_dir is not None:
+            return Path(self.run_dir).expanduser()
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        parts = [self.name, self.optimizer["name"]]
+        parts += [self.noise["name"]] if self.noise["name"] != "none" else []
+        return Path(self.outputs_dir).expanduser() / self.dataset["name"] / "-".join(
+            [*parts, f"seed{self.seed}", digest]
+        )
+
+
+SCHEMAS: dict[str, type[TrainConfig]] = {"train": TrainConfig}
+
+
+def load(command: str, composed: DictConfig) -> TrainConfig:
+    """Check a composed configuration; raise UsageError that names each mistake and the remedy."""
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"the configuration cannot be resolved: {error}") from error
+    try:
+        config = SCHEMAS[command].model_validate(plain)
+    except pydantic.ValidationError as error:
+        raise _usage_error(error, "", list(SCHEMAS[command].model_fields)) from error
+    for key, component in config.components().items():
+        check_component(key, component)
+    return config
+
+
+def check_component(key: str, component: Component) -> None:
+    """Check a component's settings against the keyword-only arguments of its `_target_`.
+
+    Raises UsageError when the target does not exist, or for an unknown, missing, ill-typed or out-of-range setting.
+    """
+    for required in ("name", "_target_"):
+        if not isinstance(component.get(required), str):
+            raise UsageError(f"{key}.{required} is missing: each choice has a `name` and a `_target_`, its class")
+    arguments = _keyword_arguments(key, component["_target_"])
+    if arguments is None:
+        return
+    schema = pydantic.create_model(
+        "Settings", __config__=ConfigDict(strict=True, extra="forbid", protected_namespaces=()), **arguments
+    )
+    settings = {name: value for name, value in component.items() if name not in ("name", "_target_")}
+    try:
+        schema.model_validate(settings)
+    except pydantic.ValidationError as error:
+        raise _usage_error(error, f"{key}.", list(arguments)) from error
+
+
+def nearest(word: str, names: typing.Iterable[str]) -> str:
+    """', did you mean X?' for the closest of `names`, else nothing."""
+    names = list(names)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if not close:  # a key without its path: `latent_dim` for `model.latent_dim`
+        close = difflib.get_close_matches(word, [name.rpartition(".")[2] for name in names], n=1, cutoff=0.7)
+        close = [name for name in names if close and name.rpartition(".")[2] == close[0]][:1]
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
+    """{name: (type, default or ...)} of the keyword-only arguments of `target`, read from its source text.
+
+    None where they cannot be known without importing: a class that inherits its constructor, a compiled module.
+    """
+    source = _source(key, target)
+    if source is None:
+        return None
+    name = target.rpartition(".")[2]
+    definitions = [node for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    found = next((node for node in definitions if node.name == name), None)
+    if found is None:
+        hint = nearest(name, [node.name for node in definitions])
+        raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{hint}")
+    if isinstance(found, ast.ClassDef):
+        constructors = [n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        if not constructors:
+            return None
+        found = constructors[0]
+    defaults = zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
+    return {arg.arg: (_annotation(arg.annotation), ... if value is None else None) for arg, value in defaults}
+
+
+def _source(key: str, target: str) -> ast.Module | None:
+    """The parsed module of a dotted name, found without importing any package on the way."""
+    package, *path = target.split(".")[:-1] or [target]
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise UsageError(f"{key}._target_={target}: there is no package '{package}'; is it installed, or on PYTHONPATH?")
+    if not path:
+        files = [Path(spec.origin)] if spec.origin else []
+    else:
+        roots = [Path(root).joinpath(*path) for root in spec.submodule_search_locations or []]
+        files = [file for root in roots for file in (root.with_suffix(".py"), root / "__init__.py")]
+        if not any(file.is_file() for file in files) and package == "genexp":
+            raise UsageError(f"{key}._target_={target}: there is no such module in genexp")
+    for file in files:
+        if file.is_file() and file.suffix == ".py":
+            return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    return None
+
+
+def _annotation(node: ast.expr | None) -> Any:
+    """The type an annotation names, if it is made of builtins, Literal and genexp.ranges; else anything goes."""
+    if node is None:
+        return Any
+    known = vars(builtins) | ranges.NAMES | {"Literal": Literal, "ranges": ranges}
+    try:
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), {"__builtins__": {}}, known)
+    except (NameError, AttributeError):
+        return Any
+
+
+def _usage_error(error: pydantic.ValidationError, prefix: str, names: list[str]) -> UsageError:
+    """The mistakes that pydantic found, in a line each: the setting as it was given, and what it should be."""
+    lines = []
+    for mistake in error.errors()[:3]:
+        key = prefix + ".".join(str(part) for part in mistake["loc"] if part not in ("function-after",))
+        match mistake["type"]:
+            case "extra_forbidden":
+                word = str(mistake["loc"][-1])
+                hint = nearest(word, names)
+                lines.append(f"there is no setting '{key}'{hint or '; it has ' + ', '.join(names)}")
+            case "missing":
+                lines.append(f"{key} is missing: give it, as in {key}=VALUE")
+            case _:
+                wanted = mistake["msg"].removeprefix("Input ").replace("a valid ", "a ")
+                if mistake["type"] == "string_pattern_mismatch":
+                    wanted = "should be made of letters, digits, '.', '_', '+' and '-'"
+                given = mistake["input"]
+                hint = ""
+                if mistake["type"] == "literal_error" and isinstance(given, str):
+                    hint = nearest(given, [part for part in mistake["ctx"]["expected"].split("'")[1::2]])
+                lines.append(f"{key}={given}: {wanted}{hint}")
+    return UsageError("\n".join(dict.fromkeys(lines)))

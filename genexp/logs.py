@@ -1,0 +1,154 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard, pictures of samples, and the terminal."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from genexp.checkpoint import atomic
+from genexp.loop import Tick
+
+SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
+SHOWN_FIRST = ("loss/", "D(")  # what the terminal has room for
+
+
+class Logs:
+    """The log files of one run, cut back to the step that it goes on from."""
+
+    def __init__(self, folder: Path, config: str, from_step: int) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        _cut_back(self.metrics, from_step)
+        self.stream = self.metrics.open("a", encoding="utf-8")
+        purge = from_step + 1 if from_step else None
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+        if not from_step:
+            self.tensorboard.add_text("config", f"```yaml\n{config}\n```")  # type: ignore[no-untyped-call]
+
+    def scalars(self, tick: Tick, values: dict[str, float]) -> None:
+        """A line of metrics.jsonl and the same points in TensorBoard."""
+        record = {"step": tick.step, "epoch": tick.epoch, "time": time.time(), **values}
+        self.stream.write(json.dumps(record) + "\n")
+        self.stream.flush()
+        for name, value in values.items():
+            self.tensorboard.add_scalar(_tag(name), value, tick.step)  # type: ignore[no-untyped-call]
+
+    def samples(self, samples: Tensor, epoch: int, step: int) -> Path:
+        """A grid of (n, C, H, W) samples in [0, 1], as samples/epoch-NNNN.png and in TensorBoard."""
+        picture = grid(samples)
+        path = self.folder / "samples" / f"epoch-{epoch:04d}.png"
+        save_picture(picture, path)
+        self.tensorboard.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        return path
+
+    def score(self, name: str, value: float, step: int) -> None:
+        self.tensorboard.add_scalar(f"score/{name}", value, step)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+        self.tensorboard.close()  # type: ignore[no-untyped-call]
+
+
+def grid(images: Tensor, gap: int = 1) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Tile (n, C, H, W) images in [0, 1] into a square (H', W', 3) uint8 picture; the n-th fills from the left."""
+    n, channels, height, width = images.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    scale = max(1, -(-SMALLEST_TILE // min(height, width)))
+    pixels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    tile_height, tile_width = height * scale + gap, width * scale + gap
+    picture = np.full((rows * tile_height + gap, columns * tile_width + gap, 3), 128, np.uint8)
+    for index, image in enumerate(pixels.expand(n, 3 if channels == 1 else channels, -1, -1).numpy()):
+        top, left = index // columns * tile_height + gap, index % columns * tile_width + gap
+        picture[top : top + height * scale, left : left + width * scale] = image.transpose(1, 2, 0)
+    return picture
+
+
+def save_picture(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path) -> None:
+    with atomic(path) as stream:
+        Image.fromarray(picture).save(stream, format="PNG")
+
+
+class Terminal:
+    """A live bar on a terminal; elsewhere a plain line an epoch."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, from_step: int) -> None:
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.from_step, self.started = from_step, time.perf_counter()
+        console = Console()
+        self.live = console.is_terminal
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not self.live,
+        )
+        self.task = self.progress.add_task(
+            "", total=epochs * steps_per_epoch, completed=from_step, epoch=from_step // steps_per_epoch,
+            epochs=epochs, values="",
+        )  # fmt: skip
+
+    def show(self, tick: Tick) -> None:
+        if self.live:
+            fields = {"values": _summary(tick.values)} if tick.values else {}
+            current = min(tick.epoch + (not tick.ends_epoch), self.epochs)
+            self.progress.update(self.task, completed=tick.step, epoch=current, **fields)
+        elif tick.ends_epoch and tick.values:
+            left = (time.perf_counter() - self.started) / (tick.step - self.from_step)
+            left *= self.epochs * self.steps_per_epoch - tick.step
+            print(f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values)}  {_duration(left)} left", flush=True)
+
+    def __enter__(self) -> "Terminal":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+
+def _summary(values: dict[str, float]) -> str:
+    parts = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in values.items() if name.startswith(SHOWN_FIRST)]
+    return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _tag(name: str) -> str:
+    """TensorBoard allows letters, digits, '_', '-', '.' and '/' in tags: D(G(z)) becomes D_G_z."""
+    return name.replace("(", "_").replace(")", "")
+
+
+def _cut_back(file: Path, step: int) -> None:
+    """Keep the lines of metrics.jsonl up to `step`; those after it will be written again."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):  # a line cut short when the process was killed
+            continue
+    with atomic(file) as stream:
+        stream.write("".join(kept).encode())

@@ -1,0 +1,158 @@
+"""The one training loop: it walks a model's updates, and knows nothing of files, logging or any model by name."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genexp import random
+from genexp.data import DataSet
+from genexp.device import products
+from genexp.errors import DivergedError
+from genexp.models import Model, Update
+from genexp.optimizers import ScheduledOptimizer
+
+
+@dataclass
+class Training:
+    """Everything in training that has state; what a checkpoint holds and a resumed run starts from."""
+
+    model: Model
+    optimizers: dict[str, ScheduledOptimizer]  # one for each player
+    step: int = 0  # steps completed
+    seconds: float = 0.0  # spent in steps so far, over all sessions
+    window: list[Tensor] = field(default_factory=list)  # a row of losses and watched values for each unlogged step
+    names: list[str] = field(default_factory=list)  # of the row's columns
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers only, as torch's safe load demands."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "window": self.window,
+            "names": self.names,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.window, self.names = list(state["window"]), list(state["names"])
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One completed step."""
+
+    step: int  # steps completed
+    epoch: int  # epochs completed
+    ends_epoch: bool
+    values: dict[str, float] | None  # at a logged step: means since the last one, and what was read at this one
+
+
+def steps_per_epoch(model: Model, n_images: int, batch_size: int) -> int:
+    """A step takes a minibatch for each repeat; an epoch is one pass over the images, the last few left out."""
+    return n_images // (batch_size * max(update.repeats for update in model.updates()))
+
+
+def train(
+    training: Training,
+    data: DataSet,
+    device: torch.device,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    precision: str,
+    log_every: int,
+) -> Iterator[Tick]:
+    """Train to the end of `epochs`, a Tick a step. Stopping at any Tick and going on later changes nothing.
+
+    Data order is a function of (seed, epoch), every other draw of (seed, step). Nothing is read back from the device
+    but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite.
+    """
+    updates = training.model.updates()
+    batches = max(update.repeats for update in updates)
+    length = steps_per_epoch(training.model, len(data.train), batch_size)
+    order, order_epoch = torch.empty(0), -1
+    images_since_log, seconds_at_log = 0, training.seconds
+    while training.step < epochs * length:
+        started = time.perf_counter()
+        epoch, position = divmod(training.step, length)
+        if order_epoch != epoch:
+            shuffler = random.generator(torch.device("cpu"), seed, "order", epoch)
+            order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
+        rows = order[position * batches * batch_size : (position + 1) * batches * batch_size].split(batch_size)
+        ends_epoch = position + 1 == length
+        logged = ends_epoch or (training.step + 1) % log_every == 0
+
+        random.reseed(device, seed, "step", training.step)
+        row: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        for update in updates:
+            for repeat in range(update.repeats):
+                images = data.images("train", rows[repeat])
+                row |= _move(training, update, images, epoch, precision, norms if logged else None)
+        training.names = list(row)
+        training.window.append(torch.stack(list(row.values())))
+        training.step += 1
+
+        values = None
+        if logged:
+            values = _read_window(training, norms)
+            for player, optimizer in training.optimizers.items():
+                settings = optimizer.settings(training.step - 1, epoch)
+                values |= {f"{name}/{player}": value for name, value in settings.items()}
+        images_since_log += batches * batch_size
+        training.seconds += time.perf_counter() - started
+        if values is not None:
+            values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)
+            images_since_log, seconds_at_log = 0, training.seconds
+        yield Tick(training.step, training.step // length, ends_epoch, values)
+
+
+def _move(
+    training: Training,
+    update: Update,
+    images: Tensor,
+    epoch: int,
+    precision: str,
+    norms: dict[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """Make one update: all its gradients are taken before any of its players moves."""
+    with products(images.device, precision):
+        losses, watched = update.play(images)
+    gradients: dict[str, tuple[Tensor, ...]] = {}
+    for player in update.players:
+        # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.
+        gradients[player] = torch.autograd.grad(
+            losses[player], training.optimizers[player].parameters, retain_graph=player != update.players[-1]
+        )
+    for player, gradient in gradients.items():
+        if norms is not None:
+            norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
+        training.optimizers[player].step(gradient, training.step, epoch)
+    return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
+
+
+def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:
+    """Read back what the window and `norms` hold, in one transfer, and start a new window."""
+    window = torch.stack(training.window)
+    flat = torch.cat([window.flatten(), *(norm.flatten() for norm in norms.values())]).double().cpu()
+    rows, last = flat[: window.numel()].view(window.shape), flat[window.numel() :]
+    bad = ~rows.isfinite().all(1)
+    if bad.any() or not last.isfinite().all():
+        first = int(bad.int().argmax()) if bad.any() else len(rows) - 1
+        step = training.step - len(rows) + first + 1
+        named = zip([*training.names, *norms], [*rows[first].tolist(), *last.tolist()], strict=True)
+        shown = [f"{name}={value:.4g}" for name, value in named if name.startswith("loss/") or value != value]
+        raise DivergedError(f"training diverged at step {step}: {', '.join(shown)}")
+    training.window = []
+    means = rows.mean(0).tolist()
+    return dict(zip(training.names, means, strict=True)) | dict(zip(norms, last.tolist(), strict=True))

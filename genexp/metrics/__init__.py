@@ -1,0 +1,1 @@
+"""Scores: plain functions of samples and splits, seeded, exact to stated precision, independent of batch size."""

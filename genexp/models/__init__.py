@@ -1,0 +1,50 @@
+"""What a model is: a differentiable game, with its players, their moves, and a sampler.
+
+A model knows nothing of devices, files, logging or progress bars, and no other module knows a model by name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Outcome(NamedTuple):
+    """What one forward pass of a game gives."""
+
+    losses: dict[str, Tensor]  # one scalar for each player that moves on it, in nats
+    watched: dict[str, Tensor]  # further scalars worth a curve
+
+
+@dataclass(frozen=True)
+class Update:
+    """A move: the players that move at once from the same point, on losses from one forward pass.
+
+    Players in turn (Algorithm 1 of Goodfellow et al. 2014) are several updates; k discriminator steps for each
+    generator step are `repeats=k`, each on a minibatch of its own.
+    """
+
+    players: tuple[str, ...]
+    play: Callable[[Tensor], Outcome]  # images (n, C, H, W) in [0, 1] -> losses of exactly these players
+    repeats: int = 1
+
+
+class Model(nn.Module, ABC):
+    """A game of one player (an autoencoder), two (a GAN) or more."""
+
+    sample_kind: ClassVar[str]  # what a sample is, for it changes a score: "draw" or "mean"
+
+    @abstractmethod
+    def players(self) -> dict[str, nn.Module]:
+        """Each player's name and the module that holds its parameters."""
+
+    @abstractmethod
+    def updates(self) -> list[Update]:
+        """The moves of one step, in order."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. Call it under `torch.no_grad`."""

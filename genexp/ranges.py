@@ -1,0 +1,22 @@
+"""The ranges that a setting may have, as annotations of the keyword arguments that configs fill.
+
+`config.py` reads these annotations from the source of a config's `_target_` and checks the values against them
+without importing it, so a wrong value is refused before torch is loaded.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+DecayFactor = Annotated[float, Field(ge=1, allow_inf_nan=False)]  # a value that divides at every step
+Fraction = Annotated[float, Field(ge=0, lt=1)]  # [0, 1): a momentum, or a share that must leave something
+Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
+Interval = Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)]
+Bandwidths = Annotated[list[PositiveFloat], Field(min_length=1)]
+
+NAMES = {name: value for name, value in globals().items() if name[0].isupper() and name not in ("Annotated", "Field")}

@@ -1,0 +1,177 @@
+"""The run directory: found again by what the experiment is, held by one process, described by its own files."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+import yaml
+
+import genexp
+from genexp.checkpoint import atomic
+from genexp.config import TrainConfig
+from genexp.errors import GenexpError, UsageError
+
+
+class Run:
+    """A run directory that this process holds; `close` lets go of it."""
+
+    def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, config: TrainConfig) -> "Run":
+        """Make the directory of this configuration, or find it again; with `fresh`, move an old one aside.
+
+        Raises UsageError when it holds another experiment, GenexpError when it cannot be written or another process
+        holds it.
+        """
+        path = config.directory()
+        _refuse_other_experiments(path, config)
+        try:
+            lock = _hold(path)
+            if config.fresh and (path / "config.yaml").exists():
+                aside = next(
+                    place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists()
+                )
+                path.rename(aside)
+                lock.release()
+                print(f"moved the old run to {aside}", flush=True)
+                lock = _hold(path)
+            run = cls(path, lock)
+            run.write_text("config.yaml", yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise GenexpError(
+                f"the run directory {path} cannot be written: {error.strerror}\n"
+                "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
+            ) from error
+        return run
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace one of the run's files, so that a reader sees the old text or the new one, whole."""
+        with atomic(self.path / name) as stream:
+            stream.write(text.encode())
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def set_status(self, status: str, **details: Any) -> None:
+        """running, interrupted, failed or finished, with what else is known: epoch, step, error."""
+        self.write_json("status.json", {"status": status, **details, "pid": os.getpid(), "updated": now()})
+
+
+def finished(config: TrainConfig) -> dict[str, Any] | None:
+    """The results of this configuration's run, if it finished at least its epochs with the same scores asked for."""
+    path = config.directory()
+    if config.fresh or not (path / "results.json").is_file():
+        return None
+    _refuse_other_experiments(path, config)
+    results = read_json(path / "results.json")
+    status = read_json(path / "status.json")
+    stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    if status.get("status") != "finished" or stored.get("metrics") != config.metrics:
+        return None
+    return results if results.get("epochs", 0) >= config.epochs else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What one of a run's JSON files holds; nothing, if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def provenance(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Where a result came from: code, versions, device, arithmetic, time."""
+    commit, dirty = _git_state(Path(genexp.__file__).parent)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    libraries = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core")
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {
+            "genexp": genexp.__version__,
+            "python": platform.python_version(),
+            **{library: metadata.version(library) for library in libraries},
+        },
+        "device": f"{device.type} ({name})",
+        "precision": config.device.precision,
+        "threads": torch.get_num_threads(),
+        "time": now(),
+    }
+
+
+def _git_state(package: Path) -> tuple[str | None, bool | None]:
+    """The commit of the checkout that holds the package, and whether it was changed; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else the checkout is somebody else's, around a venv
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
+    if path.exists() and not path.is_dir():
+        raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER or outputs_dir=FOLDER to another place")
+    if config.fresh or not path.is_dir() or not any(path.iterdir()):
+        return
+    file = path / "config.yaml"
+    if not file.is_file():
+        if {entry.name for entry in path.iterdir()} <= {".lock"}:  # a run that was stopped before it began
+            return
+        raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
+    try:
+        stored = TrainConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))).identity()
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{file} is damaged or from another version of genexp\nSet fresh=true to start over (the old run is kept)"
+        ) from error
+    ours, theirs = _flat(config.identity()), _flat(stored)
+    differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
+    if differences:
+        shown = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differences[:4])
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise UsageError(
+            f"{path} holds another experiment ({shown}{more})\n"
+            "Set run_dir=FOLDER to another place, or fresh=true to start over there (the old run is moved aside)"
+        )
+
+
+def _hold(path: Path) -> filelock.BaseFileLock:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        holder = read_json(path / "status.json").get("pid", "unknown")
+        raise GenexpError(f"another process (pid {holder}) is training {path}\nWait for it, or stop it first") from error
+    return lock
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'model.latent_dim': 100, ...} of a nested dictionary."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

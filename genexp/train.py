@@ -1,0 +1,259 @@
+"""`genexp train`: build what the configuration names, train it, score it, and leave a run directory behind."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from genexp import random, run
+from genexp.checkpoint import checkpoints, load_latest, save
+from genexp.config import Component, TrainConfig
+from genexp.data import DataSet
+from genexp.device import multiplies_bfloat16, products, select
+from genexp.errors import DivergedError, GenexpError, UsageError
+from genexp.logs import Logs, Terminal
+from genexp.loop import Training, steps_per_epoch, train
+from genexp.models import Model
+
+GRID = 64  # samples in a picture
+
+
+def main(config: TrainConfig) -> dict[str, Any]:
+    """Train, or go on training, or report what is finished; print the scores and where the run is.
+
+    Returns what results.json holds, and under "run" the directory."""
+    done = run.finished(config)
+    if done is not None:
+        print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
+        if done["epochs"] > config.epochs:
+            print(f"note: its {done['epochs']} epochs are more than the {config.epochs} asked for now")
+        _report(done, config.directory())
+        return done | {"run": str(config.directory())}
+
+    device = select(config.device.kind, config.device.threads)
+    if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
+        _warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
+    data = build_data(config).to(device)
+    training = build_training(config, data, device)
+    held = run.Run.open(config)
+    stop = Stop()
+    try:
+        with stop.listening():
+            _train(config, training, data, device, held, stop)
+            if config.metrics:
+                print("scoring", flush=True)
+            scores = score(config, training.model, data, device)
+        results = _results(config, training, data, device, scores)
+        with Logs(held.path, "", training.step) as logs:
+            for name, found in scores.items():
+                logs.score(name, found["mean"], training.step)
+        held.write_json("results.json", results)
+        held.set_status("finished", epoch=results["epochs"], step=results["steps"])
+    except BaseException as error:
+        _leave(error, held, training, config)
+        raise
+    finally:
+        held.close()
+    _report(results, held.path)
+    return results | {"run": str(held.path)}
+
+
+def build_data(config: TrainConfig) -> DataSet:
+    """The data set; raises UsageError when a batch is larger than its training split."""
+    data: DataSet = _instantiate(config.dataset)(Path(config.data_dir).expanduser())
+    if config.batch_size > len(data.train):
+        raise UsageError(
+            f"batch_size={config.batch_size} is larger than the {len(data.train):,} training images of "
+            f"{config.dataset['name']}; set batch_size to at most that"
+        )
+    return data
+
+
+def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
+    """The model and its players' optimizers, at the start; the initial weights follow from the seed."""
+    random.reseed(torch.device("cpu"), config.seed, "init")
+    noise = _instantiate(config.noise)()
+    model: Model = _instantiate(config.model)(data.spec(), noise)
+    model.to(device)
+    if steps_per_epoch(model, len(data.train), config.batch_size) == 0:
+        raise UsageError(
+            f"one step takes several minibatches of {config.batch_size}, more than the {len(data.train):,} training "
+            f"images of {config.dataset['name']}; set a smaller batch_size"
+        )
+    make = _instantiate(config.optimizer)
+    return Training(model, {player: make(list(part.parameters())) for player, part in model.players().items()})
+
+
+@torch.no_grad()
+def draw(config: TrainConfig, model: Model, device: torch.device, n: int, generator: torch.Generator) -> torch.Tensor:
+    """n samples of the model as it is when it is not training, in the run's arithmetic."""
+    model.eval()
+    try:
+        with products(device, config.device.precision):
+            return model.sample(n, generator).float()
+    finally:
+        model.train()
+
+
+def score(config: TrainConfig, model: Model, data: DataSet, device: torch.device) -> dict[str, Any]:
+    """Every metric of the configuration, by name."""
+    sampler = partial(draw, config, model, device)
+    return {
+        name: _instantiate(metric)(sampler, data, config.seed, model.sample_kind)
+        for name, metric in config.metrics.items()
+    }
+
+
+@dataclass
+class Stop:
+    """Whether the user asked to stop: the first SIGINT or SIGTERM asks, a second one stops at once."""
+
+    requested: bool = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.requested = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+def _train(
+    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run, stop: Stop
+) -> None:
+    folder = held.path / "checkpoints"
+    state = load_latest(folder, device, _warn)
+    if state is not None:
+        training.load_state_dict(state)
+    length = steps_per_epoch(training.model, len(data.train), config.batch_size)
+    if training.step >= config.epochs * length:
+        return
+    begun = f"going on from epoch {training.step / length:.4g}" if state else "started"
+    print(f"{begun}: {held.path}", flush=True)
+    print(
+        f"{config.name} on {config.dataset['name']}: {len(data.train):,} training, {len(data.valid):,} validation, "
+        f"{len(data.test):,} test images; {device.type}, {config.device.precision}",
+        flush=True,
+    )
+    ticks = train(
+        training,
+        data,
+        device,
+        seed=config.seed,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        precision=config.device.precision,
+        log_every=config.log.every_steps,
+    )
+    text = (held.path / "config.yaml").read_text(encoding="utf-8")
+    with Logs(held.path, text, training.step) as logs, Terminal(config.epochs, length, training.step) as terminal:
+        held.set_status("running", epoch=training.step // length, epochs=config.epochs, step=training.step)
+        for tick in ticks:
+            if tick.values is not None:
+                logs.scalars(tick, tick.values)
+            terminal.show(tick)
+            if tick.ends_epoch:
+                if tick.epoch % config.log.samples_every_epochs == 0 or tick.epoch == config.epochs:
+                    generator = random.generator(device, config.seed, "picture")  # the same noise each time
+                    logs.samples(draw(config, training.model, device, GRID, generator), tick.epoch, tick.step)
+                save(folder, training.step, training.state_dict())
+                held.set_status("running", epoch=tick.epoch, epochs=config.epochs, step=tick.step)
+            if stop.requested:
+                if not tick.ends_epoch:
+                    save(folder, training.step, training.state_dict())
+                stop.check()
+
+
+def _leave(error: BaseException, held: run.Run, training: Training, config: TrainConfig) -> None:
+    """Say in the run's status why it ended, and add to the error what the user can go on from."""
+    newest = next(iter(checkpoints(held.path / "checkpoints")), None)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    message = str(error) or type(error).__name__
+    try:
+        held.set_status("interrupted" if interrupted else "failed", step=training.step, error=message)
+    except OSError:  # a full disk must not hide the error that it caused
+        pass
+    if interrupted:
+        kept = f"saved {newest}" if newest else "nothing was saved yet"
+        error.args = (f"interrupted at step {training.step}, {kept}; the same command goes on from there",)
+    elif isinstance(error, DivergedError):
+        kept = str(newest) if newest else "none, it happened in the first epoch"
+        error.args = (
+            f"{message}\nlast good checkpoint: {kept}\n"
+            "Try a smaller optimizer.lr; its old run stays where it is, since that is another experiment",
+        )
+
+
+def _results(
+    config: TrainConfig, training: Training, data: DataSet, device: torch.device, scores: dict[str, Any]
+) -> dict[str, Any]:
+    length = steps_per_epoch(training.model, len(data.train), config.batch_size)
+    batches = max(update.repeats for update in training.model.updates())
+    images = training.step * config.batch_size * batches
+    return {
+        "status": "finished",
+        "name": config.name,
+        "model": config.model["name"],
+        "dataset": config.dataset["name"],
+        "seed": config.seed,
+        "epochs": training.step // length,
+        "steps": training.step,
+        "train_seconds": round(training.seconds, 3),
+        "images_per_second": round(images / training.seconds, 1),
+        "scores": scores,
+        "provenance": run.provenance(config, device),
+    }
+
+
+def _report(results: dict[str, Any], path: Path) -> None:
+    for name, found in results["scores"].items():
+        if "warning" in found:
+            _warn(found["warning"])
+        print(
+            f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {found['n_points']:,} {found['split']} images "
+            f"({found['n_samples']:,} samples, σ = {found['sigma']:.3g})"
+        )
+    picture = max((path / "samples").glob("*.png"), default=None)
+    if picture is not None:
+        print(f"samples: {picture}")
+    minutes, seconds = divmod(round(results["train_seconds"]), 60)
+    print(f"trained {results['epochs']} epochs in {minutes}:{seconds:02d}, {results['images_per_second']:,.0f} images/s")
+    print(f"curves: tensorboard --logdir {path / 'tensorboard'}")
+    print(f"run: {path}", flush=True)
+
+
+def _instantiate(component: Component) -> partial[Any]:
+    """The component's target with its settings filled in, still to be given what the program provides."""
+    settings = {key: value for key, value in component.items() if key != "name"}
+    try:
+        built: partial[Any] = instantiate(settings, _partial_=True, _convert_="all")
+    except Exception as error:
+        raise GenexpError(f"{component['_target_']} cannot be used: {error}") from error
+    return built
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", flush=True)
