@@ -23,8 +23,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes files private; these are to be shared like any other
-        os.replace(name, path)
+        Path(name).chmod(0o644)  # mkstemp makes files private; these are to be shared like any other
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -98,6 +98,10 @@ def _run(command: str, arguments: list[str]) -> int:
             hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
             raise UsageError(f"there is no flag '{flag}'{hint}")
 
+    # Hydra wants the overrides together; people write flags where they like.
+    settings = [word for word in arguments if word[0:1] != "-" and ("=" in word or word.startswith("~"))]
+    arguments = [word for word in arguments if word not in settings] + settings
+
     from genexp import config
 
     jobs: list[Job] = []

@@ -28,9 +28,13 @@ def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
     unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
     if unknown:
         key = unknown.group(1).split("@")[0].lstrip("+~")
-        hint = nearest(key, _keys(command, arguments))
-        remedy = hint or f"; `genexp {command} --cfg job` prints the settings there are"
+        keys = _keys(command, arguments)
+        siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
+        there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
+        remedy = nearest(key, keys) or there_are
         return UsageError(f"there is no setting '{key}'{remedy}")
+    if "Ambiguous value" in text:
+        return UsageError(f"{_first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
     cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
     kind = "" if isinstance(error, HydraException | ConfigCompositionException) else f"{type(error).__name__}: "
     return UsageError(f"{kind}{_first_line(error)}{cause}")

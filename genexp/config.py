@@ -49,6 +49,7 @@ class Log(Schema):
 
     every_steps: ranges.PositiveInt
     samples_every_epochs: ranges.PositiveInt
+    scores_every_epochs: ranges.PositiveInt | None
 
 
 class TrainConfig(Schema):
@@ -90,9 +91,8 @@ class TrainConfig(Schema):
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
         parts = [self.name, self.optimizer["name"]]
         parts += [self.noise["name"]] if self.noise["name"] != "none" else []
-        return Path(self.outputs_dir).expanduser() / self.dataset["name"] / "-".join(
-            [*parts, f"seed{self.seed}", digest]
-        )
+        folder = "-".join([*parts, f"seed{self.seed}", digest])
+        return Path(self.outputs_dir).expanduser() / str(self.dataset["name"]) / folder
 
 
 SCHEMAS: dict[str, type[TrainConfig]] = {"train": TrainConfig}
@@ -135,13 +135,16 @@ def check_component(key: str, component: Component) -> None:
 
 
 def nearest(word: str, names: typing.Iterable[str]) -> str:
-    """', did you mean X?' for the closest of `names`, else nothing."""
+    """', did you mean X?' for the closest of `names`, else nothing; a dotted key is sought within its own group."""
     names = list(names)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if not close:  # a key without its path: `latent_dim` for `model.latent_dim`
-        close = difflib.get_close_matches(word, [name.rpartition(".")[2] for name in names], n=1, cutoff=0.7)
-        close = [name for name in names if close and name.rpartition(".")[2] == close[0]][:1]
-    return f", did you mean '{close[0]}'?" if close else ""
+    group, _, leaf = word.rpartition(".")
+    siblings = [name for name in names if group and name.rpartition(".")[0] == group]
+    by_leaf = {name.rpartition(".")[2]: name for name in reversed(siblings or names)}
+    by_name = {} if siblings else {name: name for name in names}
+    for candidates, text in ((by_name, word), (by_leaf, leaf)):  # the second finds model.latent_dim for latent_dim
+        for close in difflib.get_close_matches(text, candidates, n=1, cutoff=0.6):
+            return f", did you mean '{candidates[close]}'?"
+    return ""
 
 
 def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
@@ -175,7 +178,7 @@ def _source(key: str, target: str) -> ast.Module | None:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise UsageError(f"{key}._target_={target}: there is no package '{package}'; is it installed, or on PYTHONPATH?")
+        raise UsageError(f"{key}._target_={target}: there is no package '{package}' on the Python path")
     if not path:
         files = [Path(spec.origin)] if spec.origin else []
     else:
@@ -213,12 +216,12 @@ def _usage_error(error: pydantic.ValidationError, prefix: str, names: list[str])
             case "missing":
                 lines.append(f"{key} is missing: give it, as in {key}=VALUE")
             case _:
-                wanted = mistake["msg"].removeprefix("Input ").replace("a valid ", "a ")
+                wanted = mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer")
                 if mistake["type"] == "string_pattern_mismatch":
                     wanted = "should be made of letters, digits, '.', '_', '+' and '-'"
                 given = mistake["input"]
                 hint = ""
                 if mistake["type"] == "literal_error" and isinstance(given, str):
-                    hint = nearest(given, [part for part in mistake["ctx"]["expected"].split("'")[1::2]])
+                    hint = nearest(given, mistake["ctx"]["expected"].split("'")[1::2])
                 lines.append(f"{key}={given}: {wanted}{hint}")
     return UsageError("\n".join(dict.fromkeys(lines)))

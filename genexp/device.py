@@ -8,11 +8,12 @@ import torch
 
 from genexp.errors import UsageError
 
+ALL_THREADS = torch.get_num_threads()  # before any run of this process has set its own
+
 
 def select(kind: str, threads: int | None) -> torch.device:
     """The device of that kind, with CPU threads set. Raises UsageError when this machine has none."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or ALL_THREADS)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
         kind = next(name for name, there in available.items() if there)
@@ -35,7 +36,7 @@ def products(device: torch.device, precision: str) -> contextlib.AbstractContext
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products run in hardware there; elsewhere they are emulated and many times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":
         return True
     cpuinfo = Path("/proc/cpuinfo")

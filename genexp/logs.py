@@ -29,9 +29,9 @@ class Logs:
         _cut_back(self.metrics, from_step)
         self.stream = self.metrics.open("a", encoding="utf-8")
         purge = from_step + 1 if from_step else None
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
         if not from_step:
-            self.tensorboard.add_text("config", f"```yaml\n{config}\n```")  # type: ignore[no-untyped-call]
+            self.tensorboard.add_text("config", f"```yaml\n{config}\n```")
 
     def scalars(self, tick: Tick, values: dict[str, float]) -> None:
         """A line of metrics.jsonl and the same points in TensorBoard."""
@@ -39,25 +39,25 @@ class Logs:
         self.stream.write(json.dumps(record) + "\n")
         self.stream.flush()
         for name, value in values.items():
-            self.tensorboard.add_scalar(_tag(name), value, tick.step)  # type: ignore[no-untyped-call]
+            self.tensorboard.add_scalar(_tag(name), value, tick.step)
 
     def samples(self, samples: Tensor, epoch: int, step: int) -> Path:
         """A grid of (n, C, H, W) samples in [0, 1], as samples/epoch-NNNN.png and in TensorBoard."""
         picture = grid(samples)
         path = self.folder / "samples" / f"epoch-{epoch:04d}.png"
         save_picture(picture, path)
-        self.tensorboard.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        self.tensorboard.add_image("samples", picture, step, dataformats="HWC")
         return path
 
     def score(self, name: str, value: float, step: int) -> None:
-        self.tensorboard.add_scalar(f"score/{name}", value, step)  # type: ignore[no-untyped-call]
+        self.tensorboard.add_scalar(f"score/{name}", value, step)
 
     def __enter__(self) -> "Logs":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stream.close()
-        self.tensorboard.close()  # type: ignore[no-untyped-call]
+        self.tensorboard.close()
 
 
 def grid(images: Tensor, gap: int = 1) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -105,13 +105,14 @@ class Terminal:
 
     def show(self, tick: Tick) -> None:
         if self.live:
-            fields = {"values": _summary(tick.values)} if tick.values else {}
             current = min(tick.epoch + (not tick.ends_epoch), self.epochs)
-            self.progress.update(self.task, completed=tick.step, epoch=current, **fields)
+            self.progress.update(self.task, completed=tick.step, epoch=current)
+            if tick.values:
+                self.progress.update(self.task, values=_summary(tick.values))
         elif tick.ends_epoch and tick.values:
             left = (time.perf_counter() - self.started) / (tick.step - self.from_step)
             left *= self.epochs * self.steps_per_epoch - tick.step
-            print(f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values)}  {_duration(left)} left", flush=True)
+            print(f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values)}  {duration(left)} left", flush=True)
 
     def __enter__(self) -> "Terminal":
         self.progress.start()
@@ -124,11 +125,13 @@ class Terminal:
 
 
 def _summary(values: dict[str, float]) -> str:
-    parts = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in values.items() if name.startswith(SHOWN_FIRST)]
+    shown = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith(SHOWN_FIRST)}
+    parts = [f"{name} {value:.3f}" for name, value in shown.items()]
     return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """M:SS or H:MM:SS."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,6 +1,7 @@
 """The one training loop: it walks a model's updates, and knows nothing of files, logging or any model by name."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,9 +57,28 @@ class Tick:
     values: dict[str, float] | None  # at a logged step: means since the last one, and what was read at this one
 
 
+def moves(model: Model) -> list[tuple[Update, int]]:
+    """The updates of one step in order, repeats written out, and the minibatch of the step that each is given.
+
+    Each move of a player is on a minibatch that it has not seen, so a step takes as many as the busiest player moves.
+    """
+    made: Counter[str] = Counter()
+    plan = []
+    for update in model.updates():
+        for _ in range(update.repeats):
+            plan.append((update, max(made[player] for player in update.players)))
+            made.update(update.players)
+    return plan
+
+
+def images_per_step(model: Model, batch_size: int) -> int:
+    """How many training images one step takes."""
+    return batch_size * (1 + max(minibatch for _, minibatch in moves(model)))
+
+
 def steps_per_epoch(model: Model, n_images: int, batch_size: int) -> int:
-    """A step takes a minibatch for each repeat; an epoch is one pass over the images, the last few left out."""
-    return n_images // (batch_size * max(update.repeats for update in model.updates()))
+    """An epoch is one pass over the images; the last few, too few for a step, are left out."""
+    return n_images // images_per_step(model, batch_size)
 
 
 def train(
@@ -77,8 +97,8 @@ def train(
     Data order is a function of (seed, epoch), every other draw of (seed, step). Nothing is read back from the device
     but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite.
     """
-    updates = training.model.updates()
-    batches = max(update.repeats for update in updates)
+    plan = moves(training.model)
+    step_images = images_per_step(training.model, batch_size)
     length = steps_per_epoch(training.model, len(data.train), batch_size)
     order, order_epoch = torch.empty(0), -1
     images_since_log, seconds_at_log = 0, training.seconds
@@ -88,17 +108,16 @@ def train(
         if order_epoch != epoch:
             shuffler = random.generator(torch.device("cpu"), seed, "order", epoch)
             order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
-        rows = order[position * batches * batch_size : (position + 1) * batches * batch_size].split(batch_size)
+        rows = order[position * step_images : (position + 1) * step_images].view(-1, batch_size)
         ends_epoch = position + 1 == length
         logged = ends_epoch or (training.step + 1) % log_every == 0
 
         random.reseed(device, seed, "step", training.step)
         row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
-        for update in updates:
-            for repeat in range(update.repeats):
-                images = data.images("train", rows[repeat])
-                row |= _move(training, update, images, epoch, precision, norms if logged else None)
+        for update, minibatch in plan:
+            images = data.images("train", rows[minibatch])
+            row |= _move(training, update, images, epoch, precision, norms if logged else None)
         training.names = list(row)
         training.window.append(torch.stack(list(row.values())))
         training.step += 1
@@ -109,7 +128,7 @@ def train(
             for player, optimizer in training.optimizers.items():
                 settings = optimizer.settings(training.step - 1, epoch)
                 values |= {f"{name}/{player}": value for name, value in settings.items()}
-        images_since_log += batches * batch_size
+        images_since_log += step_images
         training.seconds += time.perf_counter() - started
         if values is not None:
             values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)

@@ -11,7 +11,9 @@ from typing import Any
 
 import filelock
 import torch
-import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import genexp
 from genexp.checkpoint import atomic
@@ -46,7 +48,7 @@ class Run:
                 print(f"moved the old run to {aside}", flush=True)
                 lock = _hold(path)
             run = cls(path, lock)
-            run.write_text("config.yaml", yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
+            run.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
         except OSError as error:
             raise GenexpError(
                 f"the run directory {path} cannot be written: {error.strerror}\n"
@@ -78,8 +80,8 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
     _refuse_other_experiments(path, config)
     results = read_json(path / "results.json")
     status = read_json(path / "status.json")
-    stored = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    if status.get("status") != "finished" or stored.get("metrics") != config.metrics:
+    stored = _read_config(path / "config.yaml")
+    if status.get("status") != "finished" or stored.metrics != config.metrics:
         return None
     return results if results.get("epochs", 0) >= config.epochs else None
 
@@ -133,7 +135,7 @@ def _git_state(package: Path) -> tuple[str | None, bool | None]:
 
 def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
     if path.exists() and not path.is_dir():
-        raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER or outputs_dir=FOLDER to another place")
+        raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER to another place")
     if config.fresh or not path.is_dir() or not any(path.iterdir()):
         return
     file = path / "config.yaml"
@@ -141,13 +143,7 @@ def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
         if {entry.name for entry in path.iterdir()} <= {".lock"}:  # a run that was stopped before it began
             return
         raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
-    try:
-        stored = TrainConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))).identity()
-    except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(
-            f"{file} is damaged or from another version of genexp\nSet fresh=true to start over (the old run is kept)"
-        ) from error
-    ours, theirs = _flat(config.identity()), _flat(stored)
+    ours, theirs = _flat(config.identity()), _flat(_read_config(file).identity())
     differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     if differences:
         shown = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differences[:4])
@@ -158,6 +154,15 @@ def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
         )
 
 
+def _read_config(file: Path) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
+    except (ValueError, OmegaConfBaseException, YAMLError) as error:
+        raise UsageError(
+            f"{file} is damaged or from another version of genexp\nSet fresh=true to start over (the old run is kept)"
+        ) from error
+
+
 def _hold(path: Path) -> filelock.BaseFileLock:
     path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path / ".lock")
@@ -165,7 +170,7 @@ def _hold(path: Path) -> filelock.BaseFileLock:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         holder = read_json(path / "status.json").get("pid", "unknown")
-        raise GenexpError(f"another process (pid {holder}) is training {path}\nWait for it, or stop it first") from error
+        raise GenexpError(f"another process (pid {holder}) is training {path}\nWait for it, or stop it") from error
     return lock
 
 

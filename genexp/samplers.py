@@ -11,4 +11,4 @@ CHUNK = 1000  # codes decoded at a time; fixed, so that samples do not depend on
 def ancestral(decoder: Callable[[Tensor], Tensor], draw_codes: Callable[[int], Tensor], n: int) -> Tensor:
     """n samples: codes from the prior, (n, dim), then what the decoder makes of them."""
     codes = draw_codes(n)
-    return torch.cat([decoder(chunk) for chunk in codes.split(CHUNK)])
+    return torch.cat([decoder(chunk) for chunk in torch.split(codes, CHUNK)])

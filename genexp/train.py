@@ -2,9 +2,8 @@
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,10 @@ from genexp import random, run
 from genexp.checkpoint import checkpoints, load_latest, save
 from genexp.config import Component, TrainConfig
 from genexp.data import DataSet
-from genexp.device import multiplies_bfloat16, products, select
+from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
-from genexp.logs import Logs, Terminal
-from genexp.loop import Training, steps_per_epoch, train
+from genexp.logs import Logs, Terminal, duration
+from genexp.loop import Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
 
 GRID = 64  # samples in a picture
@@ -49,9 +48,9 @@ def main(config: TrainConfig) -> dict[str, Any]:
     try:
         with stop.listening():
             _train(config, training, data, device, held, stop)
-            if config.metrics:
-                print("scoring", flush=True)
-            scores = score(config, training.model, data, device)
+        if config.metrics:
+            print("scoring", flush=True)
+        scores = score(config, training.model, data)
         results = _results(config, training, data, device, scores)
         with Logs(held.path, "", training.step) as logs:
             for name, found in scores.items():
@@ -94,19 +93,17 @@ def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> 
 
 
 @torch.no_grad()
-def draw(config: TrainConfig, model: Model, device: torch.device, n: int, generator: torch.Generator) -> torch.Tensor:
-    """n samples of the model as it is when it is not training, in the run's arithmetic."""
+def draw(model: Model, n: int, generator: torch.Generator) -> torch.Tensor:
+    """n samples of the model as it is when it is not training; in float32, whatever it trains in."""
     model.eval()
-    try:
-        with products(device, config.device.precision):
-            return model.sample(n, generator).float()
-    finally:
-        model.train()
+    samples = model.sample(n, generator)
+    model.train()
+    return samples
 
 
-def score(config: TrainConfig, model: Model, data: DataSet, device: torch.device) -> dict[str, Any]:
+def score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
     """Every metric of the configuration, by name."""
-    sampler = partial(draw, config, model, device)
+    sampler = partial(draw, model)
     return {
         name: _instantiate(metric)(sampler, data, config.seed, model.sample_kind)
         for name, metric in config.metrics.items()
@@ -135,10 +132,6 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def check(self) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
 
 
 def _train(
@@ -173,18 +166,22 @@ def _train(
         held.set_status("running", epoch=training.step // length, epochs=config.epochs, step=training.step)
         for tick in ticks:
             if tick.values is not None:
-                logs.scalars(tick, tick.values)
+                every = config.log.scores_every_epochs
+                scored = every and tick.ends_epoch and tick.epoch % every == 0
+                scores = score(config, training.model, data) if scored else {}
+                curves = {f"score/{name}": found["mean"] for name, found in scores.items()}
+                logs.scalars(tick, tick.values | curves)
             terminal.show(tick)
             if tick.ends_epoch:
                 if tick.epoch % config.log.samples_every_epochs == 0 or tick.epoch == config.epochs:
                     generator = random.generator(device, config.seed, "picture")  # the same noise each time
-                    logs.samples(draw(config, training.model, device, GRID, generator), tick.epoch, tick.step)
+                    logs.samples(draw(training.model, GRID, generator), tick.epoch, tick.step)
                 save(folder, training.step, training.state_dict())
                 held.set_status("running", epoch=tick.epoch, epochs=config.epochs, step=tick.step)
             if stop.requested:
                 if not tick.ends_epoch:
                     save(folder, training.step, training.state_dict())
-                stop.check()
+                raise KeyboardInterrupt
 
 
 def _leave(error: BaseException, held: run.Run, training: Training, config: TrainConfig) -> None:
@@ -192,10 +189,8 @@ def _leave(error: BaseException, held: run.Run, training: Training, config: Trai
     newest = next(iter(checkpoints(held.path / "checkpoints")), None)
     interrupted = isinstance(error, KeyboardInterrupt)
     message = str(error) or type(error).__name__
-    try:
+    with suppress(OSError):  # a full disk must not hide the error that it caused
         held.set_status("interrupted" if interrupted else "failed", step=training.step, error=message)
-    except OSError:  # a full disk must not hide the error that it caused
-        pass
     if interrupted:
         kept = f"saved {newest}" if newest else "nothing was saved yet"
         error.args = (f"interrupted at step {training.step}, {kept}; the same command goes on from there",)
@@ -211,8 +206,7 @@ def _results(
     config: TrainConfig, training: Training, data: DataSet, device: torch.device, scores: dict[str, Any]
 ) -> dict[str, Any]:
     length = steps_per_epoch(training.model, len(data.train), config.batch_size)
-    batches = max(update.repeats for update in training.model.updates())
-    images = training.step * config.batch_size * batches
+    images = training.step * images_per_step(training.model, config.batch_size)
     return {
         "status": "finished",
         "name": config.name,
@@ -233,14 +227,14 @@ def _report(results: dict[str, Any], path: Path) -> None:
         if "warning" in found:
             _warn(found["warning"])
         print(
-            f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {found['n_points']:,} {found['split']} images "
-            f"({found['n_samples']:,} samples, σ = {found['sigma']:.3g})"
+            f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on "
+            f"{found['n_points']:,} {found['split']} images ({found['n_samples']:,} samples, σ = {found['sigma']:.3g})"
         )
     picture = max((path / "samples").glob("*.png"), default=None)
     if picture is not None:
         print(f"samples: {picture}")
-    minutes, seconds = divmod(round(results["train_seconds"]), 60)
-    print(f"trained {results['epochs']} epochs in {minutes}:{seconds:02d}, {results['images_per_second']:,.0f} images/s")
+    took = f"{results['epochs']} epochs in {duration(results['train_seconds'])}"
+    print(f"trained {took}, {results['images_per_second']:,.0f} images/s")
     print(f"curves: tensorboard --logdir {path / 'tensorboard'}")
     print(f"run: {path}", flush=True)
 

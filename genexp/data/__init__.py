@@ -1,11 +1,9 @@
 """Data sets as tensors: loaded once as uint8, kept on the device, converted a batch at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,9 @@ class DataSet:
     def to(self, device: torch.device) -> "DataSet":
         """The same data on another device."""
         labels = {split: labels.to(device) for split, labels in self.labels.items()}
-        splits = (getattr(self, split).to(device) for split in SPLITS)
-        return DataSet(*splits, labels=labels, white=self.white)
+        return replace(
+            self, train=self.train.to(device), valid=self.valid.to(device), test=self.test.to(device), labels=labels
+        )
 
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
         """The chosen images of a split as float32 in [0, 1], shape (n, C, H, W)."""

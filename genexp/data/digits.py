@@ -19,7 +19,7 @@ def digits(data_dir: Path) -> DataSet:
     images = torch.as_tensor(bunch.images).to(torch.uint8).unsqueeze(1)
     labels = torch.as_tensor(bunch.target).to(torch.int64)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train, valid, test = order.split([1197, 300, 300])
+    train, valid, test = order[:1197], order[1197:1497], order[1497:]
     return DataSet(
         images[train],
         images[valid],

@@ -16,7 +16,7 @@ from genexp.data import DataSet
 from genexp.errors import GenexpError
 from genexp.ranges import Bandwidths, PositiveInt
 
-TILE = 2**20  # distances held at a time: 4 MiB of them, which stays near the processor
+TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
 TILE_GPU = 2**26
 CENTRES = 2**14  # centres taken at a time, so that memory is bounded whatever their number
 
@@ -38,8 +38,8 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
     scales = torch.tensor([-0.5 / sigma**2 for sigma in sigmas], dtype=torch.float64)[:, None]
     closest = torch.full((len(points),), math.inf, dtype=torch.float64)  # squared distance to the nearest centre so far
     totals = torch.zeros(len(sigmas), len(points), dtype=torch.float64)  # Σ_j exp((closest − ‖x − μ_j‖²) / 2σ²)
-    for some in centres.split(CENTRES):
-        block = some - middle
+    for first in range(0, n, CENTRES):
+        block = centres[first : first + CENTRES] - middle
         squares = block.square().sum(1)
         rows = max(1, tile // len(block))
         buffers = torch.empty(2, min(rows, len(points)), len(block), device=points.device)

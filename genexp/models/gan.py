@@ -89,19 +89,22 @@ class GAN(Model):
         return self.discriminator_outcome(*self.judge(images, samples))
 
     def play_generator(self, images: Tensor) -> Outcome:
-        logits = self.discriminator(self.noise(self.generate(len(images))))
-        return Outcome({"generator": self.generator_loss(logits)}, {})
+        return Outcome({"generator": self.generator_loss(self.logits(self.generate(len(images))))}, {})
 
     def generate(self, n: int) -> Tensor:
         """n samples G(z) with z from the prior, (n, C, H, W) in [0, 1]."""
         samples: Tensor = self.generator(draw_prior(self.prior, n, self.latent_dim, self.device))
         return samples
 
+    def logits(self, images: Tensor) -> Tensor:
+        """log D/(1 − D) of each image, (n,) float32."""
+        logits: Tensor = self.discriminator(self.noise(images))
+        return logits.float()
+
     def judge(self, images: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's logits, log D/(1 − D), on data and on samples, (n,) each."""
-        logits: Tensor = self.discriminator(self.noise(torch.cat([images, samples])))
-        on_data, on_samples = logits.float().split([len(images), len(samples)])
-        return on_data, on_samples
+        """The logits on data and on samples, in one pass."""
+        logits = self.logits(torch.cat([images, samples]))
+        return logits[: len(images)], logits[len(images) :]
 
     def discriminator_outcome(self, on_data: Tensor, on_samples: Tensor) -> Outcome:
         """½ E[−log D(x)] + ½ E[−log(1 − D(G(z)))], the ½ as in the published code; log 2 at equilibrium."""

@@ -16,7 +16,8 @@ class Maxout(nn.Module):
         self.units, self.pieces = units, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).view(len(x), self.pieces, self.units).amax(1)
+        pieces: Tensor = self.linear(x).view(len(x), self.pieces, self.units)
+        return pieces.amax(1)
 
 
 class Dropout(nn.Module):

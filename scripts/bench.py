@@ -1,0 +1,164 @@
+"""Time genexp against the same work written plainly, in turns within one process; only ratios are meant to travel.
+
+1. A step of experiment=goodfellow2014/gan_mnist, in float32 and (where the processor has it) bfloat16, against the
+   same model as a tutorial would write it.
+2. The whole Parzen protocol against one float32 product of the size of its distances.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.profiler import ProfilerActivity, profile
+
+from genexp.config import CONFIGS, TrainConfig, load
+from genexp.data import DataSet
+from genexp.device import multiplies_bfloat16, select
+from genexp.loop import train
+from genexp.metrics.parzen import parzen
+from genexp.train import build_data, build_training
+
+ROUNDS, STEPS = 15, 20
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"}
+
+
+def configuration(*overrides: str) -> TrainConfig:
+    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+        return load("train", compose("train", ["experiment=goodfellow2014/gan_mnist", "epochs=1000000", *overrides]))
+
+
+def ours(config: TrainConfig, data: DataSet, device: torch.device) -> Callable[[], None]:
+    """A step of genexp's own loop, logging every 100 steps as shipped."""
+    ticks = train(
+        build_training(config, data, device),
+        data,
+        device,
+        seed=config.seed,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        precision=config.device.precision,
+        log_every=config.log.every_steps,
+    )
+    return lambda: next(ticks) and None
+
+
+class PlainMaxout(nn.Module):
+    def __init__(self, inputs: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, units * pieces)
+        self.units, self.pieces = units, pieces
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).view(len(x), self.units, self.pieces).max(2).values
+
+
+def plain(data_dir: str, device: torch.device) -> Callable[[], None]:
+    """The same model as a tutorial would write it, float32."""
+    from torchvision.datasets import MNIST
+    from torchvision.transforms import ToTensor
+
+    images = torch.utils.data.Subset(MNIST(data_dir, train=True, transform=ToTensor()), range(50_000))
+    loader = torch.utils.data.DataLoader(images, batch_size=100, shuffle=True)
+    generator = nn.Sequential(
+        *(nn.Linear(100, 1200), nn.ReLU(), nn.Linear(1200, 1200), nn.ReLU(), nn.Linear(1200, 784), nn.Sigmoid())
+    ).to(device)
+    discriminator = nn.Sequential(
+        *(nn.Dropout(0.2), PlainMaxout(784, 240, 5), nn.Dropout(0.5)),
+        *(PlainMaxout(240, 240, 5), nn.Dropout(0.5), nn.Linear(240, 1)),
+    ).to(device)
+    optimizer_g = torch.optim.SGD(generator.parameters(), lr=0.1, momentum=0.5)
+    optimizer_d = torch.optim.SGD(discriminator.parameters(), lr=0.1, momentum=0.5)
+    ones, zeros = torch.ones(100, 1, device=device), torch.zeros(100, 1, device=device)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from loader
+
+    source = batches()
+
+    def step() -> None:
+        x = next(source)[0].view(100, 784).to(device)
+        fake = generator((torch.rand(100, 100, device=device) * 2 - 1) * 3**0.5)
+        optimizer_d.zero_grad()
+        loss_d = 0.5 * (bce(discriminator(x), ones) + bce(discriminator(fake.detach()), zeros))
+        loss_d.backward()
+        optimizer_d.step()
+        optimizer_g.zero_grad()
+        loss_g = bce(discriminator(fake), ones)
+        loss_g.backward()
+        optimizer_g.step()
+        loss_d.item(), loss_g.item()
+
+    return step
+
+
+def seconds(step: Callable[[], None], times: int) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / times
+
+
+def share_of_products(step: Callable[[], None]) -> float:
+    """The share of a step's time that is spent in matrix products, by torch's profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            step()
+        whole = time.perf_counter() - started
+    spent = sum(event.self_cpu_time_total for event in profiled.key_averages() if event.key in PRODUCTS)
+    return spent / 1e6 / whole
+
+
+def main() -> None:
+    data_dir = os.environ.get("GENEXP_DATA_DIR", "data")
+    device = select(sys.argv[1] if len(sys.argv) > 1 else "auto", None)
+    config = configuration(f"data_dir={data_dir}")
+    data = build_data(config).to(device)
+    contenders = {"plain PyTorch, float32": plain(data_dir, device), "genexp, float32": ours(config, data, device)}
+    if multiplies_bfloat16(device):
+        bfloat16 = configuration(f"data_dir={data_dir}", "device.precision=bfloat16")
+        contenders["genexp, bfloat16"] = ours(bfloat16, data, device)
+    else:
+        print("bfloat16: not timed, this device multiplies it only by emulation")
+
+    threads = torch.get_num_threads()
+    print(f"the GAN step, batch 100, {threads} threads, {device}: {ROUNDS} rounds of {STEPS} steps in turn")
+    for step in contenders.values():
+        seconds(step, STEPS)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, step in contenders.items():
+            times[name].append(seconds(step, STEPS))
+    base = next(iter(times.values()))
+    for name, step in contenders.items():
+        median = statistics.median(times[name])
+        ratios = sorted(slow / fast for slow, fast in zip(base, times[name], strict=True))
+        quartiles = f"{ratios[len(ratios) // 4]:.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
+        products = f"{100 * share_of_products(step):.0f}% in products" if device.type == "cpu" else ""
+        ratio = f"{statistics.median(ratios):.2f}x ({quartiles})"
+        print(f"  {name:24}{1e3 * median:6.1f} ms {100 / median:8,.0f} images/s   {ratio:22}{products}")
+
+    samples = data.images("train").flatten(1)
+    test = data.images("test").flatten(1)
+    settings = {key: config.metrics["parzen"][key] for key in ("n_samples", "n_valid", "sigma_grid", "split")}
+    protocol, product = [], []
+    for _ in range(4):
+        product.append(seconds(lambda: samples[:10_000] @ test.T, 1))
+        protocol.append(seconds(lambda: parzen(lambda n, _: samples[:n], data, 0, "draw", **settings), 1))
+    ratios = [slow / fast for slow, fast in zip(protocol[1:], product[1:], strict=True)]
+    print("the Parzen protocol: 10 bandwidths on 1,000 images, then 10,000 test images, against 10,000 samples")
+    ratio = f"{statistics.median(ratios):.2f} times one 10,000 x 784 x 10,000 product"
+    print(f"  {statistics.median(protocol[1:]):.2f} s, {ratio}")
+
+
+if __name__ == "__main__":
+    main()

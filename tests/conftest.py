@@ -1,0 +1,97 @@
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from genexp import cli
+
+ROOT = Path(__file__).parent.parent
+DATA = os.environ.get("GENEXP_DATA_DIR")
+if DATA:
+    DATA = os.environ["GENEXP_DATA_DIR"] = str((ROOT / DATA).resolve())
+
+SMALL = [  # a GAN that trains in a second
+    "dataset=digits",
+    "model.generator_hidden=[32]",
+    "model.discriminator_hidden=[16]",
+    "model.latent_dim=8",
+    "metrics.parzen.n_samples=200",
+    "log.every_steps=4",
+]
+
+
+@pytest.fixture
+def mnist_dir() -> Path:
+    if not DATA:
+        pytest.skip("GENEXP_DATA_DIR is not set: no real MNIST here")
+    return Path(DATA)
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def run(self) -> Path:
+        """The run directory that the last line names."""
+        last = self.out.strip().splitlines()[-1]
+        assert last.startswith("run: "), self.out + self.err
+        return Path(last.removeprefix("run: "))
+
+
+@pytest.fixture
+def genexp(monkeypatch, tmp_path, capfd):
+    """Run a command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["genexp", *arguments])
+        capfd.readouterr()
+        try:
+            code = cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        root.handlers[:], root.level = handlers, level  # Hydra sets its own
+        out, err = capfd.readouterr()
+        return Answer(code, out, err)
+
+    return run
+
+
+def read_metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(lines: list[dict]) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in ("time", "images_per_second")} for line in lines]
+
+
+def last_checkpoint(run: Path) -> dict:
+    return torch.load(max((run / "checkpoints").glob("*.pt")), weights_only=True)
+
+
+def assert_same_state(one, other, path="state") -> None:
+    """Equal to the last bit, in every tensor and number but the seconds spent."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            if key != "seconds":
+                assert_same_state(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_state(a, b, f"{path}[{index}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path

@@ -1,0 +1,242 @@
+"""The command as a person meets it: help, mistakes, sweeps, completion, and a model from outside the package."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import SMALL
+
+from genexp import __version__
+
+QUICK = [
+    ([], 0.5, 0, "usage: genexp <command>"),
+    (["--help"], 0.5, 0, "usage: genexp <command>"),
+    (["--version"], 0.5, 0, __version__),
+    (["trian"], 0.5, 2, "did you mean 'train'?"),
+    (["train", "epohcs=3"], 1.5, 2, "did you mean 'epochs'?"),
+    (["train", "model=gam"], 1.5, 2, "did you mean 'gan'?"),
+    (["train", "epochs=0"], 1.5, 2, "epochs=0"),
+    (["train", "model.prior=x"], 1.5, 2, "model.prior=x"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "seconds", "code", "said"), QUICK)
+def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path):
+    program = (
+        "import sys; from genexp.cli import main; code = main()\n"
+        "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules); sys.exit(code)"
+    )
+    took = []
+    for _ in range(3):  # the fastest of three, for other processes may be busy
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        took.append(time.perf_counter() - started)
+        assert done.returncode == code, done.stderr
+        assert said in done.stdout + done.stderr
+    assert min(took) < seconds
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_m_genexp_is_genexp():
+    done = subprocess.run([sys.executable, "-m", "genexp", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"genexp {__version__}\n"
+
+
+BAD = [  # arguments, exit code, what the answer must say
+    (["model=gan"], 2, "genexp train model=gan"),
+    (["-m"], 2, "genexp train -m"),
+    (["train", "modle=gan"], 2, "did you mean 'model'?"),
+    (["train", "model=gam"], 2, "did you mean 'gan'?"),
+    (["train", "dataset=cifar"], 2, "digits, mnist"),
+    (["train", "optimizer=adma"], 2, "did you mean 'adam'?"),
+    (["train", "noise=gausian"], 2, "did you mean 'gaussian'?"),
+    (["train", "device=gpu"], 2, "auto, cpu, cuda, mps"),
+    (["train", "experiment=goodfellow2014/gan_mnsit"], 2, "did you mean 'goodfellow2014/gan_mnist'?"),
+    (["train", "latent_dim=3"], 2, "did you mean 'model.latent_dim'?"),
+    (["train", "model.latnet_dim=3"], 2, "did you mean 'model.latent_dim'?"),
+    (["train", "optimizer.momentum=0.5"], 2, "optimizer.beta1"),
+    (["train", "+new=1"], 2, "there is no setting 'new'"),
+    (["train", "+model.new=1"], 2, "there is no setting 'model.new'"),
+    (["train", "~model.prior"], 2, "model.prior is missing"),
+    (["train", "~epochs"], 2, "epochs is missing"),
+    (["train", "epochs=abc"], 2, "epochs=abc: should be an integer"),
+    (["train", "epochs=2.5"], 2, "epochs=2.5: should be an integer"),
+    (["train", "epochs="], 2, "epochs=: should be an integer"),
+    (["train", "seed=null"], 2, "seed=None: should be an integer"),
+    (["train", "fresh=maybe"], 2, "fresh=maybe"),
+    (["train", "epochs=0"], 2, "epochs=0: should be greater than or equal to 1"),
+    (["train", "batch_size=-1"], 2, "batch_size=-1"),
+    (["train", "optimizer.lr=0"], 2, "optimizer.lr=0: should be greater than 0"),
+    (["train", "model.dropout_input=1"], 2, "model.dropout_input=1: should be less than 1"),
+    (["train", "device.precision=float16"], 2, "'float32' or 'bfloat16'"),
+    (["train", "device.threads=0"], 2, "device.threads=0"),
+    (["train", "epochs=1,2"], 2, "add -m"),
+    (["train", "epochs"], 2, "name=value"),
+    (["train", "model.prior=["], 2, "name=value"),
+    (["train", "--epochs=3"], 2, "there is no flag '--epochs'"),
+    (["train", "--config-dir", "/nowhere"], 2, "/nowhere"),
+    (["train", "name=a/b"], 2, "name=a/b"),
+    (["train", "model._target_=genexp.models.gan.GANN"], 2, "did you mean 'GAN'?"),
+    (["train", "model._target_=nowhere.models.GAN"], 2, "no package 'nowhere'"),
+    (["train", "dataset=digits", "batch_size=1198"], 2, "1,197 training images"),
+    (["train", "dataset=digits", "model.discriminator_steps=13"], 2, "smaller batch_size"),
+    (["train", "dataset=digits", "run_dir=file"], 1, "is a file"),
+    (["train", "dataset=digits", "outputs_dir=file"], 1, "cannot be written"),
+    (["train", "dataset=digits", "run_dir=full"], 2, "not a run's directory"),
+    (["train", "dataset=mnist", "data_dir=file"], 1, "MNIST"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"), BAD, ids=lambda value: "_".join(value[1:]) if isinstance(value, list) else ""
+)
+def test_mistakes_are_named_and_leave_nothing(genexp, tmp_path, arguments, code, said):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    answer = genexp(*arguments)
+    assert answer.code == code, answer
+    assert said in answer.err
+    assert "Traceback" not in answer.err + answer.out
+    assert 1 <= len(answer.err.strip().splitlines()) <= 3
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unavailable_device_is_an_error_of_the_command(genexp, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    answer = genexp("train", *SMALL, "device=cuda")
+    assert answer.code == 2
+    assert "device=auto or device=cpu" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(genexp, monkeypatch):
+    monkeypatch.setenv("GENEXP_DEBUG", "1")
+    assert "Traceback" in genexp("train", "epochs=0").err
+
+
+def test_help_lists_the_choices_and_settings(genexp):
+    answer = genexp("train", "--help")
+    assert answer.code == 0
+    for said in ("model: gan", "dataset: digits, mnist", "optimizer: adam, rmsprop, sgd", "noise: gaussian, none",
+                 "device: auto, cpu, cuda, mps", "gan_mnist", "seed=0", "data_dir=", "device.precision="):  # fmt: skip
+        assert said in answer.out, said
+
+
+def test_hydras_own_flags_work_behind_the_command(genexp):
+    assert "latent_dim: 7" in genexp("train", "model.latent_dim=7", "--cfg", "job").out
+    assert genexp("train", "--cfg", "job", "--package", "optimizer", "optimizer=sgd").out.count("momentum") == 3
+    assert "Config search path" in genexp("train", "--info", "searchpath").out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("genexp tr", ["train"]),
+        ("genexp ", ["train"]),
+        ("genexp train mod", ["model.", "model="]),
+        ("genexp train dataset=", ["dataset=digits", "dataset=mnist"]),
+        ("genexp train dataset=digits optimizer=s", ["optimizer=sgd"]),
+        ("genexp train model.lat", ["model.latent_dim="]),
+        ("genexp nonsense ", []),
+    ],
+)
+def test_completion(genexp, monkeypatch, line, expected):
+    monkeypatch.setenv("COMP_LINE", line)
+    answer = genexp("-sc", "query=bash")
+    assert answer.out.split() == expected
+    assert answer.code == 0
+
+
+def test_completion_installs_for_bash(genexp):
+    answer = genexp("-sc", "install=bash")
+    assert "-F hydra_bash_completion" in answer.out
+    assert answer.out.strip().endswith("genexp")
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_says_so(genexp, tmp_path):
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "batch_size=100,2000")
+    assert answer.code == 1
+    table = answer.out[answer.out.rindex("sweep") :]
+    assert table.count("finished") == 2
+    assert table.count("failed") == 2
+    assert len(list(tmp_path.glob("outputs/digits/*/results.json"))) == 2
+    assert len(list(tmp_path.glob("outputs/digits/*"))) == 2
+    assert answer.err.count("larger than the 1,197 training images") == 2
+    assert "Traceback" not in answer.err
+
+
+def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
+    words = ["train", *SMALL, "-m", "epochs=1", "optimizer=sgd,adam"]
+    assert genexp(*words).code == 0
+    answer = genexp(*words)
+    assert answer.code == 0
+    assert answer.out.count("already finished") == 2
+
+
+CONSTANT = '''
+import torch
+from torch import nn
+from genexp.models import Model, Outcome, Update
+from genexp.ranges import PositiveFloat
+
+class Constant(Model):
+    """Draws one image with noise around it."""
+    sample_kind = "draw"
+
+    def __init__(self, data, noise, *, spread: PositiveFloat):
+        super().__init__()
+        self.shape, self.spread = data.shape, spread
+        self.image = nn.Linear(1, data.size, bias=False)
+
+    def players(self):
+        return {"image": self.image}
+
+    def updates(self):
+        error = lambda images: (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()
+        return [Update(("image",), lambda images: Outcome({"image": error(images)}, {}))]
+
+    def sample(self, n, generator):
+        noise = torch.randn(n, self.image.weight.numel(), generator=generator)
+        return (self.image.weight[:, 0] + self.spread * noise).view(n, *self.shape).clamp(0, 1)
+'''
+
+
+def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(CONSTANT)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "constant.yaml").write_text("name: constant\n_target_: mine.Constant\nspread: 0.3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["train", "--config-dir", "conf", "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
+    answer = genexp(*words, "epochs=2")
+    assert answer.code == 0, answer.err
+    assert "constant-adam-seed0" in answer.run.name
+    wrong = genexp(*words, "model.spread=-1")
+    assert (wrong.code, "model.spread=-1: should be greater than 0" in wrong.err) == (2, True)
+    assert "constant" in genexp("train", "--config-dir", "conf", "--help").out
+
+
+def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
+    from conftest import ROOT
+
+    wheels = tmp_path / "wheels"
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    place = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+    subprocess.run([*install, str(next(wheels.glob("*.whl")))], check=True, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    command = [sys.executable, "-m", "genexp", "train", "--cfg", "job"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "_target_: genexp.models.gan.GAN" in done.stdout
+    where = [sys.executable, "-c", "import genexp.config; print(genexp.config.CONFIGS)"]
+    done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(place / "genexp" / "configs")

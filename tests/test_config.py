@@ -1,0 +1,137 @@
+"""Every shipped configuration, the schema, and the run's identity."""
+
+import importlib
+import inspect
+import typing
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from genexp import ranges
+from genexp.config import CONFIGS, _keyword_arguments, load, nearest
+from genexp.errors import UsageError
+
+GROUPS = ("model", "dataset", "optimizer", "noise", "device")
+CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
+EXPERIMENTS = sorted(
+    str(file.relative_to(CONFIGS / "experiment").with_suffix("")) for file in (CONFIGS / "experiment").rglob("*.yaml")
+)
+
+
+def configuration(*overrides):
+    """The checked configuration of a command line."""
+    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+        return load("train", compose("train", list(overrides)))
+
+
+@pytest.mark.parametrize("choice", CHOICES + [f"experiment={name}" for name in EXPERIMENTS])
+def test_every_choice_composes_and_passes_its_schema(choice):
+    checked = configuration(choice)
+    assert checked.directory().parts[0] == "outputs"
+
+
+def test_every_yaml_opens_with_what_it_is():
+    for file in CONFIGS.rglob("*.yaml"):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+        assert lines[0].startswith("# "), file
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_the_schema_read_from_the_source_is_the_signature(file):
+    target = OmegaConf.load(file).get("_target_")
+    if not isinstance(target, str):
+        return
+    module, _, name = target.rpartition(".")
+    called = getattr(importlib.import_module(module), name)
+    hints = typing.get_type_hints(called.__init__ if inspect.isclass(called) else called, include_extras=True)
+    keywords = {
+        parameter.name: hints[parameter.name]
+        for parameter in inspect.signature(called).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    read = _keyword_arguments("", target)
+    assert {name: kind for name, (kind, _) in read.items()} == keywords
+
+
+def test_identity_is_what_the_experiment_is():
+    base = configuration().directory()
+    same = [
+        "epochs=3",
+        "device=cpu",
+        "device.threads=1",
+        "log.every_steps=7",
+        "data_dir=/d",
+        "metrics.parzen.n_samples=9",
+    ]
+    for override in same:
+        assert configuration(override).directory() == base, override
+    other = ["seed=1", "batch_size=50", "model.latent_dim=7", "optimizer.lr=0.1", "optimizer=sgd", "noise=gaussian"]
+    places = {configuration(override).directory() for override in [*other, "device.precision=bfloat16"]}
+    assert len(places | {base}) == len(other) + 2
+    assert (
+        configuration("model=gan", "optimizer.lr=0.0002").directory() == configuration("optimizer.lr=2e-4").directory()
+    )
+
+
+def test_directory_is_readable_or_given():
+    place = configuration("dataset=digits", "optimizer=sgd", "seed=5", "noise=gaussian").directory()
+    assert str(place).startswith("outputs/digits/gan-sgd-gaussian-seed5-")
+    assert str(configuration("run_dir=here").directory()) == "here"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["epochs=0"], "epochs=0: should be greater than or equal to 1"),
+        (["epochs=true"], "epochs=True: should be an integer"),
+        (["seed=-1"], "seed=-1"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf: should be a finite number"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan"),
+        (["optimizer.beta1=1.0"], "optimizer.beta1=1.0: should be less than 1"),
+        (["model.prior=uniformm"], "did you mean 'uniform'?"),
+        (["model.generator_hidden=[]"], "model.generator_hidden=[]"),
+        (["model.generator_hidden=7"], "model.generator_hidden=7"),
+        (["metrics.parzen.sigma_grid=[0.1,-1]"], "metrics.parzen.sigma_grid.1=-1"),
+        (["+model.widht=3"], "there is no setting 'model.widht'"),
+        (["model._target_=genexp.models.gann.GAN"], "no such module in genexp"),
+    ],
+)
+def test_wrong_values_are_named_with_what_they_should_be(overrides, said):
+    with pytest.raises(UsageError) as error:
+        configuration(*overrides)
+    assert said in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_whole_number_will_do_for_a_fraction():
+    assert configuration("optimizer.lr=1").optimizer["lr"] == 1
+
+
+def test_nearest_names():
+    names = ["epochs", "model.latent_dim", "model.prior", "optimizer.lr"]
+    assert "'epochs'" in nearest("epoch", names)
+    assert "'model.latent_dim'" in nearest("latent_dim", names)
+    assert "'model.prior'" in nearest("modle.prior", names)
+    assert nearest("model.zzz", names) == ""
+
+
+def test_a_target_outside_the_package_is_checked_by_its_own_annotations(tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    (tmp_path / "theirs" / "models.py").write_text("def make(data, noise, *, width: int, kind: Unknown = None): ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    replace = "model={name: mine, _target_: theirs.models.make, width: %s}"
+    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+        base = compose("train")
+    OmegaConf.set_struct(base, False)
+    base.model = OmegaConf.create(replace.removeprefix("model=") % 3)
+    assert load("train", base).model["width"] == 3
+    base.model = OmegaConf.create(replace.removeprefix("model=") % "wide")
+    with pytest.raises(UsageError, match=r"model\.width=wide: should be an integer"):
+        load("train", base)
+
+
+def test_ranges_are_all_used():
+    used = "".join(file.read_text() for file in CONFIGS.parent.glob("genexp/**/*.py") if file.name != "ranges.py")
+    assert [name for name in ranges.NAMES if name not in used] == []

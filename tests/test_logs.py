@@ -1,0 +1,43 @@
+"""Pictures and log files."""
+
+import json
+
+import numpy as np
+import torch
+
+from genexp.logs import _cut_back, duration, grid
+
+
+def test_a_grid_puts_images_in_reading_order():
+    images = torch.stack([torch.full((1, 28, 28), value) for value in (0.0, 0.5, 1.0)])
+    picture = grid(images)
+    assert picture.shape == (59, 59, 3)
+    assert [picture[15, 15, 0], picture[15, 44, 0], picture[44, 15, 0]] == [0, 128, 255]
+    assert (picture[0] == 128).all()
+
+
+def test_small_images_are_enlarged_by_whole_pixels_and_colour_is_kept():
+    images = torch.zeros(1, 3, 8, 8)
+    images[0, 0, 0, 0] = 1
+    picture = grid(images)
+    assert picture.shape == (34, 34, 3)
+    assert (picture[1:5, 1:5] == np.array([255, 0, 0])).all()
+    assert (picture[5:-1, 5:-1] == 0).all()
+
+
+def test_values_outside_the_range_are_clamped():
+    assert grid(torch.full((1, 1, 28, 28), -3.0))[1:-1, 1:-1].max() == 0
+
+
+def test_metrics_are_cut_back_to_the_step_that_a_run_goes_on_from(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
+    file.write_text("\n".join(lines) + '\n{"step": 4, "lo')  # killed while writing
+    _cut_back(file, 2)
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
+    _cut_back(tmp_path / "none", 2)
+    assert not (tmp_path / "none").exists()
+
+
+def test_durations_read_like_a_clock():
+    assert [duration(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]

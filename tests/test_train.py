@@ -1,0 +1,262 @@
+"""A run from start to finish: its files, its resumption bit for bit, its endings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import pytest
+import torch
+from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from genexp import train as module
+
+
+def points(run, tag):
+    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator.Reload()
+    return [event.step for event in accumulator.Scalars(tag)]
+
+
+def test_a_run_leaves_what_the_contract_says(genexp):
+    answer = genexp("train", *SMALL, "epochs=2", "log.samples_every_epochs=1")
+    assert answer.code == 0, answer.err
+    run = answer.run
+    results = json.loads((run / "results.json").read_text())
+    assert results["status"] == json.loads((run / "status.json").read_text())["status"] == "finished"
+    assert [results[key] for key in ("model", "dataset", "seed", "epochs", "steps")] == ["gan", "digits", 0, 2, 22]
+    assert results["images_per_second"] == pytest.approx(2200 / results["train_seconds"], rel=0.01)
+    parzen = results["scores"]["parzen"]
+    assert {
+        "split",
+        "mean",
+        "stderr",
+        "sigma",
+        "valid_mean",
+        "n_samples",
+        "n_points",
+        "sigma_grid",
+        "sample_kind",
+    } <= set(parzen)
+    assert (parzen["n_samples"], parzen["n_points"], parzen["split"], parzen["sample_kind"]) == (
+        200,
+        300,
+        "test",
+        "draw",
+    )
+    assert f"{parzen['mean']:.1f} ± {parzen['stderr']:.1f} nats" in answer.out
+    assert {"commit", "dirty", "versions", "device", "threads", "time", "precision"} <= set(results["provenance"])
+
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines] == [4, 8, 11, 12, 16, 20, 22]
+    named = {"loss/discriminator", "loss/generator", "D(x)", "D(G(z))", "error_rate/data", "error_rate/samples",
+             "grad_norm/generator", "grad_norm/discriminator", "lr/generator", "images_per_second"}  # fmt: skip
+    assert all(named | {"step", "epoch", "time"} <= set(line) for line in lines)
+
+    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator.Reload()
+    tags = accumulator.Tags()
+    assert {"loss/generator", "D_x", "D_G_z", "images_per_second", "score/parzen"} <= set(tags["scalars"])
+    assert tags["images"] == ["samples"]
+    assert tags["tensors"] == ["config/text_summary"]
+
+    pictures = sorted((run / "samples").iterdir())
+    assert [picture.name for picture in pictures] == ["epoch-0001.png", "epoch-0002.png"]
+    assert Image.open(pictures[0]).size == (8 * (8 * 4 + 1) + 1,) * 2
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    assert "n_samples: 200" in (run / "config.yaml").read_text()
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_momentum_is_logged_where_there_is_one(genexp):
+    answer = genexp("train", *SMALL, "epochs=1", "optimizer=sgd")
+    assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.5}
+
+
+def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
+    first = genexp("train", *SMALL, "epochs=1")
+    again = genexp("train", *SMALL, "epochs=1")
+    assert "already finished" in again.out
+    assert again.run == first.run
+    grown = genexp("train", *SMALL, "epochs=3")
+    assert "going on from epoch 1" in grown.out
+    assert grown.run == first.run
+    whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=other")
+    assert whole.run != first.run
+    assert without_times(read_metrics(grown.run)) == without_times(read_metrics(whole.run))
+    assert_same_state(last_checkpoint(grown.run), last_checkpoint(whole.run))
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (grown.run, whole.run)]
+    assert scores[0] == scores[1]
+    assert points(grown.run, "loss/generator") == points(whole.run, "loss/generator")
+    fewer = genexp("train", *SMALL, "epochs=2")
+    assert "more than the 2 asked for" in fewer.out
+
+
+def test_other_score_settings_score_again_without_training(genexp):
+    first = genexp("train", *SMALL, "epochs=1")
+    again = genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100")
+    assert again.run == first.run
+    assert "(100 samples" in again.out
+    assert len(read_metrics(again.run)) == 3
+
+
+@pytest.mark.parametrize("stop", [3, 11, 15])
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, monkeypatch, stop):
+    """Ctrl-C within an epoch, at its end, and in the second: weights, optimizer state, lines and score are equal."""
+    whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=whole")
+    original = module.Terminal.show
+
+    def show(self, tick):
+        original(self, tick)
+        if tick.step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module.Terminal, "show", show)
+    stopped = genexp("train", *SMALL, "epochs=3")
+    assert stopped.code == 130
+    assert f"interrupted at step {stop}" in stopped.err
+    assert "the same command goes on" in stopped.err
+    monkeypatch.setattr(module.Terminal, "show", original)
+    resumed = genexp("train", *SMALL, "epochs=3")
+    assert "going on from epoch" in resumed.out
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))
+    results = [json.loads((run / "results.json").read_text()) for run in (resumed.run, whole.run)]
+    assert results[0]["scores"] == results[1]["scores"]
+    assert points(resumed.run, "loss/generator") == points(whole.run, "loss/generator")
+
+
+def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
+    whole = genexp("train", *SMALL, "epochs=40", "outputs_dir=whole")
+    command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=40"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("outputs/digits/*/checkpoints/step-0000001*.pt")):  # ten epochs or so
+        assert time.time() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run = next(tmp_path.glob("outputs/digits/*"))
+    assert json.loads((run / "status.json").read_text())["status"] == "running"
+    resumed = genexp("train", *SMALL, "epochs=40")
+    assert "going on from epoch" in resumed.out
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))
+
+
+def test_fresh_starts_over_and_keeps_the_old_run(genexp):
+    first = genexp("train", *SMALL, "epochs=1")
+    weights = last_checkpoint(first.run)
+    fresh = genexp("train", *SMALL, "epochs=1", "fresh=true")
+    assert "started" in fresh.out
+    aside = first.run.with_name(first.run.name + ".old-1")
+    assert (aside / "results.json").exists()
+    assert_same_state(weights, last_checkpoint(fresh.run))
+    assert genexp("train", *SMALL, "epochs=1", "fresh=true").code == 0
+    assert first.run.with_name(first.run.name + ".old-2").exists()
+
+
+def test_another_experiment_in_a_given_directory_is_refused_with_the_differences(genexp):
+    assert genexp("train", *SMALL, "epochs=1", "run_dir=here").code == 0
+    answer = genexp("train", *SMALL, "epochs=1", "run_dir=here", "optimizer.lr=0.1", "seed=3")
+    assert answer.code == 2
+    assert "optimizer.lr: 0.0002 there, 0.1 here" in answer.err
+    assert "seed: 0 there, 3 here" in answer.err
+    assert "fresh=true" in answer.err
+
+
+def test_a_run_that_another_process_holds_is_left_alone(genexp):
+    first = genexp("train", *SMALL, "epochs=1")
+    with filelock.FileLock(first.run / ".lock"):
+        answer = genexp("train", *SMALL, "epochs=2")
+    assert answer.code == 1
+    assert "another process" in answer.err
+
+
+def test_divergence_fails_the_run_and_names_step_losses_and_checkpoint(genexp, tmp_path):
+    grown = ["train", *SMALL, "optimizer=sgd"]
+    assert genexp(*grown, "epochs=1").code == 0
+    run = next(tmp_path.glob("outputs/digits/*"))
+    file = next((run / "checkpoints").iterdir())
+    state = torch.load(file, weights_only=True)
+    state["model"]["generator.0.weight"][0, 0] = torch.inf
+    torch.save(state, file)
+    answer = genexp(*grown, "epochs=2")
+    assert answer.code == 1
+    assert "diverged at step 12" in answer.err
+    assert "grad_norm/generator=nan" in answer.err
+    assert f"last good checkpoint: {file.relative_to(tmp_path)}" in answer.err
+    status = json.loads((run / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert "diverged at step 12" in status["error"]
+
+
+def test_divergence_in_the_first_epoch(genexp):
+    answer = genexp("train", *SMALL, "optimizer=sgd", "optimizer.lr=1e30")
+    assert answer.code == 1
+    assert "diverged at step" in answer.err
+    assert "none, it happened in the first epoch" in answer.err
+
+
+def test_a_damaged_checkpoint_is_passed_over(genexp, tmp_path):
+    first = genexp("train", *SMALL, "epochs=2")
+    newest = max((first.run / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    answer = genexp("train", *SMALL, "epochs=3")
+    assert answer.code == 0
+    assert f"{newest.name} cannot be read" in answer.out
+    assert "going on from epoch 1" in answer.out
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, seed):
+    plain = genexp("train", *SMALL, "epochs=2", f"seed={seed}", "log.samples_every_epochs=100")
+    often = ["log.samples_every_epochs=1", "log.scores_every_epochs=1", "outputs_dir=often"]
+    watched = genexp("train", *SMALL, "epochs=2", f"seed={seed}", *often)
+    assert_same_state(last_checkpoint(plain.run), last_checkpoint(watched.run))
+    assert [line["epoch"] for line in read_metrics(watched.run) if "score/parzen" in line] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.updates=alternating", "model.discriminator_steps=2", "model.generator_loss=minimax"],
+        ["model.discriminator_steps=2", "model.prior=spherical", "optimizer=rmsprop"],
+        ["noise=gaussian", "model.prior=gaussian", "optimizer=sgd"],
+        ["device=cpu", "device.precision=bfloat16"],
+    ],
+    ids=lambda settings: "+".join(settings),
+)
+def test_every_variant_trains(genexp, settings):
+    answer = genexp("train", *SMALL, "epochs=1", *settings)
+    assert answer.code == 0, answer.err
+    state = last_checkpoint(answer.run)
+    assert all(value.dtype == torch.float32 for value in state["model"].values())
+
+
+def test_every_experiment_file_runs(genexp, mnist_dir):
+    from test_config import EXPERIMENTS
+
+    for name in EXPERIMENTS:
+        small = ["batch_size=600", "epochs=1", "metrics.parzen.n_samples=50", "metrics.parzen.n_valid=20"]
+        answer = genexp("train", f"experiment={name}", *small)
+        assert answer.code == 0, (name, answer.err)
+
+
+def test_a_gan_learns_digits(genexp):
+    """The quickstart's GAN, after a sixth of its epochs, against its start (where every sample is the mean image)."""
+    words = ["train", "experiment=quickstart", "metrics.parzen.n_samples=1000", "log.every_steps=100"]
+    early = genexp(*words, "epochs=1")
+    late = genexp(*words, "epochs=100")
+    score = [
+        json.loads((answer.run / "results.json").read_text())["scores"]["parzen"]["mean"] for answer in (early, late)
+    ]
+    assert late.run == early.run
+    first = float(early.out.split("parzen: ")[1].split()[0])
+    assert score[1] > first + 15
