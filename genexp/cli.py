@@ -134,19 +134,17 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _hydra(command: str, arguments: list[str], task: Any) -> None:
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
+    from genexp.composition import VERSION_BASE, explain
     from genexp.config import CONFIGS
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise to us, who say it in fewer words
     sys.argv = [sys.argv[0], *arguments]
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(task)()
+        hydra.main(config_path=str(CONFIGS), config_name=command, **VERSION_BASE)(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        from genexp.composition import explain
-
         raise explain(error, command, arguments) from error
     except OSError as error:
         raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error

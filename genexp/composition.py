@@ -1,16 +1,30 @@
-"""Hydra's composition errors in the words of the person at the terminal, with the nearest right name."""
+"""Composing a configuration by Hydra, and Hydra's mistakes in the words of the person at the terminal."""
 
 import re
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 
 from genexp.config import CONFIGS, nearest
 from genexp.errors import UsageError
+
+# Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
+VERSION_BASE: dict[str, Any] = {"version_base": None} if hydra.__version__.startswith("1.3.") else {}
+
+
+def compose(command: str, overrides: list[str]) -> DictConfig:
+    """The configuration of a command line, as Hydra composes it, not yet checked."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
+        return hydra.compose(command, overrides)
 
 
 def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
@@ -53,13 +67,10 @@ def _keys(command: str, arguments: list[str]) -> list[str]:
     """Every setting and group of the configuration, composed from those arguments that choose an option."""
     groups = [folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra"]
     choices = [word for word in arguments if word.partition("=")[0] in groups and "," not in word]
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(Path(CONFIGS).resolve()), version_base="1.3"):
-            config = compose(command, choices)
+        return [*groups, *_leaves(compose(command, choices))]
     except HydraException:
         return groups
-    return [*groups, *_leaves(config)]
 
 
 def _leaves(config: DictConfig, prefix: str = "") -> list[str]:

@@ -1,5 +1,6 @@
 """`genexp train`: build what the configuration names, train it, score it, and leave a run directory behind."""
 
+import importlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,14 +12,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from genexp import random, run
 from genexp.checkpoint import checkpoints, load_latest, save
 from genexp.config import Component, TrainConfig
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
-from genexp.errors import DivergedError, GenexpError, UsageError
+from genexp.errors import DivergedError, UsageError
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
@@ -68,7 +68,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
 
 def build_data(config: TrainConfig) -> DataSet:
     """The data set; raises UsageError when a batch is larger than its training split."""
-    data: DataSet = _instantiate(config.dataset)(Path(config.data_dir).expanduser())
+    data: DataSet = _target(config.dataset)(Path(config.data_dir).expanduser())
     if config.batch_size > len(data.train):
         raise UsageError(
             f"batch_size={config.batch_size} is larger than the {len(data.train):,} training images of "
@@ -80,15 +80,15 @@ def build_data(config: TrainConfig) -> DataSet:
 def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
     """The model and its players' optimizers, at the start; the initial weights follow from the seed."""
     random.reseed(torch.device("cpu"), config.seed, "init")
-    noise = _instantiate(config.noise)()
-    model: Model = _instantiate(config.model)(data.spec(), noise)
+    noise = _target(config.noise)()
+    model: Model = _target(config.model)(data.spec(), noise)
     model.to(device)
     if steps_per_epoch(model, len(data.train), config.batch_size) == 0:
         raise UsageError(
             f"one step takes several minibatches of {config.batch_size}, more than the {len(data.train):,} training "
             f"images of {config.dataset['name']}; set a smaller batch_size"
         )
-    make = _instantiate(config.optimizer)
+    make = _target(config.optimizer)
     return Training(model, {player: make(list(part.parameters())) for player, part in model.players().items()})
 
 
@@ -105,8 +105,7 @@ def score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
     """Every metric of the configuration, by name."""
     sampler = partial(draw, model)
     return {
-        name: _instantiate(metric)(sampler, data, config.seed, model.sample_kind)
-        for name, metric in config.metrics.items()
+        name: _target(metric)(sampler, data, config.seed, model.sample_kind) for name, metric in config.metrics.items()
     }
 
 
@@ -239,14 +238,14 @@ def _report(results: dict[str, Any], path: Path) -> None:
     print(f"run: {path}", flush=True)
 
 
-def _instantiate(component: Component) -> partial[Any]:
-    """The component's target with its settings filled in, still to be given what the program provides."""
-    settings = {key: value for key, value in component.items() if key != "name"}
+def _target(component: Component) -> partial[Any]:
+    """The component's `_target_` with its settings filled in, still to be given what the program provides."""
+    module, _, name = component["_target_"].rpartition(".")
+    settings = {key: value for key, value in component.items() if key not in ("name", "_target_")}
     try:
-        built: partial[Any] = instantiate(settings, _partial_=True, _convert_="all")
-    except Exception as error:
-        raise GenexpError(f"{component['_target_']} cannot be used: {error}") from error
-    return built
+        return partial(getattr(importlib.import_module(module), name), **settings)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
 
 
 def _warn(message: str) -> None:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.profiler import ProfilerActivity, profile
 
-from genexp.config import CONFIGS, TrainConfig, load
+from genexp.composition import compose
+from genexp.config import TrainConfig, load
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.loop import train
@@ -29,8 +29,8 @@ PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"}
 
 
 def configuration(*overrides: str) -> TrainConfig:
-    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
-        return load("train", compose("train", ["experiment=goodfellow2014/gan_mnist", "epochs=1000000", *overrides]))
+    experiment = ["experiment=goodfellow2014/gan_mnist", "epochs=1000000"]
+    return load("train", compose("train", [*experiment, *overrides]))
 
 
 def ours(config: TrainConfig, data: DataSet, device: torch.device) -> Callable[[], None]:

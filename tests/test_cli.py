@@ -58,7 +58,7 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "experiment=goodfellow2014/gan_mnsit"], 2, "did you mean 'goodfellow2014/gan_mnist'?"),
     (["train", "latent_dim=3"], 2, "did you mean 'model.latent_dim'?"),
     (["train", "model.latnet_dim=3"], 2, "did you mean 'model.latent_dim'?"),
-    (["train", "optimizer.momentum=0.5"], 2, "optimizer.beta1"),
+    (["train", "optimizer=adam", "optimizer.momentum=0.5"], 2, "optimizer.beta1"),
     (["train", "+new=1"], 2, "there is no setting 'new'"),
     (["train", "+model.new=1"], 2, "there is no setting 'model.new'"),
     (["train", "~model.prior"], 2, "model.prior is missing"),
@@ -218,7 +218,7 @@ def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_p
     words = ["train", "--config-dir", "conf", "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
     answer = genexp(*words, "epochs=2")
     assert answer.code == 0, answer.err
-    assert "constant-adam-seed0" in answer.run.name
+    assert "constant-sgd-seed0" in answer.run.name
     wrong = genexp(*words, "model.spread=-1")
     assert (wrong.code, "model.spread=-1: should be greater than 0" in wrong.err) == (2, True)
     assert "constant" in genexp("train", "--config-dir", "conf", "--help").out

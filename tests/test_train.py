@@ -75,7 +75,7 @@ def test_a_run_leaves_what_the_contract_says(genexp):
 
 def test_momentum_is_logged_where_there_is_one(genexp):
     answer = genexp("train", *SMALL, "epochs=1", "optimizer=sgd")
-    assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.5}
+    assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.8}
 
 
 def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
@@ -164,9 +164,9 @@ def test_fresh_starts_over_and_keeps_the_old_run(genexp):
 
 def test_another_experiment_in_a_given_directory_is_refused_with_the_differences(genexp):
     assert genexp("train", *SMALL, "epochs=1", "run_dir=here").code == 0
-    answer = genexp("train", *SMALL, "epochs=1", "run_dir=here", "optimizer.lr=0.1", "seed=3")
+    answer = genexp("train", *SMALL, "epochs=1", "run_dir=here", "optimizer.lr=0.3", "seed=3")
     assert answer.code == 2
-    assert "optimizer.lr: 0.0002 there, 0.1 here" in answer.err
+    assert "optimizer.lr: 0.1 there, 0.3 here" in answer.err
     assert "seed: 0 there, 3 here" in answer.err
     assert "fresh=true" in answer.err
 
