@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, loaded without executing anything, the newest readable one found."""
 
+import io
 import os
 import pickle
 import tempfile
@@ -33,8 +34,10 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state after `step` steps; keep the two newest checkpoints."""
     path = folder / f"step-{step:09d}.pt"
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # not to the file: torch turns a full disk into an error that does not say so
     with atomic(path) as stream:
-        torch.save(state, stream)
+        stream.write(buffer.getbuffer())
     for old in checkpoints(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -91,10 +92,9 @@ class Terminal:
         self.live = console.is_terminal
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("{task.fields[values]}"),
+            BarColumn(bar_width=16),
             TimeRemainingColumn(compact=True),
+            TextColumn("left  {task.fields[values]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             disable=not self.live,
         )

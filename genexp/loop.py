@@ -163,7 +163,7 @@ def _move(
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:
     """Read back what the window and `norms` hold, in one transfer, and start a new window."""
     window = torch.stack(training.window)
-    flat = torch.cat([window.flatten(), *(norm.flatten() for norm in norms.values())]).double().cpu()
+    flat = torch.cat([window.flatten(), *(norm.flatten() for norm in norms.values())]).cpu().double()
     rows, last = flat[: window.numel()].view(window.shape), flat[window.numel() :]
     bad = ~rows.isfinite().all(1)
     if bad.any() or not last.isfinite().all():

@@ -18,7 +18,7 @@ from genexp.checkpoint import checkpoints, load_latest, save
 from genexp.config import Component, TrainConfig
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
-from genexp.errors import DivergedError, UsageError
+from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
@@ -58,8 +58,10 @@ def main(config: TrainConfig) -> dict[str, Any]:
         held.write_json("results.json", results)
         held.set_status("finished", epoch=results["epochs"], step=results["steps"])
     except BaseException as error:
-        _leave(error, held, training, config)
-        raise
+        ending = _ending(error, held, training)
+        if ending is error:
+            raise
+        raise ending from error
     finally:
         held.close()
     _report(results, held.path)
@@ -183,22 +185,29 @@ def _train(
                 raise KeyboardInterrupt
 
 
-def _leave(error: BaseException, held: run.Run, training: Training, config: TrainConfig) -> None:
-    """Say in the run's status why it ended, and add to the error what the user can go on from."""
+def _ending(error: BaseException, held: run.Run, training: Training) -> BaseException:
+    """Say in the run's status why it ended; return the error to raise, which says what the user can go on from."""
     newest = next(iter(checkpoints(held.path / "checkpoints")), None)
     interrupted = isinstance(error, KeyboardInterrupt)
-    message = str(error) or type(error).__name__
     with suppress(OSError):  # a full disk must not hide the error that it caused
-        held.set_status("interrupted" if interrupted else "failed", step=training.step, error=message)
+        held.set_status(
+            "interrupted" if interrupted else "failed", step=training.step, error=str(error) or type(error).__name__
+        )
     if interrupted:
         kept = f"saved {newest}" if newest else "nothing was saved yet"
-        error.args = (f"interrupted at step {training.step}, {kept}; the same command goes on from there",)
-    elif isinstance(error, DivergedError):
+        return KeyboardInterrupt(f"interrupted at step {training.step}, {kept}; the same command goes on from there")
+    if isinstance(error, DivergedError):
         kept = str(newest) if newest else "none, it happened in the first epoch"
-        error.args = (
-            f"{message}\nlast good checkpoint: {kept}\n"
-            "Try a smaller optimizer.lr; its old run stays where it is, since that is another experiment",
+        return DivergedError(
+            f"{error}\nlast good checkpoint: {kept}\nTry a smaller optimizer.lr; that is another run, this one stays"
         )
+    if isinstance(error, OSError):
+        kept = f"{newest} is intact" if newest else "nothing was saved yet"
+        return GenexpError(
+            f"{error.filename or held.path} cannot be written: {error.strerror}\n"
+            f"{kept}; once that is mended, the same command goes on from there"
+        )
+    return error
 
 
 def _results(

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 
 from genexp import __version__
 
@@ -182,38 +182,13 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert answer.out.count("already finished") == 2
 
 
-CONSTANT = '''
-import torch
-from torch import nn
-from genexp.models import Model, Outcome, Update
-from genexp.ranges import PositiveFloat
-
-class Constant(Model):
-    """Draws one image with noise around it."""
-    sample_kind = "draw"
-
-    def __init__(self, data, noise, *, spread: PositiveFloat):
-        super().__init__()
-        self.shape, self.spread = data.shape, spread
-        self.image = nn.Linear(1, data.size, bias=False)
-
-    def players(self):
-        return {"image": self.image}
-
-    def updates(self):
-        error = lambda images: (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()
-        return [Update(("image",), lambda images: Outcome({"image": error(images)}, {}))]
-
-    def sample(self, n, generator):
-        noise = torch.randn(n, self.image.weight.numel(), generator=generator)
-        return (self.image.weight[:, 0] + self.spread * noise).view(n, *self.shape).clamp(0, 1)
-'''
-
-
 def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(CONSTANT)
+    """The worked example of ARCHITECTURE.md, taken from the page."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    code, settings = (page.split(f"```{kind}\n# ")[1].split("```")[0] for kind in ("python", "yaml"))
+    (tmp_path / "mine.py").write_text(code.removeprefix("mine.py\n"))
     (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "constant.yaml").write_text("name: constant\n_target_: mine.Constant\nspread: 0.3\n")
+    (tmp_path / "conf" / "model" / "constant.yaml").write_text(settings.removeprefix("conf/model/constant.yaml\n"))
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ["train", "--config-dir", "conf", "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
     answer = genexp(*words, "epochs=2")
@@ -225,8 +200,6 @@ def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_p
 
 
 def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
-    from conftest import ROOT
-
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, text=True)

@@ -122,6 +122,7 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, monkeypat
     assert f"interrupted at step {stop}" in stopped.err
     assert "the same command goes on" in stopped.err
     monkeypatch.setattr(module.Terminal, "show", original)
+    time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
     resumed = genexp("train", *SMALL, "epochs=3")
     assert "going on from epoch" in resumed.out
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
@@ -202,6 +203,28 @@ def test_divergence_in_the_first_epoch(genexp):
     assert answer.code == 1
     assert "diverged at step" in answer.err
     assert "none, it happened in the first epoch" in answer.err
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, monkeypatch):
+    """A file-size limit stands in for the disk: the first checkpoint that is too large is refused by the system."""
+    import resource
+
+    first = genexp("train", *SMALL, "epochs=1")
+    whole = genexp("train", *SMALL, "epochs=2", "outputs_dir=whole")
+    kept = max((first.run / "checkpoints").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kept.stat().st_size // 2, hard))
+    try:
+        answer = genexp("train", *SMALL, "epochs=2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert answer.code == 1
+    assert "cannot be written: File too large" in answer.err
+    assert f"{kept} is intact" in answer.err.replace(str(kept.parent.parent), str(first.run))
+    resumed = genexp("train", *SMALL, "epochs=2")
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
 
 
 def test_a_damaged_checkpoint_is_passed_over(genexp, tmp_path):

@@ -45,5 +45,4 @@ class DataSet:
     def spec(self) -> DataSpec:
         """The image shape and the mean training image."""
         channels, height, width = self.train.shape[1:]
-        mean = self.train.to(torch.float64).mean(0).div_(self.white)
-        return DataSpec((channels, height, width), mean.to(torch.float32))
+        return DataSpec((channels, height, width), self.images("train").mean(0).cpu())

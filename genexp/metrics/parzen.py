@@ -50,11 +50,11 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
             torch.addmm(squares, x, block.T, alpha=-2, out=d2)  # ‖x − μ‖² but for ‖x‖²
             nearest = d2.amin(1, keepdim=True)
             d2 -= nearest  # so that the largest term is exp(0) whatever σ is
-            nearest_d2 = (nearest[:, 0] + x.square().sum(1)).clamp_(min=0).double().cpu()
+            nearest_d2 = (nearest[:, 0] + x.square().sum(1)).clamp_(min=0).cpu().double()
             sums = [torch.mul(d2, scale, out=weights).exp_().sum(1) for scale in scales[:, 0].tolist()]
             before, closest[here] = closest[here].clone(), torch.minimum(closest[here], nearest_d2)
             totals[:, here] *= torch.exp(scales * (before - closest[here]))
-            totals[:, here] += torch.stack(sums).double().cpu() * torch.exp(scales * (nearest_d2 - closest[here]))
+            totals[:, here] += torch.stack(sums).cpu().double() * torch.exp(scales * (nearest_d2 - closest[here]))
     normalizers = [math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi)) for sigma in sigmas]
     return scales * closest + totals.log() - torch.tensor(normalizers, dtype=torch.float64)[:, None]
 
