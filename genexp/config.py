@@ -29,6 +29,7 @@ CONFIGS = next(
     if folder.is_dir()
 )  # inside the package when installed from a wheel, beside it in a checkout
 
+GROUPS = ("model", "dataset", "optimizer", "noise")
 Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML of a group holds
 
 
@@ -71,17 +72,12 @@ class TrainConfig(Schema):
     run_dir: str | None
     fresh: bool
 
-    def components(self) -> dict[str, Component]:
-        """Every component under its dotted key."""
-        groups = {group: getattr(self, group) for group in ("model", "dataset", "optimizer", "noise")}
-        return groups | {f"metrics.{name}": metric for name, metric in self.metrics.items()}
-
     def identity(self) -> dict[str, Any]:
         """What the experiment is. How long, where and how fast it runs, and what is logged, are not part of it.
 
         The precision is: bfloat16 products change the scores that a run reaches, so they make another experiment.
         """
-        kept = ("seed", "batch_size", "model", "dataset", "optimizer", "noise")
+        kept = ("seed", "batch_size", *GROUPS)
         return {key: getattr(self, key) for key in kept} | {"precision": self.device.precision}
 
     def directory(self) -> Path:
@@ -108,14 +104,15 @@ def load(command: str, composed: DictConfig) -> TrainConfig:
         config = SCHEMAS[command].model_validate(plain)
     except pydantic.ValidationError as error:
         raise _usage_error(error, "", list(SCHEMAS[command].model_fields)) from error
-    for key, component in config.components().items():
-        check_component(key, component)
-    return config
+    groups = {key: check_component(key, getattr(config, key)) for key in GROUPS}
+    metrics = {name: check_component(f"metrics.{name}", metric) for name, metric in config.metrics.items()}
+    return config.model_copy(update={**groups, "metrics": metrics})
 
 
-def check_component(key: str, component: Component) -> None:
+def check_component(key: str, component: Component) -> Component:
     """Check a component's settings against the keyword-only arguments of its `_target_`.
 
+    Returns the component with its values in their declared types, so that `lr=1` and `lr=1.0` are one experiment.
     Raises UsageError when the target does not exist, or for an unknown, missing, ill-typed or out-of-range setting.
     """
     for required in ("name", "_target_"):
@@ -123,15 +120,16 @@ def check_component(key: str, component: Component) -> None:
             raise UsageError(f"{key}.{required} is missing: each choice has a `name` and a `_target_`, its class")
     arguments = _keyword_arguments(key, component["_target_"])
     if arguments is None:
-        return
+        return component
     schema = pydantic.create_model(
         "Settings", __config__=ConfigDict(strict=True, extra="forbid", protected_namespaces=()), **arguments
     )
     settings = {name: value for name, value in component.items() if name not in ("name", "_target_")}
     try:
-        schema.model_validate(settings)
+        checked = schema.model_validate(settings)
     except pydantic.ValidationError as error:
         raise _usage_error(error, f"{key}.", list(arguments)) from error
+    return {"name": component["name"], "_target_": component["_target_"], **checked.model_dump()}
 
 
 def nearest(word: str, names: typing.Iterable[str]) -> str:
@@ -148,7 +146,7 @@ def nearest(word: str, names: typing.Iterable[str]) -> str:
 
 
 def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
-    """{name: (type, default or ...)} of the keyword-only arguments of `target`, read from its source text.
+    """{name: (type, default)} of the keyword-only arguments of `target`, read from its source text; ... if required.
 
     None where they cannot be known without importing: a class that inherits its constructor, a compiled module.
     """
@@ -166,8 +164,14 @@ def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
         if not constructors:
             return None
         found = constructors[0]
-    defaults = zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
-    return {arg.arg: (_annotation(arg.annotation), ... if value is None else None) for arg, value in defaults}
+    arguments: dict[str, Any] = {}
+    for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
+        try:
+            value = ... if default is None else ast.literal_eval(default)
+        except ValueError:  # computed: what it is will be known when it is called
+            return None
+        arguments[argument.arg] = (_annotation(argument.annotation), value)
+    return arguments
 
 
 def _source(key: str, target: str) -> ast.Module | None:

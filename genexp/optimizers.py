@@ -52,7 +52,8 @@ def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> C
     if end is None:
         return lambda epoch: start
     first, last = interval
-    return lambda epoch: start + (end - start) * min(max((epoch - first) / (last - first), 0.0), 1.0)
+    length = max(last - first, 1e-9)  # an empty interval is a step
+    return lambda epoch: start + (end - start) * min(max((epoch - first) / length, 0.0), 1.0)
 
 
 def sgd(

@@ -20,7 +20,7 @@ from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.logs import Logs, Terminal, duration
-from genexp.loop import Training, images_per_step, steps_per_epoch, train
+from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
 
 GRID = 64  # samples in a picture
@@ -94,6 +94,20 @@ def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> 
     return Training(model, {player: make(list(part.parameters())) for player, part in model.players().items()})
 
 
+def ticks(config: TrainConfig, training: Training, data: DataSet, device: torch.device) -> Iterator[Tick]:
+    """The training that the configuration asks for, from where `training` stands."""
+    return train(
+        training,
+        data,
+        device,
+        seed=config.seed,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        precision=config.device.precision,
+        log_every=config.log.every_steps,
+    )
+
+
 @torch.no_grad()
 def draw(model: Model, n: int, generator: torch.Generator) -> torch.Tensor:
     """n samples of the model as it is when it is not training; in float32, whatever it trains in."""
@@ -152,20 +166,10 @@ def _train(
         f"{len(data.test):,} test images; {device.type}, {config.device.precision}",
         flush=True,
     )
-    ticks = train(
-        training,
-        data,
-        device,
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        precision=config.device.precision,
-        log_every=config.log.every_steps,
-    )
     text = (held.path / "config.yaml").read_text(encoding="utf-8")
     with Logs(held.path, text, training.step) as logs, Terminal(config.epochs, length, training.step) as terminal:
         held.set_status("running", epoch=training.step // length, epochs=config.epochs, step=training.step)
-        for tick in ticks:
+        for tick in ticks(config, training, data, device):
             if tick.values is not None:
                 every = config.log.scores_every_epochs
                 scored = every and tick.ends_epoch and tick.epoch % every == 0

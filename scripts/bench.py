@@ -20,9 +20,8 @@ from genexp.composition import compose
 from genexp.config import TrainConfig, load
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
-from genexp.loop import train
 from genexp.metrics.parzen import parzen
-from genexp.train import build_data, build_training
+from genexp.train import build_data, build_training, ticks
 
 ROUNDS, STEPS = 15, 20
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"}
@@ -35,17 +34,8 @@ def configuration(*overrides: str) -> TrainConfig:
 
 def ours(config: TrainConfig, data: DataSet, device: torch.device) -> Callable[[], None]:
     """A step of genexp's own loop, logging every 100 steps as shipped."""
-    ticks = train(
-        build_training(config, data, device),
-        data,
-        device,
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        precision=config.device.precision,
-        log_every=config.log.every_steps,
-    )
-    return lambda: next(ticks) and None
+    steps = ticks(config, build_training(config, data, device), data, device)
+    return lambda: next(steps) and None
 
 
 class PlainMaxout(nn.Module):
