@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import torch
 
+from genexp.errors import GenexpError
+
 KEEP = 2
 
 
@@ -32,14 +34,18 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state after `step` steps; keep the two newest checkpoints."""
+    """Write the state after `step` steps; keep it and the newest before it.
+
+    What lies after it goes too: a checkpoint that could not be read, and that training has gone back behind.
+    """
     path = folder / f"step-{step:09d}.pt"
     buffer = io.BytesIO()
     torch.save(state, buffer)  # not to the file: torch turns a full disk into an error that does not say so
     with atomic(path) as stream:
         stream.write(buffer.getbuffer())
-    for old in checkpoints(folder)[KEEP:]:
-        old.unlink(missing_ok=True)
+    earlier = [other for other in checkpoints(folder) if other.name < path.name]
+    for other in set(checkpoints(folder)) - {path, *earlier[: KEEP - 1]}:
+        other.unlink(missing_ok=True)
     return path
 
 
@@ -48,13 +54,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), reverse=True)
 
 
-def load_latest(folder: Path, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest readable state, or None. One that cannot be read is named to `warn`, and passed over."""
-    for path in checkpoints(folder):
+def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest readable state, on the CPU; None if there is no checkpoint.
+
+    One that cannot be read is named to `warn`, and passed over. Raises GenexpError when there are some and none can.
+    """
+    paths = checkpoints(folder)
+    for path in paths:
         try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            warn(f"{path} cannot be read ({str(error).splitlines()[0]}); trying the checkpoint before it")
+            warn(f"{path} cannot be read ({str(error).splitlines()[0]})")
             continue
         return state
+    if paths:
+        raise GenexpError(f"no checkpoint in {folder} can be read\nSet fresh=true to start over (the old run is kept)")
     return None

@@ -6,8 +6,12 @@ Nothing here imports torch, and Hydra is imported only once a subcommand is know
 import difflib
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
@@ -38,6 +42,7 @@ class Job:
 
 def main() -> int:
     """Run the command line in sys.argv; return the exit code."""
+    sys.path.append(str(Path.cwd()))  # where a user's own models may be
     try:
         return _dispatch(sys.argv[1:])
     except KeyboardInterrupt as interrupt:
@@ -62,6 +67,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _complete(rest)
     if command not in COMMANDS:
         raise UsageError(_unknown_command(command))
+    if "--version" in rest:
+        return _dispatch(["--version"])
     return _run(command, rest)
 
 
@@ -113,7 +120,9 @@ def _run(command: str, arguments: list[str]) -> int:
             print(f"\njob {len(jobs) + 1}: {' '.join(overrides) or '(defaults)'}", flush=True)
         try:
             checked = config.load(command, composed)
-            results = importlib.import_module(f"genexp.{command}").main(checked)
+            with _uninterrupted():
+                module = importlib.import_module(f"genexp.{command}")
+            results = module.main(checked)
             jobs.append(Job(overrides, results, None))
         except Exception as error:
             jobs.append(Job(overrides, None, error))
@@ -132,6 +141,19 @@ def _run(command: str, arguments: list[str]) -> int:
     return 1 if any(done.error for done in jobs) else 0
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of an import: torch's own handling of it leaves half-loaded modules behind."""
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
 def _hydra(command: str, arguments: list[str], task: Any) -> None:
     import hydra
     from hydra.errors import HydraException
@@ -146,6 +168,8 @@ def _hydra(command: str, arguments: list[str], task: Any) -> None:
         hydra.main(config_path=str(CONFIGS), config_name=command, **VERSION_BASE)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, command, arguments) from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error
 
@@ -170,6 +194,13 @@ def _complete(arguments: list[str]) -> int:
         return 0
     if behind[0] not in COMMANDS:
         return 0
+    word = "" if line.endswith(" ") else words[-1]
+    if word.startswith("experiment="):  # Hydra does not look into the folders of a group
+        from genexp.composition import options_of
+
+        choices = [f"experiment={option}" for option in options_of("experiment")]
+        print("\n".join(choice for choice in choices if choice.startswith(word)))
+        return 0
     tail = line.split(behind[0], 1)[1]
     os.environ["COMP_LINE"] = words[0] + tail
     _hydra(behind[0], ["-sc", *arguments], lambda _: None)
@@ -181,6 +212,7 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
     from rich.table import Table
 
     table = Table(title="interrupted sweep" if interrupted else "sweep", title_justify="left")
+    common = set.intersection(*(set(done.overrides) for done in jobs)) if len(jobs) > 1 else set()
     names = sorted({name for done in jobs if done.results for name in done.results["scores"]})
     for column in ("job", "settings", "status", *names, "run or cause"):
         table.add_column(column, overflow="fold")
@@ -190,7 +222,8 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
         cause = str(done.error).splitlines()[0] if done.error and str(done.error) else repr(done.error)
         where = done.results["run"] if done.results else cause
         status = "finished" if done.results else "failed"
-        table.add_row(str(number), " ".join(done.overrides) or "(defaults)", status, *shown, where)
+        settings = " ".join(word for word in done.overrides if word not in common) or "(defaults)"
+        table.add_row(str(number), settings, status, *shown, where)
     Console().print(table)
 
 

@@ -33,7 +33,7 @@ def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group.split("/")[0] == "experiment":
             option, group = str(error.missing_cfg_file).removeprefix("experiment/"), "experiment"
-        options = _options(group) or [str(name) for name in error.options]
+        options = options_of(group) if group == "experiment" else sorted(map(str, error.options))
         hint = nearest(option, options)
         return UsageError(f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
@@ -58,7 +58,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _options(group: str) -> list[str]:
+def options_of(group: str) -> list[str]:
+    """The options of a group that has folders in it, which Hydra does not list."""
     folder = CONFIGS / group
     return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 

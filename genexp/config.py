@@ -13,12 +13,12 @@ import importlib.util
 import json
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from genexp import ranges
 from genexp.errors import UsageError
@@ -31,6 +31,10 @@ CONFIGS = next(
 
 GROUPS = ("model", "dataset", "optimizer", "noise")
 Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML of a group holds
+
+
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+# run_dir=2026 is a folder, though Hydra reads a number
 
 
 class Schema(BaseModel):
@@ -56,7 +60,7 @@ class Log(Schema):
 class TrainConfig(Schema):
     """The configuration of `genexp train`, one field for each top-level key."""
 
-    name: str = Field(pattern=r"^[\w.+-]+$")
+    name: Text = Field(pattern=r"^[\w.+-]+$")
     seed: ranges.Seed
     epochs: ranges.PositiveInt
     batch_size: ranges.PositiveInt
@@ -67,9 +71,9 @@ class TrainConfig(Schema):
     device: Device
     metrics: dict[str, Component]
     log: Log
-    data_dir: str
-    outputs_dir: str
-    run_dir: str | None
+    data_dir: Text
+    outputs_dir: Text
+    run_dir: Text | None
     fresh: bool
 
     def identity(self) -> dict[str, Any]:
@@ -157,6 +161,8 @@ def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
     definitions = [node for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     found = next((node for node in definitions if node.name == name), None)
     if found is None:
+        if any(name in _bound(node) for node in source.body):  # imported or assigned there: known once it is imported
+            return None
         hint = nearest(name, [node.name for node in definitions])
         raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{hint}")
     if isinstance(found, ast.ClassDef):
@@ -172,6 +178,15 @@ def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
             return None
         arguments[argument.arg] = (_annotation(argument.annotation), value)
     return arguments
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that an import or assignment binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
 
 
 def _source(key: str, target: str) -> ast.Module | None:

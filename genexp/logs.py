@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -18,20 +17,20 @@ from genexp.checkpoint import atomic
 from genexp.loop import Tick
 
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
-SHOWN_FIRST = ("loss/", "D(")  # what the terminal has room for
+WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
 
 
 class Logs:
     """The log files of one run, cut back to the step that it goes on from."""
 
-    def __init__(self, folder: Path, config: str, from_step: int) -> None:
+    def __init__(self, folder: Path, from_step: int) -> None:
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         _cut_back(self.metrics, from_step)
         self.stream = self.metrics.open("a", encoding="utf-8")
-        purge = from_step + 1 if from_step else None
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
         if not from_step:
+            config = (folder / "config.yaml").read_text(encoding="utf-8")
             self.tensorboard.add_text("config", f"```yaml\n{config}\n```")
 
     def scalars(self, tick: Tick, values: dict[str, float]) -> None:
@@ -39,8 +38,12 @@ class Logs:
         record = {"step": tick.step, "epoch": tick.epoch, "time": time.time(), **values}
         self.stream.write(json.dumps(record) + "\n")
         self.stream.flush()
+        self.points(values, tick.step)
+
+    def points(self, values: dict[str, float], step: int) -> None:
+        """A point of each curve in TensorBoard."""
         for name, value in values.items():
-            self.tensorboard.add_scalar(_tag(name), value, tick.step)
+            self.tensorboard.add_scalar(_tag(name), value, step)
 
     def samples(self, samples: Tensor, epoch: int, step: int) -> Path:
         """A grid of (n, C, H, W) samples in [0, 1], as samples/epoch-NNNN.png and in TensorBoard."""
@@ -49,9 +52,6 @@ class Logs:
         save_picture(picture, path)
         self.tensorboard.add_image("samples", picture, step, dataformats="HWC")
         return path
-
-    def score(self, name: str, value: float, step: int) -> None:
-        self.tensorboard.add_scalar(f"score/{name}", value, step)
 
     def __enter__(self) -> "Logs":
         return self
@@ -90,11 +90,12 @@ class Terminal:
         self.from_step, self.started = from_step, time.perf_counter()
         console = Console()
         self.live = console.is_terminal
+        self.wide = console.width >= WIDE or not self.live
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=16),
+            *([BarColumn(bar_width=16)] if self.wide else []),
             TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.fields[values]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("left  {task.fields[values]}"),
             console=console,
             disable=not self.live,
         )
@@ -108,11 +109,14 @@ class Terminal:
             current = min(tick.epoch + (not tick.ends_epoch), self.epochs)
             self.progress.update(self.task, completed=tick.step, epoch=current)
             if tick.values:
-                self.progress.update(self.task, values=_summary(tick.values))
+                self.progress.update(self.task, values=_summary(tick.values, self.wide))
         elif tick.ends_epoch and tick.values:
             left = (time.perf_counter() - self.started) / (tick.step - self.from_step)
             left *= self.epochs * self.steps_per_epoch - tick.step
-            print(f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values)}  {duration(left)} left", flush=True)
+            print(
+                f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values, self.wide)}  {duration(left)} left",
+                flush=True,
+            )
 
     def __enter__(self) -> "Terminal":
         self.progress.start()
@@ -124,9 +128,10 @@ class Terminal:
         self.progress.stop()
 
 
-def _summary(values: dict[str, float]) -> str:
-    shown = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith(SHOWN_FIRST)}
-    parts = [f"{name} {value:.3f}" for name, value in shown.items()]
+def _summary(values: dict[str, float], wide: bool) -> str:
+    shown = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith("loss/")}
+    shown |= {name: value for name, value in values.items() if wide and name.startswith("D(")}
+    parts = [f"{name} {value:.{3 if wide else 2}f}" for name, value in shown.items()]
     return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
 
 

@@ -1,5 +1,6 @@
 """The one training loop: it walks a model's updates, and knows nothing of files, logging or any model by name."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +45,17 @@ class Training:
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         self.step, self.seconds = state["step"], state["seconds"]
-        self.window, self.names = list(state["window"]), list(state["names"])
+        device = next(self.model.parameters()).device
+        self.window, self.names = [row.to(device) for row in state["window"]], list(state["names"])
+
+    def check_finite(self) -> None:
+        """Raise DivergedError if the unlogged losses or the weights are not finite: such a state is not to be kept."""
+        for age, row in enumerate(reversed(self.window)):
+            if not row.isfinite().all():
+                raise DivergedError(f"training diverged at step {self.step - age} or before it")
+        for name, value in self.model.state_dict().items():
+            if not value.isfinite().all():
+                raise DivergedError(f"training diverged at step {self.step}: {name} is not finite")
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, floa
         first = int(bad.int().argmax()) if bad.any() else len(rows) - 1
         step = training.step - len(rows) + first + 1
         named = zip([*training.names, *norms], [*rows[first].tolist(), *last.tolist()], strict=True)
-        shown = [f"{name}={value:.4g}" for name, value in named if name.startswith("loss/") or value != value]
+        shown = [f"{name}={value:.4g}" for name, value in named if name.startswith("loss/") or not math.isfinite(value)]
         raise DivergedError(f"training diverged at step {step}: {', '.join(shown)}")
     training.window = []
     means = rows.mean(0).tolist()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from genexp.errors import UsageError
 from genexp.ranges import DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat
 
 Schedule = Callable[[int, int], dict[str, float]]  # (updates made, epochs completed) -> settings of the next update
@@ -68,7 +69,14 @@ def sgd(
     nesterov: bool,
     weight_decay: NonNegativeFloat,
 ) -> ScheduledOptimizer:
-    """v ← momentum·v + gradient; θ ← θ − lr·v."""
+    """v ← momentum·v + gradient; θ ← θ − lr·v.
+
+    Raises UsageError for Nesterov's variant without momentum, and for a ramp that ends before it begins.
+    """
+    if nesterov and momentum == 0:
+        raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
+    if momentum_ramp[1] < momentum_ramp[0]:
+        raise UsageError(f"optimizer.momentum_ramp={momentum_ramp} ends before it begins; write [first,last] epoch")
     rate = exponential_decay(lr, lr_decay, lr_min)
     ramp = linear_ramp(momentum, momentum_final, momentum_ramp)
     optimizer = torch.optim.SGD(
@@ -88,7 +96,7 @@ def adam(
     eps: PositiveFloat,
     weight_decay: NonNegativeFloat,
 ) -> ScheduledOptimizer:
-    """Kingma and Ba 2015, Algorithm 1. Its β₁ is logged as the momentum."""
+    """Kingma and Ba 2015, Algorithm 1."""
     rate = exponential_decay(lr, lr_decay, lr_min)
     optimizer = torch.optim.Adam(
         parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True
@@ -112,4 +120,4 @@ def rmsprop(
     optimizer = torch.optim.RMSprop(
         parameters, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay
     )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": rate(step)})
+    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": rate(step), "momentum": momentum})

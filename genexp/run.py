@@ -39,7 +39,7 @@ class Run:
         _refuse_other_experiments(path, config)
         try:
             lock = _hold(path)
-            if config.fresh and (path / "config.yaml").exists():
+            if config.fresh and _holds_a_run(path):
                 aside = next(
                     place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists()
                 )
@@ -48,6 +48,7 @@ class Run:
                 print(f"moved the old run to {aside}", flush=True)
                 lock = _hold(path)
             run = cls(path, lock)
+            run.set_status("running")  # first, or a run killed from here on would pass for the finished one it was
             run.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
         except OSError as error:
             raise GenexpError(
@@ -136,13 +137,13 @@ def _git_state(package: Path) -> tuple[str | None, bool | None]:
 def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
     if path.exists() and not path.is_dir():
         raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER to another place")
-    if config.fresh or not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir() or {entry.name for entry in path.iterdir()} <= {".lock"}:
+        return
+    if not _holds_a_run(path):
+        raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
+    if config.fresh:
         return
     file = path / "config.yaml"
-    if not file.is_file():
-        if {entry.name for entry in path.iterdir()} <= {".lock"}:  # a run that was stopped before it began
-            return
-        raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
     ours, theirs = _flat(config.identity()), _flat(_read_config(file).identity())
     differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     if differences:
@@ -154,12 +155,17 @@ def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
         )
 
 
+def _holds_a_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("config.yaml", "status.json", "checkpoints"))
+
+
 def _read_config(file: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
-    except (ValueError, OmegaConfBaseException, YAMLError) as error:
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
         raise UsageError(
-            f"{file} is damaged or from another version of genexp\nSet fresh=true to start over (the old run is kept)"
+            f"{file} is missing, damaged or from another version of genexp\n"
+            "Set fresh=true to start over (the old run is kept)"
         ) from error
 
 

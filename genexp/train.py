@@ -24,6 +24,7 @@ from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
 
 GRID = 64  # samples in a picture
+MORE_EPOCHS = "note: the {} epochs of this run are more than the {} asked for now"
 
 
 def main(config: TrainConfig) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
     if done is not None:
         print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
         if done["epochs"] > config.epochs:
-            print(f"note: its {done['epochs']} epochs are more than the {config.epochs} asked for now")
+            print(MORE_EPOCHS.format(done["epochs"], config.epochs))
         _report(done, config.directory())
         return done | {"run": str(config.directory())}
 
@@ -47,23 +48,25 @@ def main(config: TrainConfig) -> dict[str, Any]:
     stop = Stop()
     try:
         with stop.listening():
-            _train(config, training, data, device, held, stop)
-        if config.metrics:
-            print("scoring", flush=True)
-        scores = score(config, training.model, data)
-        results = _results(config, training, data, device, scores)
-        with Logs(held.path, "", training.step) as logs:
-            for name, found in scores.items():
-                logs.score(name, found["mean"], training.step)
-        held.write_json("results.json", results)
-        held.set_status("finished", epoch=results["epochs"], step=results["steps"])
+            scores = _train(config, training, data, device, held, stop)
+            stop.at_once()
+            if scores is None:
+                print("scoring", flush=True)
+                scores = score(config, training.model, data)
+                with Logs(held.path, training.step) as logs:
+                    logs.points(_means(scores), training.step)
+            results = _results(config, training, data, device, scores)
+            held.write_json("results.json", results)
+            held.set_status("finished", epoch=results["epochs"], step=results["steps"])
     except BaseException as error:
-        ending = _ending(error, held, training)
+        ending = _ending(error, held, training, config)
         if ending is error:
             raise
         raise ending from error
     finally:
         held.close()
+    if results["epochs"] > config.epochs:
+        print(MORE_EPOCHS.format(results["epochs"], config.epochs))
     _report(results, held.path)
     return results | {"run": str(held.path)}
 
@@ -127,14 +130,15 @@ def score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
 
 @dataclass
 class Stop:
-    """Whether the user asked to stop: the first SIGINT or SIGTERM asks, a second one stops at once."""
+    """What SIGINT and SIGTERM do: while training, the first one asks to stop and a second stops at once."""
 
     requested: bool = False
+    deferring: bool = True
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.requested:
+            if self.requested or not self.deferring:
                 raise KeyboardInterrupt
             self.requested = True
 
@@ -148,50 +152,66 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def at_once(self) -> None:
+        """From here on there is nothing to save first."""
+        self.deferring = False
+        if self.requested:
+            raise KeyboardInterrupt
+
 
 def _train(
     config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run, stop: Stop
-) -> None:
+) -> dict[str, Any] | None:
+    """Train to the end of the epochs asked for; return the scores, if the last epoch was scored on the way."""
     folder = held.path / "checkpoints"
-    state = load_latest(folder, device, _warn)
+    state = load_latest(folder, _warn)
     if state is not None:
         training.load_state_dict(state)
     length = steps_per_epoch(training.model, len(data.train), config.batch_size)
-    if training.step >= config.epochs * length:
-        return
+    epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended before it is scored
+    if training.step == epochs * length:
+        return None
     begun = f"going on from epoch {training.step / length:.4g}" if state else "started"
     print(f"{begun}: {held.path}", flush=True)
+    sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test"))
     print(
-        f"{config.name} on {config.dataset['name']}: {len(data.train):,} training, {len(data.valid):,} validation, "
-        f"{len(data.test):,} test images; {device.type}, {config.device.precision}",
+        f"{config.name} on {config.dataset['name']} ({sizes} images), {device.type}, {config.device.precision}",
         flush=True,
     )
-    text = (held.path / "config.yaml").read_text(encoding="utf-8")
-    with Logs(held.path, text, training.step) as logs, Terminal(config.epochs, length, training.step) as terminal:
-        held.set_status("running", epoch=training.step // length, epochs=config.epochs, step=training.step)
-        for tick in ticks(config, training, data, device):
+    scores: dict[str, Any] | None = None
+    with Logs(held.path, training.step) as logs, Terminal(epochs, length, training.step) as terminal:
+        held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step)
+        for tick in ticks(config.model_copy(update={"epochs": epochs}), training, data, device):
+            scored = tick.ends_epoch and _every(config.log.scores_every_epochs, tick.epoch)
+            scores = score(config, training.model, data) if scored else None
             if tick.values is not None:
-                every = config.log.scores_every_epochs
-                scored = every and tick.ends_epoch and tick.epoch % every == 0
-                scores = score(config, training.model, data) if scored else {}
-                curves = {f"score/{name}": found["mean"] for name, found in scores.items()}
-                logs.scalars(tick, tick.values | curves)
+                logs.scalars(tick, tick.values | _means(scores or {}))
             terminal.show(tick)
             if tick.ends_epoch:
-                if tick.epoch % config.log.samples_every_epochs == 0 or tick.epoch == config.epochs:
+                if _every(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs:
                     generator = random.generator(device, config.seed, "picture")  # the same noise each time
                     logs.samples(draw(training.model, GRID, generator), tick.epoch, tick.step)
+                held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step)
+            if tick.ends_epoch or stop.requested:
+                training.check_finite()
                 save(folder, training.step, training.state_dict())
-                held.set_status("running", epoch=tick.epoch, epochs=config.epochs, step=tick.step)
             if stop.requested:
-                if not tick.ends_epoch:
-                    save(folder, training.step, training.state_dict())
                 raise KeyboardInterrupt
+    return scores
 
 
-def _ending(error: BaseException, held: run.Run, training: Training) -> BaseException:
+def _means(scores: dict[str, Any]) -> dict[str, float]:
+    return {f"score/{name}": found["mean"] for name, found in scores.items()}
+
+
+def _every(period: int | None, epoch: int) -> bool:
+    return period is not None and epoch % period == 0
+
+
+def _ending(error: BaseException, held: run.Run, training: Training, config: TrainConfig) -> BaseException:
     """Say in the run's status why it ended; return the error to raise, which says what the user can go on from."""
     newest = next(iter(checkpoints(held.path / "checkpoints")), None)
+    again = "the same command without fresh=true" if config.fresh else "the same command"
     interrupted = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # a full disk must not hide the error that it caused
         held.set_status(
@@ -199,7 +219,7 @@ def _ending(error: BaseException, held: run.Run, training: Training) -> BaseExce
         )
     if interrupted:
         kept = f"saved {newest}" if newest else "nothing was saved yet"
-        return KeyboardInterrupt(f"interrupted at step {training.step}, {kept}; the same command goes on from there")
+        return KeyboardInterrupt(f"interrupted at step {training.step}, {kept}; {again} goes on from there")
     if isinstance(error, DivergedError):
         kept = str(newest) if newest else "none, it happened in the first epoch"
         return DivergedError(
@@ -209,7 +229,7 @@ def _ending(error: BaseException, held: run.Run, training: Training) -> BaseExce
         kept = f"{newest} is intact" if newest else "nothing was saved yet"
         return GenexpError(
             f"{error.filename or held.path} cannot be written: {error.strerror}\n"
-            f"{kept}; once that is mended, the same command goes on from there"
+            f"{kept}; once that is mended, {again} goes on from there"
         )
     return error
 
@@ -242,7 +262,7 @@ def _report(results: dict[str, Any], path: Path) -> None:
             f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on "
             f"{found['n_points']:,} {found['split']} images ({found['n_samples']:,} samples, σ = {found['sigma']:.3g})"
         )
-    picture = max((path / "samples").glob("*.png"), default=None)
+    picture = max((path / "samples").glob("*.png"), key=lambda file: (len(file.name), file.name), default=None)
     if picture is not None:
         print(f"samples: {picture}")
     took = f"{results['epochs']} epochs in {duration(results['train_seconds'])}"

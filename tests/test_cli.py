@@ -82,11 +82,14 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "name=a/b"], 2, "name=a/b"),
     (["train", "model._target_=genexp.models.gan.GANN"], 2, "did you mean 'GAN'?"),
     (["train", "model._target_=nowhere.models.GAN"], 2, "no package 'nowhere'"),
+    (["train", "optimizer.nesterov=true", "optimizer.momentum=0", "dataset=digits"], 2, "needs a momentum"),
+    (["train", "optimizer.momentum_ramp=[5,1]", "dataset=digits"], 2, "ends before it begins"),
     (["train", "dataset=digits", "batch_size=1198"], 2, "1,197 training images"),
     (["train", "dataset=digits", "model.discriminator_steps=13"], 2, "smaller batch_size"),
     (["train", "dataset=digits", "run_dir=file"], 1, "is a file"),
     (["train", "dataset=digits", "outputs_dir=file"], 1, "cannot be written"),
     (["train", "dataset=digits", "run_dir=full"], 2, "not a run's directory"),
+    (["train", "dataset=digits", "run_dir=full", "fresh=true"], 2, "not a run's directory"),
     (["train", "dataset=mnist", "data_dir=file"], 1, "MNIST"),
 ]
 
@@ -146,6 +149,7 @@ def test_hydras_own_flags_work_behind_the_command(genexp):
         ("genexp train dataset=", ["dataset=digits", "dataset=mnist"]),
         ("genexp train dataset=digits optimizer=s", ["optimizer=sgd"]),
         ("genexp train model.lat", ["model.latent_dim="]),
+        ("genexp train experiment=good", ["experiment=goodfellow2014/gan_mnist"]),
         ("genexp nonsense ", []),
     ],
 )
@@ -174,6 +178,20 @@ def test_a_sweep_goes_on_after_a_failed_job_and_says_so(genexp, tmp_path):
     assert "Traceback" not in answer.err
 
 
+def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(genexp, tmp_path):
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "optimizer=sgd,adma")
+    assert answer.code == 2
+    assert "did you mean 'adam'?" in answer.err
+    assert not (tmp_path / "outputs" / "digits").exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m genexp train --cfg job | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout == "model:\n"
+    assert done.stderr == ""
+
+
 def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     words = ["train", *SMALL, "-m", "epochs=1", "optimizer=sgd,adam"]
     assert genexp(*words).code == 0
@@ -182,14 +200,13 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert answer.out.count("already finished") == 2
 
 
-def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path, monkeypatch):
+def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path):
     """The worked example of ARCHITECTURE.md, taken from the page."""
     page = (ROOT / "ARCHITECTURE.md").read_text()
     code, settings = (page.split(f"```{kind}\n# ")[1].split("```")[0] for kind in ("python", "yaml"))
     (tmp_path / "mine.py").write_text(code.removeprefix("mine.py\n"))
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "constant.yaml").write_text(settings.removeprefix("conf/model/constant.yaml\n"))
-    monkeypatch.syspath_prepend(str(tmp_path))
     words = ["train", "--config-dir", "conf", "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
     answer = genexp(*words, "epochs=2")
     assert answer.code == 0, answer.err
@@ -197,6 +214,7 @@ def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_p
     wrong = genexp(*words, "model.spread=-1")
     assert (wrong.code, "model.spread=-1: should be greater than 0" in wrong.err) == (2, True)
     assert "constant" in genexp("train", "--config-dir", "conf", "--help").out
+    assert "did you mean 'constant'?" in genexp("train", "--config-dir", "conf", "model=constnat").err
 
 
 def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):

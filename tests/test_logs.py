@@ -3,9 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 import torch
+from rich.console import Console
 
-from genexp.logs import _cut_back, duration, grid
+from genexp.logs import Terminal, _cut_back, duration, grid
+from genexp.loop import Tick
 
 
 def test_a_grid_puts_images_in_reading_order():
@@ -41,3 +44,16 @@ def test_metrics_are_cut_back_to_the_step_that_a_run_goes_on_from(tmp_path):
 
 def test_durations_read_like_a_clock():
     assert [duration(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, capsys):
+    console = Console(width=width, force_terminal=True)
+    monkeypatch.setattr("genexp.logs.Console", lambda: console)
+    values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
+    with Terminal(epochs=25, steps_per_epoch=10, from_step=120) as terminal:
+        terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values))
+    shown = capsys.readouterr().out.split("\r")[-1]
+    for said in ("epoch 13/25", "left", "discriminator 0.51", "generator 1.2", "3,457 images/s"):
+        assert said in shown, shown
+    assert ("D(x) 0.700" in shown) == (width == 140)

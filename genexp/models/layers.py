@@ -24,13 +24,13 @@ class Dropout(nn.Module):
     """Inverted dropout: each input is kept with probability 1 − p and then divided by it.
 
     On the CPU the mask is made of raw random bits, 16 for each input, which is several times faster than drawing
-    from `bernoulli_`; p is therefore met to within 2⁻¹⁷.
+    from `bernoulli_`; 1 − p is therefore rounded to a multiple of 2⁻¹⁶, but not to 0 or 1.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.threshold = round((1 - p) * 2**16) - 2**15
+        self.kept = min(max(round((1 - p) * 2**16), 1), 2**16 - 1)  # of the 2¹⁶ values that 16 bits can have
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
@@ -39,7 +39,7 @@ class Dropout(nn.Module):
             return nn.functional.dropout(x, self.p)
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        return x * (bits < self.threshold).to(x.dtype).mul_(1 / (1 - self.p))
+        return x * (bits < self.kept - 2**15).to(x.dtype).mul_(2**16 / self.kept)
 
 
 def uniform_weights(module: nn.Module, bound: float) -> None:
