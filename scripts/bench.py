@@ -20,6 +20,7 @@ from genexp.composition import compose
 from genexp.config import TrainConfig, load
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
+from genexp.errors import GenexpError
 from genexp.metrics.parzen import parzen
 from genexp.train import build_data, build_training, ticks
 
@@ -151,4 +152,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GenexpError as error:
+        sys.exit(str(error))
