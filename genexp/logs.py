@@ -17,6 +17,7 @@ from genexp.checkpoint import atomic
 from genexp.loop import Tick
 
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
+LINE_SECONDS = 2
 WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
 
 
@@ -83,11 +84,12 @@ def save_picture(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path:
 
 
 class Terminal:
-    """A live bar on a terminal; elsewhere a plain line an epoch."""
+    """A live bar on a terminal; elsewhere a plain line at an epoch's end, seldom more than one in LINE_SECONDS."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, from_step: int) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.from_step, self.started = from_step, time.perf_counter()
+        self.next_line = 0.0
         console = Console()
         self.live = console.is_terminal
         self.wide = console.width >= WIDE or not self.live
@@ -110,13 +112,20 @@ class Terminal:
             self.progress.update(self.task, completed=tick.step, epoch=current)
             if tick.values:
                 self.progress.update(self.task, values=_summary(tick.values, self.wide))
-        elif tick.ends_epoch and tick.values:
+        elif tick.ends_epoch and tick.values and (self._is_time() or tick.epoch == self.epochs):
             left = (time.perf_counter() - self.started) / (tick.step - self.from_step)
             left *= self.epochs * self.steps_per_epoch - tick.step
             print(
                 f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values, self.wide)}  {duration(left)} left",
                 flush=True,
             )
+
+    def _is_time(self) -> bool:
+        now = time.perf_counter()
+        if now < self.next_line:
+            return False
+        self.next_line = now + LINE_SECONDS
+        return True
 
     def __enter__(self) -> "Terminal":
         self.progress.start()
