@@ -17,6 +17,7 @@ if DATA:
 
 SMALL = [  # a GAN that trains in a second
     "dataset=digits",
+    "batch_size=100",
     "model.generator_hidden=[32]",
     "model.discriminator_hidden=[16]",
     "model.latent_dim=8",

@@ -65,7 +65,7 @@ def test_identity_is_what_the_experiment_is():
     ]
     for override in same:
         assert configuration(override).directory() == base, override
-    other = ["seed=1", "batch_size=50", "model.latent_dim=7", "optimizer.lr=0.2", "optimizer=adam", "noise=gaussian"]
+    other = ["seed=1", "batch_size=20", "model.latent_dim=7", "optimizer.lr=0.2", "optimizer=adam", "noise=gaussian"]
     places = {configuration(override).directory() for override in [*other, "device.precision=bfloat16"]}
     assert len(places | {base}) == len(other) + 2
     assert configuration("model=gan", "optimizer.lr=1e-1").directory() == base

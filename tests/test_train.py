@@ -75,7 +75,7 @@ def test_a_run_leaves_what_the_contract_says(genexp):
 
 def test_momentum_is_logged_where_there_is_one(genexp):
     answer = genexp("train", *SMALL, "epochs=1", "optimizer=sgd")
-    assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.8}
+    assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.5}
 
 
 def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
