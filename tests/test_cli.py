@@ -85,7 +85,7 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "optimizer.nesterov=true", "optimizer.momentum=0", "dataset=digits"], 2, "needs a momentum"),
     (["train", "optimizer.momentum_ramp=[5,1]", "dataset=digits"], 2, "ends before it begins"),
     (["train", "dataset=digits", "batch_size=1198"], 2, "1,197 training images"),
-    (["train", "dataset=digits", "model.discriminator_steps=13"], 2, "smaller batch_size"),
+    (["train", "dataset=digits", "model.discriminator_steps=24"], 2, "smaller batch_size"),
     (["train", "dataset=digits", "run_dir=file"], 1, "is a file"),
     (["train", "dataset=digits", "outputs_dir=file"], 1, "cannot be written"),
     (["train", "dataset=digits", "run_dir=full"], 2, "not a run's directory"),
