@@ -74,7 +74,8 @@ def _keys(command: str, arguments: list[str]) -> list[str]:
         return groups
 
 
-def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
+def _leaves(config: DictConfig) -> list[str]:
+    """The dotted key of every setting."""
     tree: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
 
     def walk(node: Any, path: str) -> list[str]:
@@ -82,4 +83,4 @@ def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
             return [path]
         return [leaf for key, value in node.items() for leaf in walk(value, f"{path}.{key}" if path else str(key))]
 
-    return walk(tree, prefix)
+    return walk(tree, "")

@@ -137,7 +137,7 @@ def train(
         if logged:
             values = _read_window(training, norms)
             for player, optimizer in training.optimizers.items():
-                settings = optimizer.settings(training.step - 1, epoch)
+                settings = optimizer.schedule(training.step - 1, epoch)
                 values |= {f"{name}/{player}": value for name, value in settings.items()}
         images_since_log += step_images
         training.seconds += time.perf_counter() - started

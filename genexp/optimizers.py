@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from genexp.errors import UsageError
 from genexp.ranges import DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat
 
-Schedule = Callable[[int, int], dict[str, float]]  # (updates made, epochs completed) -> settings of the next update
+Schedule = Callable[[int, int], dict[str, float]]  # (steps, epochs completed) -> lr, and momentum where there is one
 
 
 class ScheduledOptimizer:
@@ -30,10 +30,6 @@ class ScheduledOptimizer:
         self.optimizer.step()
         for parameter in self.parameters:
             parameter.grad = None
-
-    def settings(self, step: int, epoch: int) -> dict[str, float]:
-        """The scheduled settings (lr, and momentum where there is one) of the update at (step, epoch)."""
-        return self.schedule(step, epoch)
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()

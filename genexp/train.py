@@ -24,19 +24,17 @@ from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.models import Model
 
 GRID = 64  # samples in a picture
-MORE_EPOCHS = "note: the {} epochs of this run are more than the {} asked for now"
 
 
 def main(config: TrainConfig) -> dict[str, Any]:
     """Train, or go on training, or report what is finished; print the scores and where the run is.
 
-    Returns what results.json holds, and under "run" the directory."""
+    Returns what results.json holds, and under "run" the directory.
+    """
     done = run.finished(config)
     if done is not None:
         print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
-        if done["epochs"] > config.epochs:
-            print(MORE_EPOCHS.format(done["epochs"], config.epochs))
-        _report(done, config.directory())
+        _report(done, config.directory(), config.epochs)
         return done | {"run": str(config.directory())}
 
     device = select(config.device.kind, config.device.threads)
@@ -65,9 +63,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
         raise ending from error
     finally:
         held.close()
-    if results["epochs"] > config.epochs:
-        print(MORE_EPOCHS.format(results["epochs"], config.epochs))
-    _report(results, held.path)
+    _report(results, held.path, config.epochs)
     return results | {"run": str(held.path)}
 
 
@@ -254,7 +250,9 @@ def _results(
     }
 
 
-def _report(results: dict[str, Any], path: Path) -> None:
+def _report(results: dict[str, Any], path: Path, epochs: int) -> None:
+    if results["epochs"] > epochs:
+        print(f"note: the {results['epochs']} epochs of this run are more than the {epochs} asked for now")
     for name, found in results["scores"].items():
         if "warning" in found:
             _warn(found["warning"])

@@ -87,11 +87,11 @@ def test_learning_rate_and_momentum_follow_the_published_schedules():
         [nn.Parameter(torch.zeros(1))], lr=0.1, lr_decay=1.000004, lr_min=1e-6, momentum=0.5, momentum_final=0.7,
         momentum_ramp=[1, 250], nesterov=False, weight_decay=0.0,
     )  # fmt: skip
-    assert made.settings(0, 0) == {"lr": 0.1, "momentum": 0.5}
-    halfway = made.settings(125_000, 125)
+    assert made.schedule(0, 0) == {"lr": 0.1, "momentum": 0.5}
+    halfway = made.schedule(125_000, 125)
     assert halfway["lr"] == pytest.approx(0.1 / 1.000004**125_000)
     assert halfway["momentum"] == pytest.approx(0.5 + 0.2 * 124 / 249)
-    assert made.settings(10**8, 400) == {"lr": 1e-6, "momentum": pytest.approx(0.7)}
+    assert made.schedule(10**8, 400) == {"lr": 1e-6, "momentum": pytest.approx(0.7)}
 
 
 def test_sgd_step_is_the_formula():
@@ -127,7 +127,7 @@ def test_adam_and_rmsprop_are_torchs_and_their_rate_decays(make, reference):
         plain.step()
     assert torch.allclose(ours, theirs, atol=1e-6)
     decaying = optimizers.adam([ours], lr=0.01, lr_decay=1.1, lr_min=0.001, **ADAM)
-    assert decaying.settings(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)
+    assert decaying.schedule(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)
 
 
 def test_checkpoints_keep_two_and_pass_over_a_damaged_one(tmp_path):
