@@ -55,6 +55,7 @@ class Log(Schema):
     every_steps: ranges.PositiveInt
     samples_every_epochs: ranges.PositiveInt
     scores_every_epochs: ranges.PositiveInt | None
+    projector: bool
 
 
 class TrainConfig(Schema):
@@ -67,6 +68,7 @@ class TrainConfig(Schema):
     model: Component
     dataset: Component
     optimizer: Component
+    optimizers: dict[str, Component]  # of single players, instead of `optimizer`
     noise: Component
     device: Device
     metrics: dict[str, Component]
@@ -81,7 +83,7 @@ class TrainConfig(Schema):
 
         The precision is: bfloat16 products change the scores that a run reaches, so they make another experiment.
         """
-        kept = ("seed", "batch_size", *GROUPS)
+        kept = ("seed", "batch_size", *GROUPS, *(["optimizers"] if self.optimizers else []))
         return {key: getattr(self, key) for key in kept} | {"precision": self.device.precision}
 
     def directory(self) -> Path:
@@ -109,8 +111,9 @@ def load(command: str, composed: DictConfig) -> TrainConfig:
     except pydantic.ValidationError as error:
         raise _usage_error(error, "", list(SCHEMAS[command].model_fields)) from error
     groups = {key: check_component(key, getattr(config, key)) for key in GROUPS}
-    metrics = {name: check_component(f"metrics.{name}", metric) for name, metric in config.metrics.items()}
-    return config.model_copy(update={**groups, "metrics": metrics})
+    for key in ("metrics", "optimizers"):
+        groups[key] = {name: check_component(f"{key}.{name}", one) for name, one in getattr(config, key).items()}
+    return config.model_copy(update=groups)
 
 
 def check_component(key: str, component: Component) -> Component:
@@ -170,7 +173,7 @@ def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
         if not constructors:
             return None
         found = constructors[0]
-    arguments: dict[str, Any] = {}
+    arguments = _shared_arguments(key, target.rpartition(".")[0], source, found)
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         try:
             value = ... if default is None else ast.literal_eval(default)
@@ -178,6 +181,27 @@ def _keyword_arguments(key: str, target: str) -> dict[str, Any] | None:
             return None
         arguments[argument.arg] = (_annotation(argument.annotation), value)
     return arguments
+
+
+def _shared_arguments(key: str, module: str, source: ast.Module, function: ast.FunctionDef) -> dict[str, Any]:
+    """The arguments that `**settings: Unpack[Settings]` stands for: the keys of that TypedDict, there or imported."""
+    match function.args.kwarg:
+        case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
+            pass
+        case _:
+            return {}
+    for node in source.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+            return {
+                field.target.id: (_annotation(field.annotation), ...)
+                for field in fields
+                if isinstance(field.target, ast.Name)
+            }
+        if isinstance(node, ast.ImportFrom) and node.module and name in _bound(node) and node.module != module:
+            imported = _source(key, f"{node.module}.{name}")
+            return {} if imported is None else _shared_arguments(key, node.module, imported, function)
+    return {}
 
 
 def _bound(node: ast.stmt) -> list[str]:

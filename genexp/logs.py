@@ -4,19 +4,19 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from genexp.checkpoint import atomic
 from genexp.loop import Tick
+from genexp.pictures import Picture
 
-SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
 LINE_SECONDS = 2
 WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
 
@@ -46,13 +46,27 @@ class Logs:
         for name, value in values.items():
             self.tensorboard.add_scalar(_tag(name), value, step)
 
-    def samples(self, samples: Tensor, epoch: int, step: int) -> Path:
-        """A grid of (n, C, H, W) samples in [0, 1], as samples/epoch-NNNN.png and in TensorBoard."""
-        picture = grid(samples)
-        path = self.folder / "samples" / f"epoch-{epoch:04d}.png"
-        save_picture(picture, path)
-        self.tensorboard.add_image("samples", picture, step, dataformats="HWC")
-        return path
+    def picture(self, name: str, picture: Picture, tick: Tick) -> None:
+        """A picture, as NAME/epoch-NNNN.png and in TensorBoard."""
+        save_picture(picture, self.folder / name / f"epoch-{tick.epoch:04d}.png")
+        self.tensorboard.add_image(name, picture, tick.step, dataformats="HWC")
+
+    def codes(self, codes: Tensor, step: int) -> None:
+        """The histogram of all values of (n, latent_dim) codes, in TensorBoard."""
+        self.tensorboard.add_histogram("codes", codes, step)
+
+    def projector(self, codes: Tensor, labels: Tensor, images: Tensor, step: int) -> None:
+        """Codes with their labels and pictures, for TensorBoard's embedding projector."""
+        square = images.shape[2] == images.shape[3] > 1
+        self.tensorboard.add_embedding(codes, labels.tolist(), images if square else None, step, tag="codes")
+
+    def hparams(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
+        """What the run is and how it scored, for TensorBoard's table of hyperparameters."""
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
+        make: Any = hparams
+        writer: Any = self.tensorboard.file_writer  # add_hparams would write to a folder of its own
+        for summary in make(plain, {_tag(name): value for name, value in scores.items()}):
+            writer.add_summary(summary)
 
     def __enter__(self) -> "Logs":
         return self
@@ -62,23 +76,7 @@ class Logs:
         self.tensorboard.close()
 
 
-def grid(images: Tensor, gap: int = 1) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Tile (n, C, H, W) images in [0, 1] into a square (H', W', 3) uint8 picture; the n-th fills from the left."""
-    n, channels, height, width = images.shape
-    columns = int(np.ceil(np.sqrt(n)))
-    rows = -(-n // columns)
-    scale = max(1, -(-SMALLEST_TILE // min(height, width)))
-    pixels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    tile_height, tile_width = height * scale + gap, width * scale + gap
-    picture = np.full((rows * tile_height + gap, columns * tile_width + gap, 3), 128, np.uint8)
-    for index, image in enumerate(pixels.expand(n, 3 if channels == 1 else channels, -1, -1).numpy()):
-        top, left = index // columns * tile_height + gap, index % columns * tile_width + gap
-        picture[top : top + height * scale, left : left + width * scale] = image.transpose(1, 2, 0)
-    return picture
-
-
-def save_picture(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path) -> None:
+def save_picture(picture: Picture, path: Path) -> None:
     with atomic(path) as stream:
         Image.fromarray(picture).save(stream, format="PNG")
 
@@ -139,7 +137,8 @@ class Terminal:
 
 def _summary(values: dict[str, float], wide: bool) -> str:
     shown = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith("loss/")}
-    shown |= {name: value for name, value in values.items() if wide and name.startswith("D(")}
+    watched = [name for name in values if "/" not in name and name != "images_per_second"]
+    shown |= {name: values[name] for name in watched if wide}
     parts = [f"{name} {value:.{3 if wide else 2}f}" for name, value in shown.items()]
     return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
 

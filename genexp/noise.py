@@ -1,26 +1,66 @@
 """Corruption processes, as functions on images, and the priors that generators draw their codes from."""
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from genexp.ranges import PositiveFloat
+from genexp.ranges import Number, PositiveFloat, Share
 
-Corruption = Callable[[Tensor], Tensor]  # images in, images of the same shape out; draws from the default generator
 Prior = Literal["uniform", "gaussian", "spherical"]
+
+
+class Corruption(Protocol):
+    """C(x̃ | x): images in, corrupted images of the same shape out, all pixels independently.
+
+    Draws from `generator`, or from the default one of the images' device.
+    """
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+def unchanged(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The corruption that leaves images as they are."""
+    return images
 
 
 def none() -> Corruption:
     """Leaves images as they are."""
-    return lambda images: images
+    return unchanged
 
 
-def gaussian(*, std: PositiveFloat) -> Corruption:
-    """Adds independent N(0, std²) to each pixel; the result may leave [0, 1]."""
-    return lambda images: images + std * torch.randn_like(images)
+def gaussian(*, mean: Number, std: PositiveFloat) -> Corruption:
+    """Adds independent N(mean, std²) to each pixel; the result may leave [0, 1]."""
+
+    def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return images + torch.empty_like(images).normal_(mean, std, generator=generator)
+
+    return corrupt
+
+
+def masking(*, probability: Share) -> Corruption:
+    """Sets each pixel to 0 with this probability (Vincent et al. 2010, section 3.3)."""
+
+    def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return images * (_uniform(images, generator) >= probability)
+
+    return corrupt
+
+
+def salt_and_pepper(*, probability: Share) -> Corruption:
+    """Sets each pixel, with this probability, to 0 or 1 by a fair coin (Vincent et al. 2010, section 3.3)."""
+
+    def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        u = _uniform(images, generator)
+        return torch.where(u < probability, (u < probability / 2).to(images.dtype), images)
+
+    return corrupt
+
+
+def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One number from U[0, 1) for each pixel, outside any gradient."""
+    return torch.empty_like(images, requires_grad=False).uniform_(generator=generator)
 
 
 def draw_prior(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +12,15 @@ from genexp.errors import UsageError
 from genexp.ranges import DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat
 
 Schedule = Callable[[int, int], dict[str, float]]  # (steps, epochs completed) -> lr, and momentum where there is one
+
+
+class LearningRate(TypedDict):
+    """The settings that all optimizers have in common."""
+
+    lr: PositiveFloat
+    lr_decay: DecayFactor
+    lr_min: NonNegativeFloat
+    weight_decay: NonNegativeFloat
 
 
 class ScheduledOptimizer:
@@ -38,10 +47,10 @@ class ScheduledOptimizer:
         self.optimizer.load_state_dict(state)
 
 
-def exponential_decay(lr: float, decay: float, lowest: float) -> Callable[[int], float]:
-    """lr / decay^step, not below `lowest` (pylearn2 `ExponentialDecay`)."""
-    log_decay = math.log(decay)
-    return lambda step: max(lr * math.exp(-log_decay * step), lowest)
+def exponential_decay(rate: LearningRate) -> Callable[[int], float]:
+    """lr / lr_decay^step, not below lr_min (pylearn2 `ExponentialDecay`)."""
+    log_decay = math.log(rate["lr_decay"])
+    return lambda step: max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])
 
 
 def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> Callable[[float], float]:
@@ -56,16 +65,13 @@ def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> C
 def sgd(
     parameters: Iterable[Parameter],
     *,
-    lr: PositiveFloat,
-    lr_decay: DecayFactor,
-    lr_min: NonNegativeFloat,
     momentum: Fraction,
     momentum_final: Fraction | None,
     momentum_ramp: Interval,
     nesterov: bool,
-    weight_decay: NonNegativeFloat,
+    **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """v ← momentum·v + gradient; θ ← θ − lr·v.
+    """v ← momentum·v + gradient; θ ← θ − lr·v, or with Nesterov's variant θ ← θ − lr·(gradient + momentum·v).
 
     Raises UsageError for Nesterov's variant without momentum, and for a ramp that ends before it begins.
     """
@@ -73,47 +79,54 @@ def sgd(
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
     if momentum_ramp[1] < momentum_ramp[0]:
         raise UsageError(f"optimizer.momentum_ramp={momentum_ramp} ends before it begins; write [first,last] epoch")
-    rate = exponential_decay(lr, lr_decay, lr_min)
+    lr = exponential_decay(rate)
     ramp = linear_ramp(momentum, momentum_final, momentum_ramp)
     optimizer = torch.optim.SGD(
-        parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True
+        parameters, rate["lr"], momentum, nesterov=nesterov, weight_decay=rate["weight_decay"], fused=True
     )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": rate(step), "momentum": ramp(epoch)})
+    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step), "momentum": ramp(epoch)})
 
 
 def adam(
     parameters: Iterable[Parameter],
     *,
-    lr: PositiveFloat,
-    lr_decay: DecayFactor,
-    lr_min: NonNegativeFloat,
     beta1: Fraction,
     beta2: Fraction,
     eps: PositiveFloat,
-    weight_decay: NonNegativeFloat,
+    **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Kingma and Ba 2015, Algorithm 1."""
-    rate = exponential_decay(lr, lr_decay, lr_min)
+    lr = exponential_decay(rate)
     optimizer = torch.optim.Adam(
-        parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True
+        parameters, rate["lr"], (beta1, beta2), eps, weight_decay=rate["weight_decay"], fused=True
     )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": rate(step)})
+    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step)})
 
 
 def rmsprop(
     parameters: Iterable[Parameter],
     *,
-    lr: PositiveFloat,
-    lr_decay: DecayFactor,
-    lr_min: NonNegativeFloat,
     alpha: Fraction,
     momentum: Fraction,
     eps: PositiveFloat,
-    weight_decay: NonNegativeFloat,
+    **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """Gradients divided by the root of their running mean square."""
-    rate = exponential_decay(lr, lr_decay, lr_min)
+    """Gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
+    lr = exponential_decay(rate)
     optimizer = torch.optim.RMSprop(
-        parameters, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay
+        parameters, rate["lr"], alpha=alpha, momentum=momentum, eps=eps, weight_decay=rate["weight_decay"]
     )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": rate(step), "momentum": momentum})
+    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step), "momentum": momentum})
+
+
+def adadelta(
+    parameters: Iterable[Parameter],
+    *,
+    rho: Fraction,
+    eps: PositiveFloat,
+    **rate: Unpack[LearningRate],
+) -> ScheduledOptimizer:
+    """Zeiler 2012, Algorithm 1, which is lr = 1."""
+    lr = exponential_decay(rate)
+    optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, weight_decay=rate["weight_decay"])
+    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step)})

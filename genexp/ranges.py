@@ -4,7 +4,7 @@
 without importing it, so a wrong value is refused before torch is loaded.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,8 +14,18 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DecayFactor = Annotated[float, Field(ge=1, allow_inf_nan=False)]  # a value that divides at every step
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # [0, 1): a momentum, or a share that must leave something
+Share = Annotated[float, Field(ge=0, le=1)]  # [0, 1]: a probability
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
+HiddenWidths = list[PositiveInt]  # the same, where there may be no hidden layer
+Units = Literal["sigmoid", "tanh", "relu", "linear"]
+UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]
 Interval = Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)]
 Bandwidths = Annotated[list[PositiveFloat], Field(min_length=1)]
 
-NAMES = {name: value for name, value in globals().items() if name[0].isupper() and name not in ("Annotated", "Field")}
+NAMES = {
+    name: value
+    for name, value in globals().items()
+    if name[0].isupper() and name not in ("Annotated", "Field", "Literal")
+}

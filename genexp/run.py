@@ -104,7 +104,7 @@ def provenance(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """Where a result came from: code, versions, device, arithmetic, time."""
     commit, dirty = _git_state(Path(genexp.__file__).parent)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    libraries = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core")
+    libraries = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "hydra-core")
     return {
         "commit": commit,
         "dirty": dirty,
@@ -144,7 +144,7 @@ def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
     if config.fresh:
         return
     file = path / "config.yaml"
-    ours, theirs = _flat(config.identity()), _flat(_read_config(file).identity())
+    ours, theirs = flat(config.identity()), flat(_read_config(file).identity())
     differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     if differences:
         shown = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differences[:4])
@@ -180,9 +180,9 @@ def _hold(path: Path) -> filelock.BaseFileLock:
     return lock
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'model.latent_dim': 100, ...} of a nested dictionary."""
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves

@@ -1,14 +1,63 @@
 """Samplers: plain functions from a trained network and a generator of random numbers to samples."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-CHUNK = 1000  # codes decoded at a time; fixed, so that samples do not depend on anything else
+if TYPE_CHECKING:
+    from genexp.data import DataSet
+    from genexp.models import Model
+
+CHUNK = 1000  # images or codes taken at a time; fixed, so that samples do not depend on anything else
+
+
+@torch.no_grad()
+def draw(model: "Model", n: int, generator: torch.Generator, data: "DataSet") -> Tensor:
+    """n samples of the model as it is when it is not training; in float32, whatever it trains in."""
+    model.eval()
+    samples = model.sample(n, generator, data)
+    model.train()
+    return samples
 
 
 def ancestral(decoder: Callable[[Tensor], Tensor], draw_codes: Callable[[int], Tensor], n: int) -> Tensor:
     """n samples: codes from the prior, (n, dim), then what the decoder makes of them."""
     codes = draw_codes(n)
     return torch.cat([decoder(chunk) for chunk in torch.split(codes, CHUNK)])
+
+
+def markov_chain(
+    step: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, n: int, *, burn_in: int, thinning: int
+) -> Tensor:
+    """n samples from len(start) chains that run side by side, `thinning` steps apart, after `burn_in` steps.
+
+    `step` takes the chains' states to the next ones and to what is emitted there. The first sample of every chain
+    comes before the second of any.
+    """
+    state, emitted = start, [start]
+    for index in range(1, burn_in + thinning * -(-n // len(start)) + 1):
+        state, sample = step(state)
+        if index > burn_in and (index - burn_in) % thinning == 0:
+            emitted.append(sample)
+    return torch.cat(emitted[1:])[:n]
+
+
+def code_density(codes: Tensor, components: int, n: int, generator: torch.Generator) -> Tensor:
+    """n draws from a mixture of `components` Gaussians of full covariance fitted to (N, dim) codes; (n, dim) float32.
+
+    One component is the maximum-likelihood Gaussian. Fitted by scikit-learn's `GaussianMixture`.
+    """
+    from sklearn.mixture import GaussianMixture  # takes a second to import
+
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
+    density = GaussianMixture(components, reg_covar=1e-6, random_state=seed).fit(codes.double().cpu().numpy())
+    drawn = torch.as_tensor(density.sample(n)[0], dtype=torch.float32, device=codes.device)
+    return drawn[torch.randperm(n, generator=generator, device=generator.device)]  # they come one component at a time
+
+
+def training_images(data: "DataSet", n: int, generator: torch.Generator) -> Tensor:
+    """n training images, (n, C, H, W) in [0, 1], drawn with repetition: where a chain may begin."""
+    rows = torch.randint(len(data.train), (n,), generator=generator, device=generator.device)
+    return data.images("train", rows)

@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from genexp import random, run
+from genexp import pictures, random, run
 from genexp.checkpoint import checkpoints, load_latest, save
-from genexp.config import Component, TrainConfig
+from genexp.config import Component, TrainConfig, nearest
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
-from genexp.models import Model
+from genexp.models import Autoencoder, Model
 
-GRID = 64  # samples in a picture
+PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
 
 def main(config: TrainConfig) -> dict[str, Any]:
@@ -42,17 +42,23 @@ def main(config: TrainConfig) -> dict[str, Any]:
         _warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
     data = build_data(config).to(device)
     training = build_training(config, data, device)
+    check_metrics(config, training.model, data)
     held = run.Run.open(config)
     stop = Stop()
     try:
         with stop.listening():
             scores = _train(config, training, data, device, held, stop)
             stop.at_once()
-            if scores is None:
-                print("scoring", flush=True)
-                scores = score(config, training.model, data)
-                with Logs(held.path, training.step) as logs:
+            with Logs(held.path, training.step) as logs:
+                if scores is None:
+                    print("scoring", flush=True)
+                    scores = score(config, training.model, data)
                     logs.points(_means(scores), training.step)
+                logs.hparams(run.flat(config.identity()), _means(scores))
+                if config.log.projector and isinstance(training.model, Autoencoder):
+                    shown = slice(0, PROJECTED)
+                    labels, images = data.labels["valid"][shown], data.images("valid", shown)
+                    logs.projector(codes(training.model, data), labels, images.cpu(), training.step)
             results = _results(config, training, data, device, scores)
             held.write_json("results.json", results)
             held.set_status("finished", epoch=results["epochs"], step=results["steps"])
@@ -89,8 +95,20 @@ def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> 
             f"one step takes several minibatches of {config.batch_size}, more than the {len(data.train):,} training "
             f"images of {config.dataset['name']}; set a smaller batch_size"
         )
-    make = _target(config.optimizer)
-    return Training(model, {player: make(list(part.parameters())) for player, part in model.players().items()})
+    players = model.players()
+    for player in config.optimizers:
+        if player not in players:
+            raise UsageError(
+                f"optimizers.{player}: {config.model['name']} has no player '{player}'{nearest(player, players)}; "
+                f"it has {', '.join(players)}"
+            )
+    return Training(
+        model,
+        {
+            player: _target(config.optimizers.get(player, config.optimizer))(list(part.parameters()))
+            for player, part in players.items()
+        },
+    )
 
 
 def ticks(config: TrainConfig, training: Training, data: DataSet, device: torch.device) -> Iterator[Tick]:
@@ -107,21 +125,17 @@ def ticks(config: TrainConfig, training: Training, data: DataSet, device: torch.
     )
 
 
-@torch.no_grad()
-def draw(model: Model, n: int, generator: torch.Generator) -> torch.Tensor:
-    """n samples of the model as it is when it is not training; in float32, whatever it trains in."""
-    model.eval()
-    samples = model.sample(n, generator)
-    model.train()
-    return samples
+def check_metrics(config: TrainConfig, model: Model, data: DataSet) -> None:
+    """Raise UsageError for a metric that this model or data set does not have."""
+    for name, metric in config.metrics.items():
+        refusal = getattr(_target(metric).func, "refusal", lambda *_: None)(model, data)
+        if refusal:
+            raise UsageError(f"metrics.{name}: {refusal}\nLeave it out with ~metrics.{name}")
 
 
 def score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
     """Every metric of the configuration, by name."""
-    sampler = partial(draw, model)
-    return {
-        name: _target(metric)(sampler, data, config.seed, model.sample_kind) for name, metric in config.metrics.items()
-    }
+    return {name: _target(metric)(model, data, config.seed) for name, metric in config.metrics.items()}
 
 
 @dataclass
@@ -185,8 +199,7 @@ def _train(
             terminal.show(tick)
             if tick.ends_epoch:
                 if _every(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs:
-                    generator = random.generator(device, config.seed, "picture")  # the same noise each time
-                    logs.samples(draw(training.model, GRID, generator), tick.epoch, tick.step)
+                    _show(logs, training.model, data, tick, config.seed)
                 held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step)
             if tick.ends_epoch or stop.requested:
                 training.check_finite()
@@ -194,6 +207,28 @@ def _train(
             if stop.requested:
                 raise KeyboardInterrupt
     return scores
+
+
+def _show(logs: Logs, model: Model, data: DataSet, tick: Tick, seed: int) -> None:
+    """The pictures and histograms of an epoch; from the same noise each time."""
+    generator = random.generator(data.train.device, seed, "picture")
+    logs.picture("samples", pictures.of_samples(model, data, generator), tick)
+    if data.mixture is None:
+        for player, picture in pictures.of_filters(model, data).items():
+            logs.picture(f"filters/{player}", picture, tick)
+    if isinstance(model, Autoencoder):
+        if data.mixture is None:
+            logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)
+        logs.codes(codes(model, data), tick.step)
+
+
+@torch.no_grad()
+def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
+    """The codes, (n, latent_dim), of the first validation images."""
+    model.eval()
+    found = model.encode(data.images("valid", slice(0, PROJECTED)))
+    model.train()
+    return found.cpu()
 
 
 def _means(scores: dict[str, Any]) -> dict[str, float]:
@@ -256,10 +291,7 @@ def _report(results: dict[str, Any], path: Path, epochs: int) -> None:
     for name, found in results["scores"].items():
         if "warning" in found:
             _warn(found["warning"])
-        print(
-            f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on "
-            f"{found['n_points']:,} {found['split']} images ({found['n_samples']:,} samples, σ = {found['sigma']:.3g})"
-        )
+        print(f"{name}: {found['summary']}")
     picture = max((path / "samples").glob("*.png"), key=lambda file: (len(file.name), file.name), default=None)
     if picture is not None:
         print(f"samples: {picture}")

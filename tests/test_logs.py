@@ -7,8 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from genexp.logs import Terminal, _cut_back, duration, grid
+from genexp.logs import Terminal, _cut_back, duration
 from genexp.loop import Tick
+from genexp.pictures import grid
 
 
 def test_a_grid_puts_images_in_reading_order():

@@ -53,7 +53,7 @@ class Saddle(Model):
         losses = {"x": value, "y": -value}
         return Outcome({player: losses[player] for player in players}, {"noise": torch.rand(())})
 
-    def sample(self, n, generator):
+    def sample(self, n, generator, data):
         raise NotImplementedError
 
     @property

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity
+from torch import nn
 
 from genexp.config import CONFIGS
 from genexp.data import DataSet
@@ -91,13 +92,27 @@ def toy(n_valid=40, n_test=50):
     return DataSet(draw(100), draw(n_valid), draw(n_test), labels={}, white=16)
 
 
+class Fixed(nn.Module):
+    """A model whose samples are what it is given."""
+
+    sample_kind = "draw"
+
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+
+    def sample(self, n, generator, data):
+        assert not self.training
+        return self.samples[:n]
+
+
 SETTINGS = {"n_samples": 30, "n_valid": 20, "sigma_grid": [0.1, 0.3, 0.5, 1.0], "split": "test"}
 
 
 def test_protocol_chooses_sigma_on_the_first_validation_images():
     data = toy()
     samples = torch.rand(30, 1, 3, 3)
-    found = parzen(lambda n, _: samples[:n], data, 0, "draw", **SETTINGS)
+    found = parzen(Fixed(samples), data, 0, **SETTINGS)
     flat = samples.flatten(1)
     valid = [direct(data.images("valid")[:20].flatten(1), flat, sigma).mean() for sigma in SETTINGS["sigma_grid"]]
     sigma = SETTINGS["sigma_grid"][int(np.argmax(valid))]
@@ -107,19 +122,20 @@ def test_protocol_chooses_sigma_on_the_first_validation_images():
     assert found["mean"] == pytest.approx(scores.mean(), abs=1e-3)
     assert found["stderr"] == pytest.approx(scores.std() / math.sqrt(50), abs=1e-3)
     assert (found["n_samples"], found["n_points"], found["sample_kind"]) == (30, 50, "draw")
+    assert found["summary"].startswith(f"{scores.mean():.1f} ± {scores.std() / math.sqrt(50):.1f} nats on 50 test images")
 
 
 @pytest.mark.parametrize(
     ("grid", "edge"), [([0.01, 0.02], "largest"), ([5.0, 6.0], "smallest"), ([0.1, 0.4, 3.0], None)]
 )
 def test_sigma_at_the_edge_of_the_grid_is_a_warning(grid, edge):
-    found = parzen(lambda n, _: torch.rand(n, 1, 3, 3), toy(), 0, "draw", **SETTINGS | {"sigma_grid": grid})
+    found = parzen(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0, **SETTINGS | {"sigma_grid": grid})
     assert edge in found["warning"] if edge else "warning" not in found
 
 
 def test_samples_that_are_not_numbers_are_refused():
     with pytest.raises(GenexpError, match="finite"):
-        parzen(lambda n, _: torch.full((n, 1, 3, 3), math.nan), toy(), 0, "draw", **SETTINGS)
+        parzen(Fixed(torch.full((30, 1, 3, 3), math.nan)), toy(), 0, **SETTINGS)
 
 
 def test_training_images_as_samples_score_as_published(mnist_dir):
@@ -132,7 +148,7 @@ def test_training_images_as_samples_score_as_published(mnist_dir):
     means = []
     for seed in range(3):
         chosen = torch.randperm(50_000, generator=torch.Generator().manual_seed(seed))[:10_000]
-        found = parzen(lambda n, _, chosen=chosen: data.images("train", chosen[:n]), data, 0, "draw", **settings)
+        found = parzen(Fixed(data.images("train", chosen)), data, 0, **settings)
         means.append(found["mean"])
         assert found["sigma"] == pytest.approx(0.167, abs=1e-3)
         assert found["stderr"] == pytest.approx(2.1, abs=0.1)

@@ -45,7 +45,7 @@ def test_priors_have_mean_0_and_variance_1(prior):
 
 def test_gaussian_noise_has_the_moments_it_states():
     torch.manual_seed(0)
-    added = noise.gaussian(std=0.3)(torch.full((100, 1, 28, 28), 0.5)) - 0.5
+    added = noise.gaussian(mean=0.0, std=0.3)(torch.full((100, 1, 28, 28), 0.5)) - 0.5
     assert added.mean().abs() < 0.005
     assert added.std() == pytest.approx(0.3, rel=0.02)
     images = torch.rand(2, 1, 4, 4)

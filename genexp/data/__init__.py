@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+CHUNK = 5000  # images converted at a time where all of them are read
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -12,6 +14,7 @@ class DataSpec:
 
     shape: tuple[int, int, int]  # channels, height, width
     pixel_mean: Tensor  # mean training image, shape (C, H, W), in [0, 1]
+    pixel_std: float = 1.0  # standard deviation of all pixels of the training images around their common mean
 
     @property
     def size(self) -> int:
@@ -21,14 +24,28 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """The Gaussians that points of the plane were drawn from; the square ±`extent` around 0 is kept as [0, 1]²."""
+
+    means: Tensor  # (modes, 2), in [0, 1]² like the points
+    std: float  # of each mode in each coordinate, in the same units
+    extent: float
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """Images of three explicit splits, each (N, C, H, W) uint8 with values from 0 to `white`, and their labels."""
+    """Images of three explicit splits, and their labels.
+
+    A split is (N, C, H, W), uint8 with values from 0 to `white`, or float32 in [0, 1] with `white` 1. Points of the
+    plane are images of 1×1×2, and come with the mixture that they were drawn from.
+    """
 
     train: Tensor
     valid: Tensor
     test: Tensor
-    labels: dict[str, Tensor]  # split -> (N,) int64
+    labels: dict[str, Tensor]  # split -> (N,) int64, −1 where there is none
     white: int = 255
+    mixture: Mixture | None = None
 
     def to(self, device: torch.device) -> "DataSet":
         """The same data on another device."""
@@ -40,9 +57,16 @@ class DataSet:
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
         """The chosen images of a split as float32 in [0, 1], shape (n, C, H, W)."""
         chosen: Tensor = getattr(self, split)[rows]
-        return chosen.to(torch.float32).div_(self.white)
+        return chosen / self.white
 
     def spec(self) -> DataSpec:
-        """The image shape and the mean training image."""
+        """The image shape, and the moments of the training images."""
         channels, height, width = self.train.shape[1:]
-        return DataSpec((channels, height, width), self.images("train").mean(0).cpu())
+        mean, squares = torch.zeros(2, channels, height, width, dtype=torch.float64)
+        for first in range(0, len(self.train), CHUNK):  # a colour data set in float32 would take gigabytes
+            images = self.images("train", slice(first, first + CHUNK))
+            mean += images.sum(0).cpu()
+            squares += images.square().sum(0).cpu()
+        mean, squares = mean / len(self.train), squares / len(self.train)
+        std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
+        return DataSpec((channels, height, width), mean.float(), std)

@@ -1,24 +1,27 @@
-"""MNIST, read through torchvision, verified by checksum, downloaded once if it is not there."""
+"""MNIST and Fashion-MNIST, which share their format: read through torchvision, verified, downloaded once."""
 
-import hashlib
-import socket
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-import filelock
 import torch
 
 from genexp.data import DataSet
-from genexp.errors import DataError
+from genexp.data.download import damaged, fetch, import_datasets, verify_md5
 
-MD5 = {  # of the original distribution's files, uncompressed
+MD5 = {  # of MNIST's original distribution, uncompressed
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-TRAINING_IMAGES = 50_000  # as in the paper; the last 10,000 of the 60,000 are the validation split
-CONNECT_SECONDS = 30
+SIZES = {  # what each file holds, of either data set
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+TRAINING_IMAGES = 50_000  # as in Goodfellow et al. 2014; the last 10,000 of the 60,000 are the validation split
 
 
 def mnist(data_dir: Path) -> DataSet:
@@ -26,14 +29,31 @@ def mnist(data_dir: Path) -> DataSet:
 
     Raises DataError, naming the file and the remedy, when one is missing and cannot be had, or is damaged.
     """
-    folder = data_dir / "MNIST" / "raw"
-    if not all((folder / name).is_file() for name in MD5):
-        _download(data_dir, folder)
-    for name, md5 in MD5.items():
-        _verify(folder / name, md5)
-    datasets = import_datasets()
-    train = datasets.MNIST(str(data_dir), train=True)
-    test = datasets.MNIST(str(data_dir), train=False)
+    return _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, MD5[file.name]))
+
+
+def fashion_mnist(data_dir: Path) -> DataSet:
+    """50,000 / 10,000 / 10,000 images of clothes, 28×28, below data_dir/FashionMNIST/raw, downloaded on first use.
+
+    torchvision checks the sums of what it downloads; of files that are there, the size and the header are checked.
+    Raises DataError, naming the file and the remedy, when one is missing and cannot be had, or is damaged.
+    Source: Xiao, Rasul and Vollgraf 2017. The last 10,000 of the 60,000 training images are the validation split.
+    """
+    return _read("Fashion-MNIST", "FashionMNIST", data_dir, _verify_header)
+
+
+def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None]) -> DataSet:
+    """The data set that torchvision calls `name`."""
+    folder = data_dir / name / "raw"
+
+    def download() -> None:
+        getattr(import_datasets(), name)(str(data_dir), download=True)
+
+    fetch(title, data_dir, folder, SIZES, "the four uncompressed files", download)
+    for file in SIZES:
+        verify(folder / file)
+    read = getattr(import_datasets(), name)
+    train, test = read(str(data_dir), train=True), read(str(data_dir), train=False)
     images, labels = train.data.unsqueeze(1), train.targets.to(torch.int64)
     return DataSet(
         images[:TRAINING_IMAGES],
@@ -47,61 +67,14 @@ def mnist(data_dir: Path) -> DataSet:
     )
 
 
-def import_datasets() -> ModuleType:
-    """torchvision.datasets, imported late since it takes seconds.
-
-    Raises DataError when the installed torchvision was built for another torch.
-    """
-    try:
-        import torchvision.datasets
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        raise DataError(
-            f"torchvision does not import beside torch {torch.__version__}: {str(error).splitlines()[0]}\n"
-            "The two must be of one release: pip install --upgrade --force-reinstall torch torchvision"
-        ) from error
-    module: ModuleType = torchvision.datasets
-    return module
-
-
-def _download(data_dir: Path, folder: Path) -> None:
-    """Fetch what is missing; a second process waits for the first and then finds the files there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(data_dir / ".mnist.lock")
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"waiting for another process that downloads MNIST to {data_dir}", flush=True)
-        lock.acquire()
-    except OSError as error:
-        missing = next(name for name in MD5 if not (folder / name).is_file())
-        raise DataError(
-            f"MNIST is not in {folder} ({missing} is missing), and it cannot be downloaded there: {error.strerror}\n"
-            "Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds MNIST/raw, or to one that can be written"
-        ) from error
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(CONNECT_SECONDS)
-        if not all((folder / name).is_file() for name in MD5):
-            print(f"downloading MNIST to {folder}", flush=True)
-            import_datasets().MNIST(str(data_dir), download=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        missing = next((name for name in MD5 if not (folder / name).is_file()), "a file")
-        reason = str(error).strip().splitlines()[-1]
-        raise DataError(
-            f"MNIST: {missing} is missing from {folder}, and the download failed: {reason}\n"
-            f"Put the four uncompressed files ({', '.join(MD5)}) there, "
-            "or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds MNIST/raw"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-        lock.release()
-
-
-def _verify(file: Path, md5: str) -> None:
+def _verify_header(file: Path) -> None:
+    """IDX: two zero bytes, 8 for unsigned bytes, the number of dimensions, each as a big-endian int32; then values."""
+    shape = SIZES[file.name]
+    header = struct.pack(f">4B{len(shape)}i", 0, 0, 8, len(shape), *shape)
+    size = len(header) + torch.Size(shape).numel()
+    if file.stat().st_size != size:
+        raise damaged("Fashion-MNIST", file, f"where there should be {size:,}")
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise DataError(
-            f"MNIST: {file} is damaged: {file.stat().st_size:,} bytes with MD5 {found}, which should be {md5}\n"
-            "Delete it to have it downloaded again, or put a good copy in its place"
-        )
+        found = stream.read(len(header))
+    if found != header:
+        raise damaged("Fashion-MNIST", file, f"that begin with {found.hex()}, which should be {header.hex()}")

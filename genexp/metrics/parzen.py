@@ -5,7 +5,7 @@ little about a model's likelihood or look (Theis et al. 2016): compare only at e
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,13 +14,13 @@ from torch import Tensor
 from genexp import random
 from genexp.data import DataSet
 from genexp.errors import GenexpError
+from genexp.models import Model
 from genexp.ranges import Bandwidths, PositiveInt
+from genexp.samplers import draw
 
 TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
 TILE_GPU = 2**26
 CENTRES = 2**14  # centres taken at a time, so that memory is bounded whatever their number
-
-Sampler = Callable[[int, torch.Generator], Tensor]
 
 
 def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], tile: int | None = None) -> Tensor:
@@ -60,42 +60,44 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
 
 
 def parzen(
-    draw: Sampler,
+    model: Model,
     data: DataSet,
     seed: int,
-    sample_kind: str,
     *,
     n_samples: PositiveInt,
     n_valid: PositiveInt,
     sigma_grid: Bandwidths,
     split: Literal["train", "valid", "test"],
 ) -> dict[str, Any]:
-    """Score a sampler: σ by the mean over the first `n_valid` validation images, then all images of `split`.
+    """Score a model's samples: σ by the mean over the first `n_valid` validation images, then all images of `split`.
 
     Returns the mean in nats, its standard error over the images (population std / √n, as in the paper), σ, the
     validation mean, and everything else that defines the score. `warning` is there when σ lies at the grid's edge.
     Raises GenexpError when a sample is not finite.
     """
     device = data.train.device
-    samples = draw(n_samples, random.generator(device, seed, "parzen")).flatten(1).float()
+    samples = draw(model, n_samples, random.generator(device, seed, "parzen"), data).flatten(1).float()
     if not samples.isfinite().all():
         raise GenexpError("the model's samples are not all finite numbers, so they have no Parzen score")
     grid = sorted(sigma_grid)
     valid = log_likelihood(data.images("valid", slice(0, n_valid)).flatten(1), samples, grid).mean(1)
     best = int(valid.argmax())
     scores = log_likelihood(data.images(split).flatten(1), samples, [grid[best]])[0]
+    mean, stderr = scores.mean().item(), scores.std(correction=0).item() / math.sqrt(len(scores))
+    found = f"{mean:.1f} ± {stderr:.1f} nats on {len(scores):,} {split} images"
     result = {
         "split": split,
-        "mean": scores.mean().item(),
-        "stderr": scores.std(correction=0).item() / math.sqrt(len(scores)),
+        "mean": mean,
+        "stderr": stderr,
         "sigma": grid[best],
         "valid_mean": valid[best].item(),
         "n_samples": n_samples,
         "n_points": len(scores),
         "n_valid": min(n_valid, len(data.valid)),
         "sigma_grid": grid,
-        "sample_kind": sample_kind,
+        "sample_kind": model.sample_kind,
         "seed": seed,
+        "summary": f"{found} ({n_samples:,} samples, σ = {grid[best]:.3g})",
     }
     if len(grid) > 1 and best in (0, len(grid) - 1):
         end = "smallest" if best == 0 else "largest"

@@ -6,10 +6,13 @@ A model knows nothing of devices, files, logging or progress bars, and no other 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from genexp.data import DataSet
+from genexp.noise import Corruption
 
 
 class Outcome(NamedTuple):
@@ -35,7 +38,7 @@ class Update:
 class Model(nn.Module, ABC):
     """A game of one player (an autoencoder), two (a GAN) or more."""
 
-    sample_kind: ClassVar[str]  # what a sample is, for it changes a score: "draw" or "mean"
+    sample_kind: str  # what a sample is, for it changes a score: "draw" or "mean"
 
     @abstractmethod
     def players(self) -> dict[str, nn.Module]:
@@ -46,5 +49,36 @@ class Model(nn.Module, ABC):
         """The moves of one step, in order."""
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. Call it under `torch.no_grad`."""
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. Call it under `torch.no_grad`.
+
+        `data` is for samplers that begin at training images or fit a density to their codes.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class Autoencoder(Model):
+    """A model with an encoder and a decoder: a game of one player, who may see corrupted images."""
+
+    noise: Corruption
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """The codes, (n, latent_dim), of images (n, C, H, W); the posterior's means where the code is random."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images, (n, C, H, W) in [0, 1], that codes (n, latent_dim) stand for."""
+
+    @abstractmethod
+    def play(self, images: Tensor) -> Outcome:
+        """The loss of the one player, "autoencoder", on images (n, C, H, W) in [0, 1]."""
+
+    def players(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self}
+
+    def updates(self) -> list[Update]:
+        return [Update(("autoencoder",), self.play)]

@@ -1,9 +1,60 @@
 """Layers shared by the models of this literature, written for speed where a step's time is seen to go."""
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from genexp.ranges import Units
+
+UNITS: dict[Units, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "linear": nn.Identity,
+}
+
+# Of Glorot's uniform initialisation: 4 for sigmoid units (Glorot and Bengio 2010), √2 for ReLU (He et al. 2015).
+GAINS: dict[Units, float] = {"sigmoid": 4.0, "tanh": 1.0, "relu": math.sqrt(2), "linear": 1.0}
+
+BLACK = 1e-3  # a pixel that is black in every training image starts as this grey, or its unit could hardly learn
+
+
+def fully_connected(widths: Sequence[int], units: Sequence[Units]) -> nn.Sequential:
+    """Linear layers from each width to the next, with Glorot's initialisation, each followed by its units."""
+    layers: list[nn.Module] = []
+    for (inputs, outputs), kind in zip(pairwise(widths), units, strict=True):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.xavier_uniform_(linear.weight, GAINS[kind])
+        nn.init.zeros_(linear.bias)
+        layers += [linear, UNITS[kind]()]
+    return nn.Sequential(*layers)
+
+
+class Transposed(nn.Module):
+    """x ↦ xW + b with the weights W of another linear layer (tied weights) and a bias of its own."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.tied_to = [linear]  # in a list, or its weights would be listed as this layer's too
+        self.bias = nn.Parameter(torch.zeros(linear.in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.tied_to[0].weight.T, self.bias)
+
+
+class Affine(nn.Module):
+    """x ↦ scale·x + shift: between [0, 1] and the range in which a network works."""
+
+    def __init__(self, scale: float, shift: float) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
 
 
 class Maxout(nn.Module):
@@ -24,7 +75,7 @@ class Maxout(nn.Module):
 
 
 class _MaximumOfPieces(torch.autograd.Function):
-    """(n, pieces, units) -> (n, units), like `amax(1)` in three fifths of its time: which piece won is found once,
+    """(n, pieces, ...) -> (n, ...), like `amax(1)` in three fifths of its time: which piece won is found once,
     not at each player's backward pass. Pieces that tie all get the gradient.
     """
 
@@ -39,6 +90,26 @@ class _MaximumOfPieces(torch.autograd.Function):
         (won,) = ctx.saved_tensors
         spread: Tensor = gradient.unsqueeze(1) * won
         return spread
+
+
+class MaxoutConv(nn.Module):
+    """Convolutional maxout units: the maximum over `pieces` feature maps, then over each pooling window.
+
+    (n, inputs, H, W) -> (n, channels, H', W'), with the windows at the far edges cut short, as pylearn2 pools.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, pieces: int, *, kernel: int, padding: int, pool: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, pieces * channels, kernel, padding=padding)
+        self.pool = nn.MaxPool2d(pool, stride, ceil_mode=True)
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        maximum: Tensor = _MaximumOfPieces.apply(self.conv(x).unflatten(1, (self.pieces, -1)))
+        pooled: Tensor = self.pool(maximum)
+        return pooled
 
 
 class Dropout(nn.Module):
@@ -64,8 +135,21 @@ class Dropout(nn.Module):
 
 
 def uniform_weights(module: nn.Module, bound: float) -> None:
-    """Draw the weights of every linear layer below `module` from U(−bound, bound); set the biases to 0."""
+    """Draw the weights of every layer below `module` from U(−bound, bound); set the biases to 0."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def first_layer_filters(module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
+    """The weights of the first fully connected layer that sees whole images, (units, C, H, W); None without one.
+
+    0 is mid-grey, and each filter's largest weight is black or white.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear) and layer.in_features == math.prod(shape):
+            weights = layer.weight.detach().view(-1, *shape)
+            return 0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return None

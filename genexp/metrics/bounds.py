@@ -1,0 +1,81 @@
+"""Lower bounds of the log-likelihood, in nats, for models with a posterior q(z | x)."""
+
+import math
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from genexp import random
+from genexp.data import DataSet
+from genexp.metrics import requires
+from genexp.models import Model
+from genexp.ranges import PositiveInt
+
+ROWS = 5000  # codes decoded at a time
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """What a model offers whose log-likelihood can be bounded."""
+
+    def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """log p(x) from below for each image, (n,), by one draw of its code."""
+
+    def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+        """log p(x, z) − log q(z | x) for k draws of each image's code, (n, k)."""
+
+
+has_posterior = requires(
+    lambda model, data: isinstance(model, HasPosterior), "bounds need a model with a posterior, such as model=vae"
+)
+
+
+@has_posterior
+def elbo(model: Model, data: DataSet, seed: int, *, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
+    """The evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)) (Kingma and Welling 2014, equation 3).
+
+    The mean over the images of `split`, its standard error over images, in nats; one draw of z for each image, the
+    divergence in closed form.
+    """
+    return _bound(model, data, seed, "elbo", split, 1, "one draw of each code")
+
+
+@has_posterior
+def iwae(
+    model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]
+) -> dict[str, Any]:
+    """The importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q (Burda et al. 2016, equation 8).
+
+    K is `n_samples`. The mean over the images of `split`, its standard error over images, in nats. It rises with K
+    towards log p(x).
+    """
+    return _bound(model, data, seed, "iwae", split, n_samples, f"K = {n_samples:,}")
+
+
+@torch.no_grad()
+def _bound(model: Model, data: DataSet, seed: int, name: str, split: str, k: int, how: str) -> dict[str, Any]:
+    assert isinstance(model, HasPosterior)
+    model.eval()
+    n = len(getattr(data, split))
+    rows = max(1, ROWS // k)
+    bounds = []
+    for start in range(0, n, rows):
+        generator = random.generator(data.train.device, seed, name, start)
+        images = data.images(split, slice(start, start + rows))
+        if name == "elbo":
+            bounds.append(model.lower_bound(images, generator))
+        else:
+            bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
+    model.train()
+    values = torch.cat(bounds).double().cpu()
+    mean, stderr = values.mean().item(), values.std(correction=0).item() / math.sqrt(n)
+    return {
+        "split": split,
+        "mean": mean,
+        "stderr": stderr,
+        "n_samples": k,
+        "n_points": n,
+        "seed": seed,
+        "summary": f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({how})",
+    }

@@ -1,0 +1,64 @@
+"""Scores of samples from a known mixture of Gaussians: modes captured, and the share of high-quality samples."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genexp import random
+from genexp.data import DataSet, Mixture
+from genexp.metrics import requires
+from genexp.models import Model
+from genexp.ranges import PositiveFloat, PositiveInt
+from genexp.samplers import draw
+
+is_mixture = requires(
+    lambda model, data: data.mixture is not None, "modes are known for dataset=ring and dataset=grid only"
+)
+
+
+def nearest_modes(samples: Tensor, mixture: Mixture, within: float) -> tuple[Tensor, Tensor]:
+    """The index of each sample's nearest mode, and whether it lies within `within` standard deviations of it.
+
+    samples: (n, 2), in the coordinates of the mixture's means.
+    """
+    distances, nearest = torch.cdist(samples.double(), mixture.means.double().to(samples.device)).min(1)
+    return nearest, distances <= within * mixture.std
+
+
+@is_mixture
+def modes(model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
+    """How many modes are the nearest one to at least one high-quality sample (Srivastava et al. 2017, VEEGAN).
+
+    `mean` is that number; a count has no standard error.
+    """
+    mixture, nearest, near = _samples(model, data, seed, n_samples, within)
+    captured = len(set(nearest[near].tolist()))
+    summary = f"{captured} of {len(mixture.means)} captured ({n_samples:,} samples, within {within:g} σ)"
+    return {"mean": float(captured), "stderr": None, "n_samples": n_samples, "within": within, "seed": seed} | {
+        "summary": summary
+    }
+
+
+@is_mixture
+def high_quality(
+    model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, within: PositiveFloat
+) -> dict[str, Any]:
+    """The share, in [0, 1], of samples within `within` standard deviations of their nearest mode (ibid.).
+
+    A sample of the mixture itself is with probability 1 − exp(−within²/2), 98.9% for 3. `stderr` is binomial.
+    """
+    _, _, near = _samples(model, data, seed, n_samples, within)
+    share = near.double().mean().item()
+    stderr = math.sqrt(share * (1 - share) / n_samples)
+    summary = f"{100 * share:.1f} ± {100 * stderr:.1f} % ({n_samples:,} samples, within {within:g} σ)"
+    return {"mean": share, "stderr": stderr, "n_samples": n_samples, "within": within, "seed": seed} | {
+        "summary": summary
+    }
+
+
+def _samples(model: Model, data: DataSet, seed: int, n: int, within: float) -> tuple[Mixture, Tensor, Tensor]:
+    assert data.mixture is not None
+    points = draw(model, n, random.generator(data.train.device, seed, "modes"), data).flatten(1)
+    return data.mixture, *nearest_modes(points, data.mixture, within)

@@ -1,0 +1,40 @@
+"""The autoencoder, as a generative model: a density fitted to its codes, and decoded draws from it."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from genexp.data import DataSet, DataSpec
+from genexp.models import Outcome
+from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.noise import Corruption
+from genexp.ranges import PositiveInt
+from genexp.samplers import CHUNK, ancestral, code_density
+
+
+class AE(FullyConnectedAutoencoder):
+    """Minimises the reconstruction error alone; with linear units and squared error it spans PCA's subspace."""
+
+    sample_kind = "mean"
+
+    def __init__(
+        self,
+        data: DataSpec,
+        noise: Corruption,
+        *,
+        code_components: PositiveInt,
+        **architecture: Unpack[Architecture],
+    ) -> None:
+        super().__init__(data, noise, **architecture)
+        self.code_components = code_components
+
+    def play(self, images: Tensor) -> Outcome:
+        return Outcome({"autoencoder": self.reconstruction_error(self.encode(self.noise(images)), images)}, {})
+
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """g(h) with h from a mixture of `code_components` Gaussians fitted to the codes of all training images."""
+        starts = range(0, len(data.train), CHUNK)
+        codes = torch.cat([self.encode(data.images("train", slice(start, start + CHUNK))) for start in starts])
+        images = ancestral(self.decode, lambda count: code_density(codes, self.code_components, count, generator), n)
+        return images.clamp(0, 1)

@@ -1,0 +1,83 @@
+"""What the fully connected autoencoders share: encoder, decoder, and reconstruction error."""
+
+from typing import Literal, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from genexp.data import DataSpec
+from genexp.errors import UsageError
+from genexp.models import Autoencoder
+from genexp.models.layers import BLACK, UNITS, Transposed, fully_connected
+from genexp.noise import Corruption
+from genexp.ranges import HiddenWidths, PositiveInt, Units
+
+
+class Architecture(TypedDict):
+    """The settings that ae, dae and cae have in common."""
+
+    hidden: HiddenWidths
+    latent_dim: PositiveInt
+    hidden_units: Units
+    code_units: Units
+    output_units: Literal["sigmoid", "linear"]
+    tied: bool
+    reconstruction: Literal["squared_error", "cross_entropy"]
+
+
+class FullyConnectedAutoencoder(Autoencoder):
+    """h = f(x), x̂ = g(h), with the encoder's widths mirrored in the decoder; `noise` corrupts what f sees.
+
+    Tied decoders use the encoder's weights, transposed. Output units begin at the mean training image.
+    """
+
+    def __init__(self, data: DataSpec, noise: Corruption, **architecture: Unpack[Architecture]) -> None:
+        super().__init__()
+        self.noise, self.shape, self.reconstruction = noise, data.shape, architecture["reconstruction"]
+        hidden, latent_dim = architecture["hidden"], architecture["latent_dim"]
+        hidden_units, code_units = architecture["hidden_units"], architecture["code_units"]
+        output_units: Literal["sigmoid", "linear"] = architecture["output_units"]
+        if self.reconstruction == "cross_entropy" and output_units != "sigmoid":
+            raise UsageError("model.reconstruction=cross_entropy needs model.output_units=sigmoid")
+
+        widths = [data.size, *hidden, latent_dim]
+        encoder = fully_connected(widths, [hidden_units] * len(hidden) + [code_units])
+        if architecture["tied"]:
+            layers: list[nn.Module] = []
+            for linear in [layer for layer in reversed(encoder) if isinstance(layer, nn.Linear)]:
+                layers += [Transposed(linear), UNITS[hidden_units]()]
+            decoder = nn.Sequential(*layers[:-1], UNITS["linear"]())
+        else:
+            decoder = fully_connected(widths[::-1], [hidden_units] * len(hidden) + ["linear"])
+        mean = data.pixel_mean.flatten()
+        output: Transposed | nn.Linear = decoder[-2]  # type: ignore[assignment]
+        output.bias.data.copy_(mean.logit(eps=BLACK) if output_units == "sigmoid" else mean)
+
+        self.encoder = nn.Sequential(nn.Flatten(), encoder)
+        self.decoder = decoder  # up to the output units, so that cross-entropy is taken from logits
+        self.output = UNITS[output_units]()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """h = f(x)"""
+        codes: Tensor = self.encoder(images)
+        return codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """x̂ = g(h)"""
+        images: Tensor = self.output(self.decoder(codes))
+        return images.view(-1, *self.shape)
+
+    def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
+        """½‖x − g(h)‖², or the cross-entropy −Σ x log g(h) + (1 − x) log(1 − g(h)): the images' mean, in nats."""
+        before_units, x = self.decoder(codes).float(), images.flatten(1)
+        if self.reconstruction == "cross_entropy":
+            return binary_cross_entropy_with_logits(before_units, x, reduction="sum") / len(x)
+        made: Tensor = self.output(before_units)
+        return 0.5 * (made - x).square().sum() / len(x)
+
+    def draw_given(self, mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """x ~ P(X | h): Bernoulli under cross-entropy; under squared error Gaussian, with this variance."""
+        if self.reconstruction == "cross_entropy":
+            return torch.bernoulli(mean, generator=generator)
+        return mean + variance.sqrt() * torch.empty_like(mean).normal_(generator=generator)

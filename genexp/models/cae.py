@@ -1,0 +1,95 @@
+"""Contractive autoencoders (Rifai et al. 2011), and the walk along their tangents (Rifai et al. 2012)."""
+
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev, vjp, vmap
+
+from genexp.data import DataSet, DataSpec
+from genexp.models import Outcome
+from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.noise import Corruption
+from genexp.ranges import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Units
+from genexp.samplers import markov_chain, training_images
+
+
+class CAE(FullyConnectedAutoencoder):
+    """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at each image.
+
+    ‖J‖²_F is exact, in closed form for one layer and by automatic differentiation for more; or, with
+    `penalty=stochastic`, the unbiased estimate ‖Jᵀε‖² with one ε ~ N(0, I) for each image.
+    """
+
+    sample_kind = "mean"
+
+    def __init__(
+        self,
+        data: DataSpec,
+        noise: Corruption,
+        *,
+        contraction: NonNegativeFloat,
+        penalty: Literal["exact", "stochastic"],
+        chains: PositiveInt,
+        burn_in: Count,
+        thinning: PositiveInt,
+        walk_std: PositiveFloat,
+        **architecture: Unpack[Architecture],
+    ) -> None:
+        super().__init__(data, noise, **architecture)
+        self.contraction, self.walk_std = contraction, walk_std
+        self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
+        self.units: Units = architecture["code_units"]
+        one_layer = not architecture["hidden"]
+        exact = self.one_layer_penalty if one_layer else self.jacobian_penalty
+        self.penalty = exact if penalty == "exact" else self.stochastic_penalty
+
+    def play(self, images: Tensor) -> Outcome:
+        seen = self.noise(images)
+        reconstruction, penalty = self.reconstruction_error(self.encode(seen), images), self.penalty(seen).mean()
+        watched = {"reconstruction": reconstruction.detach(), "penalty": penalty.detach()}
+        return Outcome({"autoencoder": reconstruction + self.contraction * penalty}, watched)
+
+    def one_layer_penalty(self, images: Tensor) -> Tensor:
+        """‖J‖²_F = Σ_j s'(a_j)² Σ_i W_ji², (n,), for the layer h = s(a), a = Wx + b."""
+        layer: nn.Linear = self.encoder[1][0]  # type: ignore[index]
+        weights = layer.weight.square().sum(1)
+        h = self.encode(images).to(weights.dtype)
+        match self.units:
+            case "sigmoid":
+                slopes = h * (1 - h)
+            case "tanh":
+                slopes = 1 - h.square()
+            case "relu":
+                slopes = (h > 0).to(h.dtype)
+            case "linear":
+                slopes = torch.ones_like(h)
+        return slopes.square() @ weights
+
+    def jacobian_penalty(self, images: Tensor) -> Tensor:
+        """‖J‖²_F, (n,), from the whole Jacobian of each image."""
+        jacobians: Tensor = vmap(jacrev(lambda image: self.encode(image.unsqueeze(0))[0]))(images)
+        return jacobians.flatten(1).square().sum(1)
+
+    def stochastic_penalty(self, images: Tensor) -> Tensor:
+        """‖Jᵀε‖², (n,), whose expectation over ε ~ N(0, I) is ‖J‖²_F."""
+        codes, pull_back = vjp(self.encode, images)[:2]
+        tangents: Tensor = pull_back(torch.randn_like(codes))[0]
+        return tangents.flatten(1).square().sum(1)
+
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """The walk x ← g(f(x) + J Jᵀε), ε ~ N(0, `walk_std`² I), begun at training images.
+
+        J Jᵀ keeps of the noise what moves the code along the directions that the encoder did not contract.
+        """
+        start = training_images(data, min(self.chains, n), generator)
+
+        def step(state: Tensor) -> tuple[Tensor, Tensor]:
+            codes, pull_back = vjp(self.encode, state)[:2]
+            noise = self.walk_std * torch.empty_like(codes).normal_(generator=generator)
+            tangent, push_forward = vjp(lambda v: pull_back(v)[0], noise)[:2]  # the transpose of v ↦ Jᵀv is u ↦ Ju
+            along_tangents: Tensor = push_forward(tangent)[0]
+            state = self.decode(codes + along_tangents)
+            return state, state.clamp(0, 1)
+
+        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)

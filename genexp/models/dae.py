@@ -1,0 +1,76 @@
+"""Denoising autoencoders (Vincent et al. 2010) as generative models (Bengio et al. 2013)."""
+
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from genexp.data import DataSet, DataSpec
+from genexp.errors import UsageError
+from genexp.models import Outcome
+from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.noise import Corruption, unchanged
+from genexp.ranges import Count, PositiveInt
+from genexp.samplers import CHUNK, markov_chain, training_images
+
+
+class DAE(FullyConnectedAutoencoder):
+    """Learns P(X | X̃), the clean image given a corrupted one, X̃ ~ C(X̃ | X).
+
+    The chain that alternates C and P(X | X̃) then has the data's distribution as its own, as far as P is right.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        noise: Corruption,
+        *,
+        walkback_steps: PositiveInt,
+        chains: PositiveInt,
+        burn_in: Count,
+        thinning: PositiveInt,
+        chain_state: Literal["draw", "mean"],
+        sample_kind: Literal["draw", "mean"],
+        **architecture: Unpack[Architecture],
+    ) -> None:
+        if noise is unchanged:
+            raise UsageError("model=dae learns to undo a corruption: choose noise=salt_and_pepper, masking or gaussian")
+        super().__init__(data, noise, **architecture)
+        self.walkback_steps, self.chain_state, self.sample_kind = walkback_steps, chain_state, sample_kind
+        self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
+
+    def play(self, images: Tensor) -> Outcome:
+        """E[−log P(x | x̃)]; with walkback (Bengio et al. 2013, Algorithm 1) the mean over a chain begun at x.
+
+        Every step of that chain is to be led back to x, so that P learns to undo what it does itself.
+        """
+        state, errors = images, []
+        for step in range(1, self.walkback_steps + 1):
+            codes = self.encode(self.noise(state))
+            errors.append(self.reconstruction_error(codes, images))
+            if step < self.walkback_steps:
+                with torch.no_grad():
+                    mean = self.decode(codes).float()
+                    state = self.draw_given(mean, (mean - images).square().mean())
+        return Outcome({"autoencoder": torch.stack(errors).mean()}, {})
+
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """The chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images.
+
+        `chain_state` says whether the chain goes on from a draw of P or from its mean, `sample_kind` which of the
+        two is a sample.
+        """
+        start = training_images(data, min(self.chains, n), generator)
+        variance = self.residual_variance(data, generator)
+
+        def step(state: Tensor) -> tuple[Tensor, Tensor]:
+            mean = self.decode(self.encode(self.noise(state, generator)))
+            given = {"mean": mean, "draw": self.draw_given(mean, variance, generator)}
+            return given[self.chain_state], given[self.sample_kind].clamp(0, 1)
+
+        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
+
+    def residual_variance(self, data: DataSet, generator: torch.Generator) -> Tensor:
+        """The variance of P(X | X̃) under squared error: its maximum-likelihood estimate on training images."""
+        images = training_images(data, CHUNK, generator)
+        return (self.decode(self.encode(self.noise(images, generator))) - images).square().mean()

@@ -1,0 +1,122 @@
+"""Variational autoencoders (Kingma and Welling 2014), fully connected."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from genexp.data import DataSet, DataSpec
+from genexp.models import Autoencoder, Outcome
+from genexp.models.layers import BLACK, fully_connected
+from genexp.noise import Corruption, draw_prior
+from genexp.ranges import NonNegativeFloat, PositiveInt, Units, Widths
+from genexp.samplers import ancestral
+
+LOG_2PI = math.log(2 * math.pi)
+ACTIVE = 0.01  # variance over images of a posterior mean above which its dimension is in use (Burda et al. 2016)
+
+
+class VAE(Autoencoder):
+    """p(z) = N(0, I), p(x | z) Bernoulli or Gaussian, q(z | x) = N(μ(x), diag σ²(x)); `noise` corrupts what q sees.
+
+    Grey values in [0, 1] under the Bernoulli likelihood are probabilities of white: every term is then the expected
+    one over binary images drawn from them, so that the bounds stay bounds on their expected log-likelihood. The
+    Gaussian likelihood is a density of pixels in [0, 1], with one variance for all pixels, learned.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        noise: Corruption,
+        *,
+        hidden: Widths,
+        latent_dim: PositiveInt,
+        hidden_units: Units,
+        likelihood: Literal["bernoulli", "gaussian"],
+        beta: NonNegativeFloat,
+        sample_kind: Literal["draw", "mean"],
+    ) -> None:
+        super().__init__()
+        self.noise, self.shape, self.latent_dim = noise, data.shape, latent_dim
+        self.likelihood, self.beta, self.sample_kind = likelihood, beta, sample_kind
+        self.trunk = nn.Sequential(nn.Flatten(), fully_connected([data.size, *hidden], [hidden_units] * len(hidden)))
+        self.posterior_mean = fully_connected([hidden[-1], latent_dim], ["linear"])
+        self.posterior_log_variance = fully_connected([hidden[-1], latent_dim], ["linear"])
+        widths = [latent_dim, *reversed(hidden), data.size]
+        self.decoder = fully_connected(widths, [hidden_units] * len(hidden) + ["linear"])
+        output: nn.Linear = self.decoder[-2]  # type: ignore[assignment]
+        output.bias.data.copy_(data.pixel_mean.flatten().logit(eps=BLACK))
+        if likelihood == "gaussian":
+            self.log_variance = nn.Parameter(torch.tensor(2 * math.log(data.pixel_std)))
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ² of q(z | x), each (n, latent_dim)."""
+        h = self.trunk(images)
+        return self.posterior_mean(h).float(), self.posterior_log_variance(h).float()
+
+    def log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
+        """log p(x | z) of each image under its code, (n,), in nats."""
+        logits, x = self.decoder(codes).float(), images.flatten(1)
+        if self.likelihood == "bernoulli":
+            return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        squares, log_variance = (x - logits.sigmoid()).square().sum(1), self.log_variance
+        per_image: Tensor = squares * torch.exp(-log_variance) + x.shape[1] * (log_variance + LOG_2PI)
+        return -0.5 * per_image
+
+    def play(self, images: Tensor) -> Outcome:
+        """−E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), with one code for each image."""
+        mean, log_variance = self.posterior(self.noise(images))
+        codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        reconstruction = -self.log_likelihood(images, codes).mean()
+        divergence = kl_from_prior(mean, log_variance).mean()
+        watched = {
+            "reconstruction": reconstruction.detach(),
+            "kl": divergence.detach(),
+            "active_dims": (mean.detach().var(0) > ACTIVE).sum().float(),
+        }
+        return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """μ(x)"""
+        return self.posterior(images)[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """E[x | z]"""
+        images: Tensor = self.decoder(codes).sigmoid()
+        return images.view(-1, *self.shape)
+
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """z ~ p(z), then x ~ p(x | z) or its mean, as `sample_kind` says."""
+        means = ancestral(
+            self.decode, lambda count: draw_prior("gaussian", count, self.latent_dim, self.device, generator), n
+        )
+        if self.sample_kind == "mean":
+            return means
+        if self.likelihood == "bernoulli":
+            return torch.bernoulli(means, generator=generator)
+        noise = torch.empty_like(means).normal_(generator=generator)
+        return (means + torch.exp(0.5 * self.log_variance) * noise).clamp(0, 1)
+
+    def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """E_q[log p(x | z)] − KL(q ‖ p) of each image, (n,): the first by one draw of z, the second in closed form."""
+        mean, log_variance = self.posterior(images)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        codes = mean + torch.exp(0.5 * log_variance) * noise
+        return self.log_likelihood(images, codes) - kl_from_prior(mean, log_variance)
+
+    def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+        """log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
+        mean, log_variance = self.posterior(images)
+        mean, log_variance = mean.repeat_interleave(k, 0), log_variance.repeat_interleave(k, 0)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        codes = mean + torch.exp(0.5 * log_variance) * noise
+        # log p(z) − log q(z | x): the constants cancel.
+        ratio = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)
+        return (self.log_likelihood(images.repeat_interleave(k, 0), codes) + ratio).view(-1, k)
+
+
+def kl_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, diag σ²) ‖ N(0, I)) of each row, (n,), in nats (Kingma and Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)

@@ -1,0 +1,195 @@
+"""The variational autoencoder and its bounds against torch.distributions and numerical integration."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from genexp import noise
+from genexp.data import DataSet, DataSpec
+from genexp.metrics.bounds import elbo, iwae
+from genexp.models.vae import VAE, kl_from_prior
+
+SETTINGS = {"hidden": [7], "latent_dim": 3, "hidden_units": "tanh", "beta": 1.0, "sample_kind": "mean"}
+SPEC = DataSpec((1, 3, 4), torch.linspace(0.1, 0.9, 12).view(1, 3, 4), 0.3)
+LIKELIHOODS = ["bernoulli", "gaussian"]
+
+
+def build(likelihood="bernoulli", corruption=None, **settings):
+    torch.manual_seed(0)
+    model = VAE(SPEC, corruption or noise.none(), **SETTINGS | {"likelihood": likelihood} | settings)
+    for parameter in model.decoder.parameters():  # so that the code matters
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    return model
+
+
+def images(n=5):
+    return torch.rand(n, 1, 3, 4, generator=torch.Generator().manual_seed(1)).round()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_kl_is_that_of_torch_distributions():
+    mean, log_variance = torch.randn(50, 6, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64)
+    expected = kl_divergence(Normal(mean, torch.exp(0.5 * log_variance)), Normal(0.0, 1.0)).sum(1)
+    assert torch.allclose(kl_from_prior(mean, log_variance), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_log_likelihood_is_that_of_torch_distributions(likelihood):
+    model, codes = build(likelihood), torch.randn(5, 3)
+    mean = model.decode(codes)
+    if likelihood == "bernoulli":
+        expected = Bernoulli(mean.double()).log_prob(images().double())
+    else:
+        model.log_variance.data.fill_(-1.3)
+        expected = Normal(mean.double(), math.exp(-0.65)).log_prob(images().double())
+    assert torch.allclose(model.log_likelihood(images(), codes).double(), expected.sum((1, 2, 3)), rtol=1e-4)
+
+
+def test_the_gaussian_variance_begins_at_that_of_the_pixels():
+    assert build("gaussian").log_variance.exp().item() == pytest.approx(0.3**2)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_loss_is_reconstruction_plus_beta_times_kl(likelihood):
+    model = build(likelihood, beta=2.5)
+    torch.manual_seed(5)
+    outcome = model.play(images())
+    torch.manual_seed(5)
+    mean, log_variance = model.posterior(images())
+    posterior = Normal(mean, torch.exp(0.5 * log_variance))
+    codes = mean + posterior.scale * torch.randn_like(mean)
+    reconstruction = -model.log_likelihood(images(), codes).mean().item()
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(1).mean().item()
+    assert outcome.losses["autoencoder"].item() == pytest.approx(reconstruction + 2.5 * kl, rel=1e-5)
+    assert outcome.watched["reconstruction"].item() == pytest.approx(reconstruction, rel=1e-5)
+    assert outcome.watched["kl"].item() == pytest.approx(kl, rel=1e-5)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(outcome.losses["autoencoder"], list(model.parameters())))
+
+
+def test_a_dimension_that_ignores_the_image_is_not_active():
+    model = build(latent_dim=4)
+    weight = model.posterior_mean[0].weight.data
+    weight[0] = 0
+    weight[1:] = 3 * torch.randn_like(weight[1:])
+    assert model.play(images(50)).watched["active_dims"].item() == 3
+
+
+def test_noise_corrupts_what_the_encoder_sees_only():
+    white = build(corruption=lambda images, generator=None: torch.ones_like(images))
+    torch.manual_seed(5)
+    loss = white.play(images()).losses["autoencoder"].item()
+    torch.manual_seed(5)
+    mean, log_variance = white.posterior(torch.ones(5, 1, 3, 4))
+    codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    expected = -white.log_likelihood(images(), codes).mean() + kl_from_prior(mean, log_variance).mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("likelihood", "kind"), [(a, b) for a in LIKELIHOODS for b in ("mean", "draw")])
+def test_samples_are_the_mean_or_draws_of_the_likelihood(likelihood, kind):
+    model = build(likelihood, sample_kind=kind)
+    if likelihood == "gaussian":
+        model.log_variance.data.fill_(2 * math.log(0.05))
+    with torch.no_grad():
+        samples = model.sample(4000, generator(), None)
+        means = build(likelihood).sample(4000, generator(), None)
+    assert samples.shape == (4000, 1, 3, 4)
+    assert 0 <= samples.min() <= samples.max() <= 1
+    if kind == "mean":
+        assert torch.equal(samples, means)
+    elif likelihood == "bernoulli":
+        assert set(samples.unique().tolist()) == {0.0, 1.0}
+        assert samples.mean().item() == pytest.approx(means.mean().item(), abs=0.01)
+    else:
+        inside = (means > 0.3) & (means < 0.7)
+        assert (samples - means)[inside].std().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_grey_values_give_the_expected_term_over_binary_images():
+    """Linear in x: so every bound on grey images bounds the expected log-likelihood of binary draws from them."""
+    model, grey = build(), torch.rand(1, 1, 3, 4)
+    codes = torch.randn(1, 3)
+    binary = torch.bernoulli(grey.expand(40_000, -1, -1, -1), generator=generator())
+    values = model.log_likelihood(binary, codes.expand(40_000, -1))
+    exact = model.log_likelihood(grey, codes).item()
+    assert values.mean().item() == pytest.approx(exact, abs=4 * values.std().item() / 200)
+
+
+# The bounds
+
+
+def log_likelihoods(model, x):
+    """log p(x) of each image by the trapezoidal rule over one latent dimension, in float64."""
+    z = torch.linspace(-8, 8, 4001)
+    prior = Normal(0.0, 1.0).log_prob(z.double())
+    return torch.stack(
+        [
+            torch.logsumexp(model.log_likelihood(image.expand(len(z), -1, -1, -1), z[:, None]).double() + prior, 0)
+            + math.log(16 / 4000)
+            for image in x
+        ]
+    )
+
+
+@pytest.fixture(scope="module", params=LIKELIHOODS)
+def one_dimensional(request):
+    """A VAE with one latent dimension, its posterior fitted a little, with the exact log-likelihoods."""
+    model = build(request.param, latent_dim=1)
+    x = images(40)
+    optimizer = torch.optim.Adam([*model.trunk.parameters(), *model.posterior_mean.parameters()], 0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        model.play(x).losses["autoencoder"].backward()
+        optimizer.step()
+    bits = (x * 255).to(torch.uint8)
+    with torch.no_grad():
+        return model, DataSet(bits, bits, bits, labels={}), log_likelihoods(model, x)
+
+
+def test_the_importance_weighted_bound_rises_to_the_log_likelihood(one_dimensional):
+    model, data, exact = one_dimensional
+    bounds = [iwae(model, data, 0, n_samples=k, split="test") for k in (1, 10, 5000)]
+    means = [bound["mean"] for bound in bounds]
+    assert means[0] < means[1] < means[2]
+    assert means[2] == pytest.approx(exact.mean().item(), abs=0.01)
+    assert bounds[2]["stderr"] == pytest.approx(exact.std(correction=0).item() / math.sqrt(40), rel=0.02)
+
+
+def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_divergence(one_dimensional):
+    """log p(x) − KL(q(z | x) ‖ p(z | x)), the second by the trapezoidal rule."""
+    model, data, exact = one_dimensional
+    z = torch.linspace(-8, 8, 4001)
+    with torch.no_grad():
+        mean, log_variance = model.posterior(data.images("test"))
+        gaps = []
+        for image, row, total in zip(data.images("test"), zip(mean, log_variance, strict=True), exact, strict=True):
+            q = Normal(row[0].double(), torch.exp(0.5 * row[1]).double()).log_prob(z.double())
+            likelihood = model.log_likelihood(image.expand(len(z), -1, -1, -1), z[:, None]).double()
+            posterior = likelihood + Normal(0.0, 1.0).log_prob(z.double()) - total
+            gaps.append((q.exp() * (q - posterior)).sum() * 16 / 4000)
+    expected = (exact - torch.stack(gaps)).mean().item()
+    found = np.mean([elbo(model, data, seed, split="test")["mean"] for seed in range(200)])
+    assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_a_bound_does_not_depend_on_how_many_images_are_taken_at_a_time(one_dimensional):
+    """Each image's draws would change with the chunks, were they not fixed; their number follows from K alone."""
+    model, data, _ = one_dimensional
+    found = iwae(model, data, 3, n_samples=50, split="test")
+    assert found == iwae(model, data, 3, n_samples=50, split="test")
+    assert found["mean"] != iwae(model, data, 4, n_samples=50, split="test")["mean"]
+    assert (found["n_samples"], found["n_points"], found["split"]) == (50, 40, "test")
+    assert "nats on 40 test images (K = 50)" in found["summary"]
+    assert model.training
+
+
+def test_widths(tmp_path):
+    model = build(hidden=[9, 8], latent_dim=20)
+    assert [layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)] == [9, 8, 20, 20, 8, 9, 12]
