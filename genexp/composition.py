@@ -43,7 +43,9 @@ def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
     if unknown:
         if "@optimizers." in unknown.group(1):
             player = unknown.group(1).strip().rpartition(".")[2]
-            return UsageError(f"this model has no player '{player}' to give an optimizer of its own; write optimizer=...")
+            return UsageError(
+                f"this model has no player '{player}' to give an optimizer of its own; write optimizer=..."
+            )
         key = unknown.group(1).split("@")[0].lstrip("+~")
         keys = _keys(command, arguments)
         siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]

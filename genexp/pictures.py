@@ -8,7 +8,6 @@ from torch import Tensor
 
 from genexp.data import DataSet, Mixture
 from genexp.models import Autoencoder, Model
-from genexp.models.layers import first_layer_filters
 from genexp.noise import unchanged
 from genexp.samplers import draw
 
@@ -76,7 +75,9 @@ def of_reconstructions(model: Autoencoder, data: DataSet, generator: torch.Gener
 
 
 def of_filters(model: Model, data: DataSet) -> dict[str, Picture]:
-    """The first-layer filters of each player whose first layer sees whole images."""
-    channels, height, width = data.train.shape[1:]
-    found = {name: first_layer_filters(player, (channels, height, width)) for name, player in model.players().items()}
-    return {name: grid(filters[:TILES]) for name, filters in found.items() if filters is not None}
+    """The first filters of each layer that sees whole images: 0 is mid-grey, the largest weight black or white."""
+    found = {}
+    for name, layer in model.first_layers().items():
+        weights = layer.weight.detach()[:TILES].view(-1, *data.train.shape[1:])
+        found[name] = grid(0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
+    return found

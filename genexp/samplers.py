@@ -50,9 +50,11 @@ def code_density(codes: Tensor, components: int, n: int, generator: torch.Genera
     One component is the maximum-likelihood Gaussian. Fitted by scikit-learn's `GaussianMixture`.
     """
     from sklearn.mixture import GaussianMixture  # takes a second to import
+    from threadpoolctl import threadpool_limits
 
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
-    density = GaussianMixture(components, reg_covar=1e-6, random_state=seed).fit(codes.double().cpu().numpy())
+    with threadpool_limits(torch.get_num_threads()):  # or it would take all cores, whatever device.threads says
+        density = GaussianMixture(components, random_state=seed).fit(codes.double().cpu().numpy())
     drawn = torch.as_tensor(density.sample(n)[0], dtype=torch.float32, device=codes.device)
     return drawn[torch.randperm(n, generator=generator, device=generator.device)]  # they come one component at a time
 

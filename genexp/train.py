@@ -214,8 +214,8 @@ def _show(logs: Logs, model: Model, data: DataSet, tick: Tick, seed: int) -> Non
     generator = random.generator(data.train.device, seed, "picture")
     logs.picture("samples", pictures.of_samples(model, data, generator), tick)
     if data.mixture is None:
-        for player, picture in pictures.of_filters(model, data).items():
-            logs.picture(f"filters/{player}", picture, tick)
+        for layer, picture in pictures.of_filters(model, data).items():
+            logs.picture(f"filters/{layer}", picture, tick)
     if isinstance(model, Autoencoder):
         if data.mixture is None:
             logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)

@@ -37,7 +37,12 @@ def test_every_yaml_opens_with_what_it_is():
 
 
 TARGETS = sorted(
-    {line.split(": ")[1] for file in CONFIGS.rglob("*.yaml") for line in file.read_text().splitlines() if "_target_" in line}
+    {
+        line.split(": ")[1]
+        for file in CONFIGS.rglob("*.yaml")
+        for line in file.read_text().splitlines()
+        if "_target_" in line
+    }
 )
 
 

@@ -106,7 +106,9 @@ def test_extreme_logits_stay_finite():
 
 
 def test_initialisation_is_the_published_one():
-    model = build(generator_init=0.05, generator_output_init=0.05, discriminator_init=0.005, generator_bias="pixel_mean")
+    model = build(
+        generator_init=0.05, generator_output_init=0.05, discriminator_init=0.005, generator_bias="pixel_mean"
+    )
     g = [layer for layer in model.generator if isinstance(layer, nn.Linear)]
     d = [layer for layer in model.discriminator.modules() if isinstance(layer, nn.Linear)]
     assert all(0.045 < layer.weight.abs().max() <= 0.05 for layer in g)

@@ -122,7 +122,9 @@ def test_protocol_chooses_sigma_on_the_first_validation_images():
     assert found["mean"] == pytest.approx(scores.mean(), abs=1e-3)
     assert found["stderr"] == pytest.approx(scores.std() / math.sqrt(50), abs=1e-3)
     assert (found["n_samples"], found["n_points"], found["sample_kind"]) == (30, 50, "draw")
-    assert found["summary"].startswith(f"{scores.mean():.1f} ± {scores.std() / math.sqrt(50):.1f} nats on 50 test images")
+    assert found["summary"].startswith(
+        f"{scores.mean():.1f} ± {scores.std() / math.sqrt(50):.1f} nats on 50 test images"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ class Model(nn.Module, ABC):
         `data` is for samplers that begin at training images or fit a density to their codes.
         """
 
+    def first_layers(self) -> dict[str, nn.Linear]:
+        """The fully connected layers that see whole images, by name; their weights are shown as filters."""
+        return {}
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

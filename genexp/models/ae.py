@@ -12,6 +12,8 @@ from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 from genexp.samplers import CHUNK, ancestral, code_density
 
+FITTED = 10_000  # training images whose codes the density is fitted to; more cost minutes and change little
+
 
 class AE(FullyConnectedAutoencoder):
     """Minimises the reconstruction error alone; with linear units and squared error it spans PCA's subspace."""
@@ -33,8 +35,11 @@ class AE(FullyConnectedAutoencoder):
         return Outcome({"autoencoder": self.reconstruction_error(self.encode(self.noise(images)), images)}, {})
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """g(h) with h from a mixture of `code_components` Gaussians fitted to the codes of all training images."""
-        starts = range(0, len(data.train), CHUNK)
-        codes = torch.cat([self.encode(data.images("train", slice(start, start + CHUNK))) for start in starts])
+        """g(h) with h from a mixture of `code_components` Gaussians fitted to the codes of training images.
+
+        Of all of them up to FITTED, else of so many, drawn without repetition.
+        """
+        rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
+        codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
         images = ancestral(self.decode, lambda count: code_density(codes, self.code_components, count, generator), n)
         return images.clamp(0, 1)

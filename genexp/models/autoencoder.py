@@ -58,6 +58,9 @@ class FullyConnectedAutoencoder(Autoencoder):
         self.decoder = decoder  # up to the output units, so that cross-entropy is taken from logits
         self.output = UNITS[output_units]()
 
+    def first_layers(self) -> dict[str, nn.Linear]:
+        return {"encoder": self.encoder[1][0]}  # type: ignore[index]
+
     def encode(self, images: Tensor) -> Tensor:
         """h = f(x)"""
         codes: Tensor = self.encoder(images)

@@ -60,3 +60,8 @@ class GAN(AdversarialNets):
             layers += [Maxout(inputs, outputs, discriminator_pieces), Dropout(dropout_hidden)]
         self.discriminator = nn.Sequential(*layers, nn.Linear(discriminator_hidden[-1], 1), nn.Flatten(0))
         uniform_weights(self.discriminator, discriminator_init)
+
+    def first_layers(self) -> dict[str, nn.Linear]:
+        return {
+            "discriminator": next(layer.linear for layer in self.discriminator.modules() if isinstance(layer, Maxout))
+        }

@@ -141,15 +141,3 @@ def uniform_weights(module: nn.Module, bound: float) -> None:
             nn.init.uniform_(layer.weight, -bound, bound)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def first_layer_filters(module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
-    """The weights of the first fully connected layer that sees whole images, (units, C, H, W); None without one.
-
-    0 is mid-grey, and each filter's largest weight is black or white.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear) and layer.in_features == math.prod(shape):
-            weights = layer.weight.detach().view(-1, *shape)
-            return 0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    return None

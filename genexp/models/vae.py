@@ -78,6 +78,9 @@ class VAE(Autoencoder):
         }
         return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
 
+    def first_layers(self) -> dict[str, nn.Linear]:
+        return {"encoder": self.trunk[1][0]}  # type: ignore[index]
+
     def encode(self, images: Tensor) -> Tensor:
         """μ(x)"""
         return self.posterior(images)[0]

@@ -1,0 +1,269 @@
+"""Every model on the digits and every experiment for a few steps, through the command line."""
+
+import json
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same_state, last_checkpoint, read_metrics
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_config import EXPERIMENTS, configuration
+
+from genexp import train as module
+from genexp.config import CONFIGS
+
+FAST = ["batch_size=100", "metrics.parzen.n_samples=100", "log.every_steps=4"]
+DIGITS = {  # every model that fits 8×8, in a size that trains in a second
+    "ae": ["model.hidden=[32]", "model.latent_dim=5", "model.code_components=2"],
+    "dae": ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"],
+    "cae": ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"],
+    "vae": ["model.hidden=[32]", "model.latent_dim=5", "metrics.iwae.n_samples=5"],
+    "gan": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
+    "dcgan": ["model.channels=4", "model.latent_dim=8"],
+}
+OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
+AUTOENCODERS = ("ae", "dae", "cae", "vae")
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+
+
+def events(run):
+    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_every_model_is_tested_here():
+    assert set(MODELS) == set(DIGITS) | OTHER_SIZES
+
+
+@pytest.mark.parametrize("model", DIGITS)
+def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model):
+    answer = genexp("train", f"model={model}", "dataset=digits", "epochs=2", *FAST, *DIGITS[model])
+    assert answer.code == 0, answer.err
+    assert "1,197 train, 300 valid, 300 test" in answer.out
+    assert "warning" not in answer.err.lower()
+    results = json.loads((answer.run / "results.json").read_text())
+    expected = {"parzen", "elbo", "iwae"} if model == "vae" else {"parzen"}
+    assert set(results["scores"]) == expected
+    for name, found in results["scores"].items():
+        assert np.isfinite([found["mean"], found["stderr"]]).all()
+        assert f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on 300 test images" in answer.out
+    assert Image.open(answer.run / "samples" / "epoch-0002.png").size == (8 * 33 + 1, 8 * 33 + 1)
+
+    shown = events(answer.run).Tags()
+    losses = {"loss/discriminator", "loss/generator"} if "gan" in model else {"loss/autoencoder"}
+    assert losses <= set(shown["scalars"])
+    assert losses | {"lr/autoencoder"} & set(shown["scalars"]) <= set(read_metrics(answer.run)[-1])
+    pictures = {"samples"}
+    if model in AUTOENCODERS:
+        pictures |= {"reconstructions", "filters/encoder"}
+        assert shown["histograms"] == ["codes"]
+        rows = 6 if model == "dae" else 4  # with the corrupted inputs between
+        assert Image.open(answer.run / "reconstructions" / "epoch-0002.png").size == (10 * 33 + 1, rows * 33 + 1)
+    if model == "gan":
+        pictures.add("filters/discriminator")
+    assert set(shown["images"]) == pictures
+    assert "_hparams_/session_start_info" in events(answer.run).summary_metadata
+
+
+def test_watched_values_of_the_autoencoders(genexp):
+    vae = genexp("train", "model=vae", "dataset=digits", "epochs=1", *FAST, *DIGITS["vae"])
+    line = read_metrics(vae.run)[-1]
+    assert line["loss/autoencoder"] == pytest.approx(line["reconstruction"] + line["kl"], rel=1e-5)
+    assert 0 <= line["active_dims"] <= 5
+    cae = genexp("train", "model=cae", "dataset=digits", "epochs=1", *FAST, *DIGITS["cae"], "model.contraction=0.5")
+    line = read_metrics(cae.run)[-1]
+    assert line["loss/autoencoder"] == pytest.approx(line["reconstruction"] + 0.5 * line["penalty"], rel=1e-5)
+
+
+@pytest.mark.parametrize("model", DIGITS)
+def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, monkeypatch, model):
+    words = ["train", f"model={model}", "dataset=digits", *FAST, *DIGITS[model]]
+    whole = genexp(*words, "epochs=2", "outputs_dir=whole")
+    original = module.Terminal.show
+
+    def show(self, tick):
+        original(self, tick)
+        if tick.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module.Terminal, "show", show)
+    assert genexp(*words, "epochs=2").code == 130
+    monkeypatch.setattr(module.Terminal, "show", original)
+    resumed = genexp(*words, "epochs=2")
+    assert "going on from epoch" in resumed.out
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
+    assert scores[0] == scores[1]
+
+
+VARIANTS = [
+    ["model=ae", "model.tied=true", "model.hidden=[20,10]", "model.hidden_units=tanh", "noise=masking",
+     "model.code_components=2"],
+    ["model=ae", "model.hidden=[]", "model.latent_dim=100", "model.output_units=linear",
+     "model.reconstruction=squared_error", "model.code_components=1"],
+    ["model=dae", "model.walkback_steps=3", "noise=gaussian", "model.reconstruction=squared_error", *DIGITS["dae"]],
+    ["model=dae", "model.chain_state=mean", "model.sample_kind=draw", "noise=masking", *DIGITS["dae"]],
+    ["model=cae", "model.hidden=[20]", *DIGITS["cae"]],
+    ["model=cae", "model.penalty=stochastic", "model.code_units=tanh", "noise=gaussian", *DIGITS["cae"]],
+    ["model=vae", "model.likelihood=gaussian", "model.sample_kind=draw", "model.beta=4", *DIGITS["vae"]],
+    ["model=vae", "noise=salt_and_pepper", "optimizer=adadelta", *DIGITS["vae"]],
+    ["model=dcgan", "model.updates=simultaneous", "model.generator_output=sigmoid", *DIGITS["dcgan"]],
+    ["model=gan", "model.generator_output=linear", "model.generator_units=[tanh]", "noise=masking", *DIGITS["gan"]],
+    ["model=gan", "optimizer@optimizers.generator=adam_gan", *DIGITS["gan"]],
+    ["model=dcgan", "device.precision=bfloat16", *DIGITS["dcgan"]],
+    ["model=cae", "device.precision=bfloat16", *DIGITS["cae"]],
+    ["model=vae", "device.precision=bfloat16", *DIGITS["vae"]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=lambda words: "+".join(words[:4]))
+def test_every_variant_trains(genexp, settings):
+    answer = genexp("train", *settings, "dataset=digits", "epochs=1", *FAST)
+    assert answer.code == 0, answer.err
+    assert np.isfinite(json.loads((answer.run / "results.json").read_text())["scores"]["parzen"]["mean"])
+
+
+def test_a_player_may_have_an_optimizer_of_its_own(genexp):
+    words = ["train", "model=gan", "dataset=digits", "epochs=1", *FAST, *DIGITS["gan"]]
+    common = genexp(*words)
+    own = genexp(*words, "optimizer@optimizers.generator=adam", "optimizers.generator.lr=3e-4")
+    assert own.run != common.run
+    line = read_metrics(own.run)[-1]
+    assert (line["lr/generator"], line["lr/discriminator"]) == (3e-4, 0.1)
+    assert "momentum/discriminator" in line
+    assert "momentum/generator" not in line
+    state = last_checkpoint(own.run)["optimizers"]
+    assert "exp_avg" in state["generator"]["state"][0]
+    assert "momentum_buffer" in state["discriminator"]["state"][0]
+
+
+def test_an_optimizer_for_a_player_that_is_not_there(genexp, tmp_path):
+    answer = genexp("train", "model=ae", "dataset=digits", "optimizer@optimizers.generator=adam")
+    assert (answer.code, "no player 'generator'" in answer.err) == (2, True)
+    answer = genexp("train", "model=gan", "dataset=digits", "+optimizer@optimizers.generater=adam")
+    assert answer.code == 2
+    assert "did you mean 'generator'?" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_score_that_the_model_does_not_have_is_refused_before_training(genexp, tmp_path):
+    answer = genexp("train", "model=gan", "dataset=digits", "+metric@metrics.iwae=iwae")
+    assert answer.code == 2
+    assert "metrics.iwae: bounds need a model with a posterior" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_projector_shows_codes_with_labels_and_pictures(genexp):
+    answer = genexp("train", "model=vae", "dataset=digits", "epochs=1", "log.projector=true", *FAST, *DIGITS["vae"])
+    place = next((answer.run / "tensorboard").rglob("tensors.tsv")).parent
+    codes = np.loadtxt(place / "tensors.tsv")
+    labels = np.loadtxt(place / "metadata.tsv")
+    assert codes.shape == (300, 5)
+    assert labels.shape == (300,)
+    assert (place / "sprite.png").exists()
+    assert (answer.run / "tensorboard" / "projector_config.pbtxt").exists()
+
+
+@pytest.mark.parametrize("dataset", ["ring", "grid"])
+@pytest.mark.parametrize("model", [*AUTOENCODERS, "gan"])
+def test_fully_connected_models_run_on_mixtures_and_are_scored_by_modes(genexp, model, dataset):
+    words = [word for word in DIGITS[model] if "parzen" not in word]
+    answer = genexp("train", f"model={model}", f"dataset={dataset}", "dataset.n=1000", "epochs=1", *words)
+    assert answer.code == 0, answer.err
+    scores = json.loads((answer.run / "results.json").read_text())["scores"]
+    assert {"modes", "high_quality"} <= set(scores)
+    assert "parzen" not in scores
+    total = 8 if dataset == "ring" else 25
+    assert f"modes: {scores['modes']['mean']:.0f} of {total} captured" in answer.out
+    assert Image.open(answer.run / "samples" / "epoch-0001.png").size == (500, 500)
+
+
+def small_cifar10(data_dir, monkeypatch):
+    """Files of the true format, a hundred images each, with their own sums."""
+    import hashlib
+
+    from torchvision.datasets import CIFAR10
+
+    folder = data_dir / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch():
+        return {
+            "data": random.integers(0, 256, (100, 3072), dtype=np.uint8),
+            "labels": random.integers(0, 10, 100).tolist(),
+        }
+
+    monkeypatch.setattr(CIFAR10, "train_list", [write(name, batch()) for name, _ in CIFAR10.train_list])
+    monkeypatch.setattr(CIFAR10, "test_list", [write(name, batch()) for name, _ in CIFAR10.test_list])
+    meta = write("batches.meta", {"label_names": [str(i) for i in range(10)]})
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": meta[1]})
+    monkeypatch.setattr("genexp.data.cifar10.TRAINING_IMAGES", 400)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, experiment, request):
+    """As it ships, sizes included; stopped after two steps, and not saved, for some weigh a gigabyte."""
+    dataset = configuration(f"experiment={experiment}").dataset["name"]
+    data_dir = tmp_path / "data"
+    if dataset == "cifar10":
+        small_cifar10(data_dir, monkeypatch)
+    elif dataset == "mnist":
+        data_dir = request.getfixturevalue("mnist_dir")
+    losses = []
+
+    def show(self, tick):
+        losses.append(tick.values)
+        if tick.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module.Terminal, "show", show)
+    monkeypatch.setattr(module, "save", lambda *_: None)
+    answer = genexp("train", f"experiment={experiment}", f"data_dir={data_dir}", "log.every_steps=1")
+    assert answer.code == 130, answer.err
+    assert "interrupted at step 2" in answer.err
+    assert len(losses) == 2
+    for values in losses:
+        assert all(np.isfinite(value) for value in values.values())
+        assert any(name.startswith("grad_norm/") and value > 0 for name, value in values.items())
+
+
+@pytest.mark.parametrize("model", ["dcgan", "vae"])
+def test_colour_images_from_a_folder_train_and_are_scored(genexp, tmp_path, model):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(60):
+        pixels = np.kron(random.integers(0, 256, (4, 5, 3), dtype=np.uint8), np.ones((9, 9, 1), np.uint8))
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    small = {"dcgan": ["model.channels=4"], "vae": ["model.hidden=[16]", "model.latent_dim=4"]}[model]
+    answer = genexp(
+        "train", f"model={model}", "dataset=folder", f"dataset.path={folder}", "dataset.size=32", "epochs=1",
+        "batch_size=10", "metrics.parzen.n_samples=50", *small,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "48 train, 6 valid, 6 test" in answer.out
+    assert Image.open(answer.run / "samples" / "epoch-0001.png").size == (8 * 33 + 1, 8 * 33 + 1)
+
+
+def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):
+    from genexp import random
+    from genexp.samplers import draw
+
+    for output in ("sigmoid", "tanh", "linear"):
+        config = configuration("model=gan", "dataset=digits", f"model.generator_output={output}", *DIGITS["gan"])
+        data = module.build_data(config)
+        model = module.build_training(config, data, torch.device("cpu")).model
+        samples = draw(model, 200, random.generator(torch.device("cpu"), 0, "test"), data)
+        assert samples.shape == (200, 1, 8, 8)
+        assert 0 <= samples.min() <= samples.max() <= 1
+        assert torch.allclose(samples.mean(0), data.spec().pixel_mean, atol=0.35)  # begins around the mean image
