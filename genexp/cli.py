@@ -113,6 +113,10 @@ def _run(command: str, arguments: list[str]) -> int:
 
     jobs: list[Job] = []
     sweeping = bool({"-m", "--multirun"} & set(arguments))
+    if sweeping:
+        from genexp.composition import in_each_job
+
+        arguments = [word for word in arguments if word not in settings] + in_each_job(settings)
 
     def job(composed: "DictConfig") -> None:
         overrides = [word for word in _job_overrides() if not word.startswith("hydra")]
@@ -218,13 +222,18 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
         table.add_column(column, overflow="fold")
     for number, done in enumerate(jobs, 1):
         scores = done.results["scores"] if done.results else {}
-        shown = [f"{scores[n]['mean']:.1f} ± {scores[n]['stderr']:.1f}" if n in scores else "–" for n in names]
+        shown = [_short(scores[name]) if name in scores else "–" for name in names]
         cause = str(done.error).splitlines()[0] if done.error and str(done.error) else repr(done.error)
         where = done.results["run"] if done.results else cause
         status = "finished" if done.results else "failed"
         settings = " ".join(word for word in done.overrides if word not in common) or "(defaults)"
         table.add_row(str(number), settings, status, *shown, where)
     Console().print(table)
+
+
+def _short(score: dict[str, Any]) -> str:
+    spread = "" if score["stderr"] is None else f" ± {score['stderr']:.2g}"
+    return f"{score['mean']:.4g}{spread}"
 
 
 def _explain(error: Exception) -> int:

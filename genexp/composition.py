@@ -5,6 +5,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -27,6 +28,26 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(command, overrides)
 
 
+def in_each_job(overrides: list[str]) -> list[str]:
+    """The overrides of a sweep over choices, with `model.chains=9` beside `model=dae,cae` as a sweep of one value.
+
+    Hydra applies what is not swept to a configuration without any of the swept choices, where it may not exist.
+    """
+    parser = OverridesParser.create()
+    try:
+        parsed = {word: parser.parse_override(word) for word in overrides}
+    except OverrideParseException:
+        return overrides  # Hydra will meet it again, and is answered by `explain`
+    if not any(found.is_sweep_override() and "." not in found.key_or_group for found in parsed.values()):
+        return overrides
+    return [
+        f"{word.partition('=')[0]}=choice({word.partition('=')[2]})"
+        if "." in found.key_or_group and not found.is_sweep_override() and not found.is_delete()
+        else word
+        for word, found in parsed.items()
+    ]
+
+
 def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
     """A UsageError that names the mistake and the remedy."""
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
@@ -44,7 +65,8 @@ def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
         if "@optimizers." in unknown.group(1):
             player = unknown.group(1).strip().rpartition(".")[2]
             return UsageError(
-                f"this model has no player '{player}' to give an optimizer of its own; write optimizer=..."
+                f"this model offers no optimizers.{player}; if it has a player '{player}' all the same, "
+                f"+optimizer@optimizers.{player}=... gives it an optimizer of its own"
             )
         key = unknown.group(1).split("@")[0].lstrip("+~")
         keys = _keys(command, arguments)

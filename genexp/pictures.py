@@ -16,7 +16,7 @@ Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
 TILES = 64  # samples or filters in a grid
 POINTS = 2500  # samples in a scatter
-RECONSTRUCTED = 20  # images beside their reconstructions, in two groups of rows
+RECONSTRUCTED = 10  # images beside their reconstructions in a group of rows, of which there are two
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 1) -> Picture:
@@ -64,14 +64,15 @@ def of_samples(model: Model, data: DataSet, generator: torch.Generator) -> Pictu
 @torch.no_grad()
 def of_reconstructions(model: Autoencoder, data: DataSet, generator: torch.Generator) -> Picture:
     """Validation images, what the encoder was shown of them if it is corrupted, and what the decoder made of it."""
-    images = data.images("valid", slice(0, RECONSTRUCTED))
+    images = data.images("valid", slice(0, 2 * RECONSTRUCTED))
     seen = model.noise(images, generator)
     model.eval()
     made = model.decode(model.encode(seen))
     model.train()
     kinds = [images, made] if model.noise is unchanged else [images, seen, made]
-    halves = [half for part in zip(*(kind.chunk(2) for kind in kinds), strict=True) for half in part]
-    return grid(torch.cat(halves), columns=len(halves[0]))
+    groups = zip(*(torch.split(kind, RECONSTRUCTED) for kind in kinds), strict=True)
+    whole = [rows for group in groups for rows in group if len(rows) == min(RECONSTRUCTED, len(images))]
+    return grid(torch.cat(whole), columns=len(whole[0]))
 
 
 def of_filters(model: Model, data: DataSet) -> dict[str, Picture]:

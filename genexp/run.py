@@ -74,7 +74,7 @@ class Run:
 
 
 def finished(config: TrainConfig) -> dict[str, Any] | None:
-    """The results of this configuration's run, if it finished at least its epochs with the same scores asked for."""
+    """The results of this configuration's run, if it finished at least its epochs, with all that is asked for now."""
     path = config.directory()
     if config.fresh or not (path / "results.json").is_file():
         return None
@@ -84,7 +84,20 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
     stored = _read_config(path / "config.yaml")
     if status.get("status") != "finished" or stored.metrics != config.metrics:
         return None
+    if config.log.projector and not stored.log.projector:
+        return None
     return results if results.get("epochs", 0) >= config.epochs else None
+
+
+def refuse_other_data(config: TrainConfig, digest: str) -> None:
+    """Raise UsageError when this configuration's run was trained on other images than those with this digest."""
+    path = config.directory()
+    trained_on = read_json(path / "data.json").get("digest", digest)
+    if not config.fresh and trained_on != digest:
+        raise UsageError(
+            f"the images of dataset={config.dataset['name']} have changed: {path} was trained on others\n"
+            "Put the old ones back, or set fresh=true to start over (the old run is moved aside)"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Samplers: plain functions from a trained network and a generator of random numbers to samples."""
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,14 @@ def code_density(codes: Tensor, components: int, n: int, generator: torch.Genera
 
     One component is the maximum-likelihood Gaussian. Fitted by scikit-learn's `GaussianMixture`.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture  # takes a second to import
     from threadpoolctl import threadpool_limits
 
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
-    with threadpool_limits(torch.get_num_threads()):  # or it would take all cores, whatever device.threads says
+    # All cores would be taken otherwise, whatever device.threads says. A density that has not converged is one, too.
+    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
         density = GaussianMixture(components, random_state=seed).fit(codes.double().cpu().numpy())
     drawn = torch.as_tensor(density.sample(n)[0], dtype=torch.float32, device=codes.device)
     return drawn[torch.randperm(n, generator=generator, device=generator.device)]  # they come one component at a time

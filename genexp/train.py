@@ -32,33 +32,27 @@ def main(config: TrainConfig) -> dict[str, Any]:
     Returns what results.json holds, and under "run" the directory.
     """
     done = run.finished(config)
-    if done is not None:
-        print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
-        _report(done, config.directory(), config.epochs)
-        return done | {"run": str(config.directory())}
-
+    if done is not None and "path" not in config.dataset:  # what lies at a path may have changed since
+        return _already_finished(config, done)
     device = select(config.device.kind, config.device.threads)
     if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
         _warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
-    data = build_data(config).to(device)
+    data = build_data(config)
+    digest = data.digest()
+    run.refuse_other_data(config, digest)
+    if done is not None:
+        return _already_finished(config, done)
+    data = data.to(device)
     training = build_training(config, data, device)
     check_metrics(config, training.model, data)
     held = run.Run.open(config)
+    held.write_json("data.json", {"dataset": config.dataset["name"], "digest": digest})
     stop = Stop()
     try:
         with stop.listening():
             scores = _train(config, training, data, device, held, stop)
             stop.at_once()
-            with Logs(held.path, training.step) as logs:
-                if scores is None:
-                    print("scoring", flush=True)
-                    scores = score(config, training.model, data)
-                    logs.points(_means(scores), training.step)
-                logs.hparams(run.flat(config.identity()), _means(scores))
-                if config.log.projector and isinstance(training.model, Autoencoder):
-                    shown = slice(0, PROJECTED)
-                    labels, images = data.labels["valid"][shown], data.images("valid", shown)
-                    logs.projector(codes(training.model, data), labels, images.cpu(), training.step)
+            scores = _conclude(config, training, data, held, scores)
             results = _results(config, training, data, device, scores)
             held.write_json("results.json", results)
             held.set_status("finished", epoch=results["epochs"], step=results["steps"])
@@ -71,6 +65,12 @@ def main(config: TrainConfig) -> dict[str, Any]:
         held.close()
     _report(results, held.path, config.epochs)
     return results | {"run": str(held.path)}
+
+
+def _already_finished(config: TrainConfig, done: dict[str, Any]) -> dict[str, Any]:
+    print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
+    _report(done, config.directory(), config.epochs)
+    return done | {"run": str(config.directory())}
 
 
 def build_data(config: TrainConfig) -> DataSet:
@@ -192,6 +192,8 @@ def _train(
     with Logs(held.path, training.step) as logs, Terminal(epochs, length, training.step) as terminal:
         held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step)
         for tick in ticks(config.model_copy(update={"epochs": epochs}), training, data, device):
+            if tick.ends_epoch:
+                training.check_finite()  # before anything is made of such weights
             scored = tick.ends_epoch and _every(config.log.scores_every_epochs, tick.epoch)
             scores = score(config, training.model, data) if scored else None
             if tick.values is not None:
@@ -206,6 +208,25 @@ def _train(
                 save(folder, training.step, training.state_dict())
             if stop.requested:
                 raise KeyboardInterrupt
+    return scores
+
+
+def _conclude(
+    config: TrainConfig, training: Training, data: DataSet, held: run.Run, scores: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Score, unless the last epoch was scored on the way, and log what is known only at the end."""
+    with Logs(held.path, training.step) as logs:
+        if scores is None:
+            print("scoring", flush=True)
+            scores = score(config, training.model, data)
+            logs.points(_means(scores), training.step)
+        logs.hparams(run.flat(config.identity()), _means(scores))
+        if config.log.projector and isinstance(training.model, Autoencoder):
+            shown = slice(0, PROJECTED)
+            labels, images = data.labels["valid"][shown], data.images("valid", shown)
+            logs.projector(codes(training.model, data), labels, images.cpu(), training.step)
+        elif config.log.projector:
+            _warn(f"log.projector=true: {config.model['name']} has no encoder, so it has no codes to show")
     return scores
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from genexp import cli
 
@@ -66,6 +67,20 @@ def genexp(monkeypatch, tmp_path, capfd):
         return Answer(code, out, err)
 
     return run
+
+
+class Fixed(nn.Module):
+    """A model whose samples are what it is given."""
+
+    sample_kind = "draw"
+
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+
+    def sample(self, n, generator, data):
+        assert not self.training
+        return self.samples[:n]
 
 
 def read_metrics(run: Path) -> list[dict]:

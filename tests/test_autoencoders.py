@@ -29,7 +29,7 @@ SIGMOID = LINEAR | {"code_units": "sigmoid", "output_units": "sigmoid", "reconst
 CHAIN = {"chains": 1000, "burn_in": 200, "thinning": 5}
 WALKBACK = {"walkback_steps": 1, "chain_state": "draw", "sample_kind": "draw"}
 CONTRACTION = {"contraction": 0.1, "penalty": "exact", "walk_std": 1.0}
-SPEC = DataSpec((1, 3, 4), torch.linspace(0.1, 0.9, 12).view(1, 3, 4))
+SPEC = DataSpec((1, 3, 4), torch.linspace(0.1, 0.9, 12).view(1, 3, 4), 0.3, 1000)
 
 
 def generator(seed=0):
@@ -221,6 +221,45 @@ def test_walkback_leads_every_step_of_the_chain_back_to_the_image():
     errors = [model.reconstruction_error(model.encode(state), x) for state in seen]
     assert len(errors) == 3
     assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-6)
+
+
+def test_walkback_goes_on_from_a_draw_of_the_gaussian_that_fits_the_residuals():
+    seen = []
+
+    def spy(images, generator=None):
+        seen.append(images)
+        return images
+
+    torch.manual_seed(0)
+    architecture = SIGMOID | {"reconstruction": "squared_error"}
+    model = DAE(SPEC, spy, **CHAIN | WALKBACK | architecture | {"walkback_steps": 2})
+    x = torch.rand(2000, 1, 3, 4)
+    model.play(x)
+    mean = model.decode(model.encode(x))
+    assert (seen[1] - mean).std().item() == pytest.approx((mean - x).square().mean().sqrt().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["ae", "cae"])
+def test_noise_corrupts_what_the_encoder_sees_and_not_what_is_reconstructed(kind):
+    white = lambda images, generator=None: torch.ones_like(images)  # noqa: E731
+    if kind == "ae":
+        model = AE(SPEC, white, code_components=1, **SIGMOID)
+    else:
+        model = CAE(SPEC, white, **CHAIN | CONTRACTION | SIGMOID | {"contraction": 0.0})
+    x = torch.rand(4, 1, 3, 4)
+    expected = model.reconstruction_error(model.encode(torch.ones_like(x)), x)
+    assert model.play(x).losses["autoencoder"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_cross_entropy_of_points_is_refused():
+    spec = DataSpec((1, 1, 2), torch.full((1, 1, 2), 0.5), 0.3, 1000, points=True)
+    with pytest.raises(UsageError, match="reconstruction=squared_error"):
+        AE(spec, noise.none(), code_components=1, **SIGMOID)
+
+
+def test_more_components_than_codes_are_refused():
+    with pytest.raises(UsageError, match="1,000 codes"):
+        AE(SPEC, noise.none(), code_components=1001, **SIGMOID)
 
 
 def test_a_denoiser_without_noise_is_refused():

@@ -12,6 +12,7 @@ from genexp.models.adversarial import ranges
 from genexp.models.conv_gan import ConvGAN
 from genexp.models.dcgan import DCGAN
 from genexp.models.gan import GAN
+from genexp.samplers import draw
 
 MODELS = {"dcgan": DCGAN, "conv_gan": ConvGAN, "gan": GAN}
 
@@ -20,7 +21,7 @@ def build(name, shape, *overrides, mean=0.3, std=0.2):
     settings = configuration(f"model={name}", *overrides).model
     settings = {key: value for key, value in settings.items() if key not in ("name", "_target_")}
     torch.manual_seed(0)
-    return MODELS[name](DataSpec(shape, torch.full(shape, mean), std), noise.none(), **settings)
+    return MODELS[name](DataSpec(shape, torch.full(shape, mean), std, 1000), noise.none(), **settings)
 
 
 def shapes(network, x):
@@ -71,6 +72,25 @@ def test_the_published_architecture_for_64_pixels():
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
             assert layer.weight.mean().abs() < 1e-3
             assert layer.bias is None or (layer.bias == 0).all()
+
+
+def test_batch_norm_begins_around_1():
+    model = build("dcgan", (1, 28, 28), "model.channels=128")
+    scales = torch.cat([layer.weight for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)])
+    assert scales.mean().item() == pytest.approx(1, abs=0.005)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_drawing_samples_leaves_the_model_as_it_was():
+    model = build("dcgan", (1, 8, 8), "model.channels=4")
+    model.play_both(torch.rand(20, 1, 8, 8))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = draw(model, 30, torch.Generator().manual_seed(0), None)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    again = draw(model, 30, torch.Generator().manual_seed(0), None)
+    assert torch.equal(first, again)
+    assert not first.requires_grad
 
 
 def test_the_published_optimizer_and_order_of_moves():
@@ -139,7 +159,7 @@ def test_other_sides_are_refused(shape):
 @pytest.mark.parametrize(("output", "low", "high"), [("sigmoid", 0, 1), ("tanh", -1, 1), ("linear", -1.5, 3.5)])
 def test_networks_work_in_the_generators_range_and_images_stay_in_0_to_1(output, low, high):
     """linear: data of mean 0 and standard deviation 1, here (0 − 0.3)/0.2 to (1 − 0.3)/0.2."""
-    spec = DataSpec((1, 2, 2), torch.full((1, 2, 2), 0.3), 0.2)
+    spec = DataSpec((1, 2, 2), torch.full((1, 2, 2), 0.3), 0.2, 1000)
     to_images, from_images, at_mean = ranges(output, spec)
     x = torch.tensor([0.0, 0.25, 1.0])
     assert torch.allclose(from_images(x)[[0, 2]], torch.tensor([float(low), float(high)]), atol=1e-5)

@@ -31,7 +31,7 @@ SETTINGS = {
     "discriminator_steps": 1,
     "generator_loss": "non_saturating",
 }
-SPEC = DataSpec((1, 4, 4), torch.linspace(0, 1, 16).view(1, 4, 4))
+SPEC = DataSpec((1, 4, 4), torch.linspace(0, 1, 16).view(1, 4, 4), 0.3, 1000)
 
 
 def build(corruption=None, **settings):
@@ -122,7 +122,7 @@ def test_initialisation_is_the_published_one():
 def test_the_published_architecture():
     settings = configuration("experiment=goodfellow2014/gan_mnist").model
     settings = {key: value for key, value in settings.items() if key not in ("name", "_target_")}
-    model = GAN(DataSpec((1, 28, 28), torch.rand(1, 28, 28)), noise.none(), **settings)
+    model = GAN(DataSpec((1, 28, 28), torch.rand(1, 28, 28), 0.3, 1000), noise.none(), **settings)
     kinds = [type(layer).__name__ for layer in model.generator]
     assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Linear", "Sigmoid", "Unflatten"]
     assert [tuple(layer.weight.shape) for layer in model.generator if isinstance(layer, nn.Linear)] == [

@@ -15,6 +15,7 @@ from test_config import EXPERIMENTS, configuration
 
 from genexp import train as module
 from genexp.config import CONFIGS
+from genexp.data import DataSet
 
 FAST = ["batch_size=100", "metrics.parzen.n_samples=100", "log.every_steps=4"]
 DIGITS = {  # every model that fits 8×8, in a size that trains in a second
@@ -27,6 +28,13 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
 }
 OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
 AUTOENCODERS = ("ae", "dae", "cae", "vae")
+ON_POINTS = {  # points are no shades of grey
+    "ae": ["model.reconstruction=squared_error"],
+    "dae": ["model.reconstruction=squared_error", "noise=gaussian"],
+    "cae": ["model.reconstruction=squared_error"],
+    "vae": ["model.likelihood=gaussian"],
+    "gan": [],
+}
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 
 
@@ -68,6 +76,14 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
         pictures.add("filters/discriminator")
     assert set(shown["images"]) == pictures
     assert "_hparams_/session_start_info" in events(answer.run).summary_metadata
+
+
+@pytest.mark.parametrize("model", DIGITS)
+def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, model):
+    words = ["train", f"model={model}", "dataset=digits", "epochs=2", *FAST, *DIGITS[model]]
+    plain = genexp(*words, "log.samples_every_epochs=100")
+    often = genexp(*words, "log.samples_every_epochs=1", "log.scores_every_epochs=1", "outputs_dir=often")
+    assert_same_state(last_checkpoint(plain.run), last_checkpoint(often.run))
 
 
 def test_watched_values_of_the_autoencoders(genexp):
@@ -144,7 +160,7 @@ def test_a_player_may_have_an_optimizer_of_its_own(genexp):
 
 def test_an_optimizer_for_a_player_that_is_not_there(genexp, tmp_path):
     answer = genexp("train", "model=ae", "dataset=digits", "optimizer@optimizers.generator=adam")
-    assert (answer.code, "no player 'generator'" in answer.err) == (2, True)
+    assert (answer.code, "offers no optimizers.generator" in answer.err) == (2, True)
     answer = genexp("train", "model=gan", "dataset=digits", "+optimizer@optimizers.generater=adam")
     assert answer.code == 2
     assert "did you mean 'generator'?" in answer.err
@@ -169,11 +185,37 @@ def test_the_projector_shows_codes_with_labels_and_pictures(genexp):
     assert (answer.run / "tensorboard" / "projector_config.pbtxt").exists()
 
 
+def test_the_projector_may_be_asked_for_later_and_needs_codes(genexp):
+    words = ["train", "dataset=digits", "epochs=1", *FAST]
+    first = genexp(*words, "model=vae", *DIGITS["vae"])
+    assert not list((first.run / "tensorboard").rglob("tensors.tsv"))
+    later = genexp(*words, "model=vae", *DIGITS["vae"], "log.projector=true")
+    assert later.run == first.run
+    assert list((first.run / "tensorboard").rglob("tensors.tsv"))
+    assert "already finished" in genexp(*words, "model=vae", *DIGITS["vae"], "log.projector=true").out
+    gan = genexp(*words, "model=gan", *DIGITS["gan"], "log.projector=true")
+    assert (gan.code, "gan has no encoder" in gan.out) == (0, True)
+
+
+def test_a_sweep_over_models_and_mixtures_shows_every_score(genexp):
+    words = ["dataset=ring,grid", "dataset.n=500", "epochs=1", "batch_size=100", "model.latent_dim=4"]
+    answer = genexp("train", "-m", "model=gan,conv_gan", *words, "metrics.high_quality.n_samples=100")
+    assert answer.code == 1
+    table = answer.out[answer.out.rindex("sweep") :]
+    assert table.count("finished") == 2
+    assert table.count("failed") == 2  # conv_gan makes no points
+    for said in ("modes", "high_quality", "–", "makes square images"):
+        assert said in table
+
+
 @pytest.mark.parametrize("dataset", ["ring", "grid"])
 @pytest.mark.parametrize("model", [*AUTOENCODERS, "gan"])
 def test_fully_connected_models_run_on_mixtures_and_are_scored_by_modes(genexp, model, dataset):
-    words = [word for word in DIGITS[model] if "parzen" not in word]
-    answer = genexp("train", f"model={model}", f"dataset={dataset}", "dataset.n=1000", "epochs=1", *words)
+    words = ["train", f"model={model}", f"dataset={dataset}", "dataset.n=1000", "epochs=1", *DIGITS[model]]
+    if model in AUTOENCODERS:
+        refused = genexp(*words)
+        assert (refused.code, "no shades of grey: set model." in refused.err) == (2, True)
+    answer = genexp(*words, *ON_POINTS[model])
     assert answer.code == 0, answer.err
     scores = json.loads((answer.run / "results.json").read_text())["scores"]
     assert {"modes", "high_quality"} <= set(scores)
@@ -237,14 +279,21 @@ def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, e
         assert any(name.startswith("grad_norm/") and value > 0 for name, value in values.items())
 
 
+def folder_of(place, count, pixels):
+    place.mkdir()
+    for index in range(count):
+        Image.fromarray(pixels(index)).save(place / f"{index:03d}.png")
+
+
+def squares(index):
+    colours = np.random.default_rng(index).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.kron(colours, np.ones((9, 9, 1), np.uint8))
+
+
 @pytest.mark.parametrize("model", ["dcgan", "vae"])
 def test_colour_images_from_a_folder_train_and_are_scored(genexp, tmp_path, model):
     folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(60):
-        pixels = np.kron(random.integers(0, 256, (4, 5, 3), dtype=np.uint8), np.ones((9, 9, 1), np.uint8))
-        Image.fromarray(pixels).save(folder / f"{index}.png")
+    folder_of(folder, 60, squares)
     small = {"dcgan": ["model.channels=4"], "vae": ["model.hidden=[16]", "model.latent_dim=4"]}[model]
     answer = genexp(
         "train", f"model={model}", "dataset=folder", f"dataset.path={folder}", "dataset.size=32", "epochs=1",
@@ -253,6 +302,55 @@ def test_colour_images_from_a_folder_train_and_are_scored(genexp, tmp_path, mode
     assert answer.code == 0, answer.err
     assert "48 train, 6 valid, 6 test" in answer.out
     assert Image.open(answer.run / "samples" / "epoch-0001.png").size == (8 * 33 + 1, 8 * 33 + 1)
+
+
+def test_a_folder_that_has_changed_is_not_the_run_that_was_trained_on_it(genexp, tmp_path):
+    folder = tmp_path / "pictures"
+    folder_of(folder, 60, squares)
+    words = ["train", "model=vae", "dataset=folder", f"dataset.path={folder}", "dataset.size=8", "epochs=1", *FAST[1:]]
+    words += ["batch_size=10", *DIGITS["vae"]]
+    first = genexp(*words)
+    assert first.code == 0, first.err
+    assert "already finished" in genexp(*words).out
+    (folder / "007.png").unlink()
+    for epochs in ("epochs=1", "epochs=2"):
+        answer = genexp(*words, epochs)
+        assert (answer.code, "have changed" in answer.err, "fresh=true" in answer.err) == (2, True, True)
+    assert genexp(*words, "fresh=true").code == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["model=vae", "model.likelihood=gaussian", *DIGITS["vae"]],
+     ["model=gan", "model.generator_output=linear", *DIGITS["gan"]]],
+    ids=["vae", "gan"],
+)  # fmt: skip
+def test_images_without_contrast_are_no_crash(genexp, tmp_path, settings):
+    folder = tmp_path / "black"
+    folder_of(folder, 30, lambda index: np.zeros((8, 8), np.uint8))
+    words = ["dataset=folder", f"dataset.path={folder}", "dataset.size=8", "dataset.channels=1", "epochs=1"]
+    answer = genexp("train", *words, "batch_size=10", "metrics.parzen.n_samples=20", *settings)
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("count", [1, 3, 15, 25])
+def test_reconstructions_stand_below_what_the_encoder_saw(count):
+    from genexp import pictures, random
+
+    config = configuration("model=dae", "dataset=digits", *DIGITS["dae"])
+    data = module.build_data(config)
+    data = DataSet(data.train, data.valid[:count], data.test, labels={}, white=16)
+    model = module.build_training(config, data, torch.device("cpu")).model
+    generator = lambda: random.generator(torch.device("cpu"), 0, "test")  # noqa: E731
+    picture = pictures.of_reconstructions(model, data, generator())
+    columns, groups = min(count, 10), max(1, min(count, 20) // 10)
+    assert picture.shape == (3 * groups * 33 + 1, columns * 33 + 1, 3)
+    images = data.images("valid", slice(0, 20))
+    seen = model.noise(images, generator())
+    with torch.no_grad():
+        made = model.eval().decode(model.encode(seen))
+    rows = [kind[10 * group : 10 * group + columns] for group in range(groups) for kind in (images, seen, made)]
+    assert np.array_equal(picture, pictures.grid(torch.cat(rows), columns=columns))
 
 
 def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import Fixed
 from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity
-from torch import nn
 
 from genexp.config import CONFIGS
 from genexp.data import DataSet
@@ -90,20 +90,6 @@ def toy(n_valid=40, n_test=50):
     draw = lambda n: torch.randint(0, 17, (n, *shape), dtype=torch.uint8)  # noqa: E731
     torch.manual_seed(0)
     return DataSet(draw(100), draw(n_valid), draw(n_test), labels={}, white=16)
-
-
-class Fixed(nn.Module):
-    """A model whose samples are what it is given."""
-
-    sample_kind = "draw"
-
-    def __init__(self, samples):
-        super().__init__()
-        self.samples = samples
-
-    def sample(self, n, generator, data):
-        assert not self.training
-        return self.samples[:n]
 
 
 SETTINGS = {"n_samples": 30, "n_valid": 20, "sigma_grid": [0.1, 0.3, 0.5, 1.0], "split": "test"}

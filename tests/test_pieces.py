@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
+from test_config import configuration
 from torch import nn
 
 from genexp import checkpoint, noise, optimizers, random
 from genexp.device import select
 from genexp.errors import GenexpError, UsageError
 from genexp.models.layers import Dropout, Maxout
+from genexp.train import _target
 
 CPU = torch.device("cpu")
 SGD = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
@@ -43,13 +46,63 @@ def test_priors_have_mean_0_and_variance_1(prior):
         assert torch.allclose(z.norm(dim=1), torch.tensor(math.sqrt(10)))
 
 
-def test_gaussian_noise_has_the_moments_it_states():
-    torch.manual_seed(0)
-    added = noise.gaussian(mean=0.0, std=0.3)(torch.full((100, 1, 28, 28), 0.5)) - 0.5
-    assert added.mean().abs() < 0.005
-    assert added.std() == pytest.approx(0.3, rel=0.02)
+def corrupted(corruption, value, generator=None):
+    """200,000 pixels of one value, corrupted."""
+    return corruption(torch.full((250, 1, 20, 40), value), generator or torch.Generator().manual_seed(0))
+
+
+def test_no_noise_leaves_images_as_they_are():
     images = torch.rand(2, 1, 4, 4)
     assert torch.equal(noise.none()(images), images)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.3), (0.2, 0.05), (-0.1, 1.0)])
+def test_gaussian_noise_has_the_moments_it_states(mean, std):
+    added = corrupted(noise.gaussian(mean=mean, std=std), 0.5) - 0.5
+    assert added.mean().item() == pytest.approx(mean, abs=5 * std / math.sqrt(200_000))
+    assert added.std().item() == pytest.approx(std, rel=0.01)
+    assert kstest(added.flatten().double().numpy(), "norm", (mean, std)).statistic < 0.005
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.4, 1.0])
+def test_masking_sets_the_stated_share_to_0_and_leaves_the_rest(probability):
+    image = corrupted(noise.masking(probability=probability), 0.7)
+    masked = image == 0
+    assert masked.double().mean().item() == pytest.approx(probability, abs=0.005)
+    assert (image[~masked] == torch.tensor(0.7)).all()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.4, 1.0])
+def test_salt_and_pepper_are_the_stated_share_half_each(probability):
+    image = corrupted(noise.salt_and_pepper(probability=probability), 0.7)
+    salt, pepper = image == 1, image == 0
+    for share in (salt, pepper):
+        assert share.double().mean().item() == pytest.approx(probability / 2, abs=0.005)
+    assert (image[~salt & ~pepper] == torch.tensor(0.7)).all()
+
+
+@pytest.mark.parametrize(
+    "corruption",
+    [noise.gaussian(mean=0.0, std=0.2), noise.masking(probability=0.3), noise.salt_and_pepper(probability=0.3)],
+)
+def test_pixels_are_corrupted_independently_and_from_the_generator_that_is_given(corruption):
+    changed = (corrupted(corruption, 0.7) - 0.7).view(250, -1)
+    neighbours = np.corrcoef(changed[:, :-1].flatten(), changed[:, 1:].flatten())[0, 1]
+    images = np.corrcoef(changed[:-1].flatten(), changed[1:].flatten())[0, 1]
+    assert abs(neighbours) < 0.01
+    assert abs(images) < 0.01
+    torch.manual_seed(1)
+    first = corrupted(corruption, 0.7)
+    torch.manual_seed(2)
+    assert torch.equal(first, corrupted(corruption, 0.7))
+    torch.manual_seed(1)
+    default = corruption(torch.full((3, 1, 4, 4), 0.7))
+    torch.manual_seed(1)
+    assert torch.equal(default, corruption(torch.full((3, 1, 4, 4), 0.7)))
+    assert not torch.equal(default, corruption(torch.full((3, 1, 4, 4), 0.7)))
+    image = torch.rand(2, 1, 4, 4, requires_grad=True)
+    corruption(image).sum().backward()  # instance noise lets a generator's gradient through
+    assert image.grad.abs().sum() > 0
 
 
 def test_maxout_is_the_maximum_of_its_pieces():
@@ -104,20 +157,34 @@ def test_sgd_step_is_the_formula():
     assert w.grad is None
 
 
-ADAM = {"beta1": 0.5, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
-RMSPROP = {"lr": 0.01, "alpha": 0.9, "momentum": 0.1, "eps": 1e-8}
+RATE = {"lr": 0.01, "lr_decay": 1.0, "lr_min": 0.0, "weight_decay": 0.1}
+REFERENCES = {  # ours, and torch's with the same settings by its own names
+    "sgd": (
+        lambda p: optimizers.sgd(p, **RATE, momentum=0.5, nesterov=False, momentum_final=None, momentum_ramp=[1, 2]),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, weight_decay=0.1),
+    ),
+    "nesterov": (
+        lambda p: optimizers.sgd(p, **RATE, momentum=0.5, nesterov=True, momentum_final=None, momentum_ramp=[1, 2]),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, nesterov=True, weight_decay=0.1),
+    ),
+    "adam": (
+        lambda p: optimizers.adam(p, **RATE, beta1=0.5, beta2=0.99, eps=1e-3),
+        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.5, 0.99), eps=1e-3, weight_decay=0.1),
+    ),
+    "rmsprop": (
+        lambda p: optimizers.rmsprop(p, **RATE, alpha=0.9, momentum=0.1, eps=1e-3),
+        lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, momentum=0.1, eps=1e-3, weight_decay=0.1),
+    ),
+    "adadelta": (
+        lambda p: optimizers.adadelta(p, **RATE, rho=0.7, eps=1e-3),
+        lambda p: torch.optim.Adadelta(p, lr=0.01, rho=0.7, eps=1e-3, weight_decay=0.1),
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("make", "reference"),
-    [
-        (lambda p: optimizers.adam(p, lr=0.01, lr_decay=1.0, lr_min=0.0, **ADAM),
-         lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.5, 0.99), eps=1e-8)),
-        (lambda p: optimizers.rmsprop(p, lr_decay=1.0, lr_min=0.0, weight_decay=0.0, **RMSPROP),
-         lambda p: torch.optim.RMSprop(p, **RMSPROP)),
-    ],
-)  # fmt: skip
-def test_adam_and_rmsprop_are_torchs_and_their_rate_decays(make, reference):
+@pytest.mark.parametrize("name", REFERENCES)
+def test_optimizers_are_torchs_with_their_settings(name):
+    make, reference = REFERENCES[name]
     ours, theirs = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     made, plain = make([ours]), reference([theirs])
     for step in range(5):
@@ -126,8 +193,31 @@ def test_adam_and_rmsprop_are_torchs_and_their_rate_decays(make, reference):
         theirs.grad = gradient
         plain.step()
     assert torch.allclose(ours, theirs, atol=1e-6)
-    decaying = optimizers.adam([ours], lr=0.01, lr_decay=1.1, lr_min=0.001, **ADAM)
-    assert decaying.schedule(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
+def test_every_learning_rate_decays_as_asked(name):
+    settings = configuration(
+        f"optimizer={name}", "optimizer.lr=0.01", "optimizer.lr_decay=1.1", "optimizer.lr_min=0.001"
+    )
+    make = _target(settings.optimizer)
+    made = make([nn.Parameter(torch.ones(3))])
+    assert made.schedule(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)
+    assert made.schedule(100, 0)["lr"] == 0.001
+
+
+def test_the_published_adadelta_step():
+    """Zeiler 2012, Algorithm 1, written out."""
+    w = nn.Parameter(torch.tensor([1.0]))
+    made = optimizers.adadelta([w], lr=1.0, lr_decay=1.0, lr_min=0.0, weight_decay=0.0, rho=0.9, eps=1e-2)
+    x, squares, steps = 1.0, 0.0, 0.0
+    for step, g in enumerate([0.5, -2.0, 1.0]):
+        made.step([torch.tensor([g])], step, 0)
+        squares = 0.9 * squares + 0.1 * g * g
+        delta = -math.sqrt(steps + 1e-2) / math.sqrt(squares + 1e-2) * g
+        steps = 0.9 * steps + 0.1 * delta * delta
+        x += delta
+    assert w.item() == pytest.approx(x, rel=1e-5)
 
 
 def test_checkpoints_keep_two_and_pass_over_a_damaged_one(tmp_path):

@@ -10,11 +10,12 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genexp import noise
 from genexp.data import DataSet, DataSpec
+from genexp.metrics import bounds
 from genexp.metrics.bounds import elbo, iwae
 from genexp.models.vae import VAE, kl_from_prior
 
 SETTINGS = {"hidden": [7], "latent_dim": 3, "hidden_units": "tanh", "beta": 1.0, "sample_kind": "mean"}
-SPEC = DataSpec((1, 3, 4), torch.linspace(0.1, 0.9, 12).view(1, 3, 4), 0.3)
+SPEC = DataSpec((1, 3, 4), torch.linspace(0.1, 0.9, 12).view(1, 3, 4), 0.3, 1000)
 LIKELIHOODS = ["bernoulli", "gaussian"]
 
 
@@ -52,8 +53,8 @@ def test_log_likelihood_is_that_of_torch_distributions(likelihood):
     assert torch.allclose(model.log_likelihood(images(), codes).double(), expected.sum((1, 2, 3)), rtol=1e-4)
 
 
-def test_the_gaussian_variance_begins_at_that_of_the_pixels():
-    assert build("gaussian").log_variance.exp().item() == pytest.approx(0.3**2)
+def test_the_gaussian_deviation_begins_at_a_tenth_of_the_pixels():
+    assert build("gaussian").log_variance.exp().item() == pytest.approx(0.03**2)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -142,6 +143,8 @@ def log_likelihoods(model, x):
 def one_dimensional(request):
     """A VAE with one latent dimension, its posterior fitted a little, with the exact log-likelihoods."""
     model = build(request.param, latent_dim=1)
+    if request.param == "gaussian":
+        model.log_variance.data.fill_(2 * math.log(0.3))
     x = images(40)
     optimizer = torch.optim.Adam([*model.trunk.parameters(), *model.posterior_mean.parameters()], 0.01)
     for _ in range(100):
@@ -155,11 +158,11 @@ def one_dimensional(request):
 
 def test_the_importance_weighted_bound_rises_to_the_log_likelihood(one_dimensional):
     model, data, exact = one_dimensional
-    bounds = [iwae(model, data, 0, n_samples=k, split="test") for k in (1, 10, 5000)]
-    means = [bound["mean"] for bound in bounds]
+    found = [iwae(model, data, 0, n_samples=k, split="test") for k in (1, 10, 5000)]
+    means = [bound["mean"] for bound in found]
     assert means[0] < means[1] < means[2]
     assert means[2] == pytest.approx(exact.mean().item(), abs=0.01)
-    assert bounds[2]["stderr"] == pytest.approx(exact.std(correction=0).item() / math.sqrt(40), rel=0.02)
+    assert found[2]["stderr"] == pytest.approx(exact.std(correction=0).item() / math.sqrt(40), rel=0.02)
 
 
 def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_divergence(one_dimensional):
@@ -179,8 +182,16 @@ def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_dive
     assert found == pytest.approx(expected, abs=0.03)
 
 
-def test_a_bound_does_not_depend_on_how_many_images_are_taken_at_a_time(one_dimensional):
-    """Each image's draws would change with the chunks, were they not fixed; their number follows from K alone."""
+def test_every_chunk_of_images_has_draws_of_its_own(one_dimensional, monkeypatch):
+    """The same image twice, one at a time."""
+    model, data, _ = one_dimensional
+    same = DataSet(*(data.test[:1].expand(2, -1, -1, -1) for _ in range(3)), labels={})
+    monkeypatch.setattr(bounds, "ROWS", 1)
+    assert elbo(model, same, 0, split="test")["stderr"] > 0
+    assert iwae(model, same, 0, n_samples=1, split="test")["stderr"] > 0
+
+
+def test_a_bound_follows_from_its_seed_and_says_what_it_is(one_dimensional):
     model, data, _ = one_dimensional
     found = iwae(model, data, 3, n_samples=50, split="test")
     assert found == iwae(model, data, 3, n_samples=50, split="test")

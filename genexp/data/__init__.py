@@ -1,11 +1,13 @@
 """Data sets as tensors: loaded once as uint8, kept on the device, converted a batch at a time."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 CHUNK = 5000  # images converted at a time where all of them are read
+CONTRAST = 1e-3  # in [0, 1]; images of less have no scale to work in
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,9 @@ class DataSpec:
 
     shape: tuple[int, int, int]  # channels, height, width
     pixel_mean: Tensor  # mean training image, shape (C, H, W), in [0, 1]
-    pixel_std: float = 1.0  # standard deviation of all pixels of the training images around their common mean
+    pixel_std: float  # standard deviation of all training pixels around their common mean, at least CONTRAST
+    n_train: int  # training images
+    points: bool = False  # whether they are points of the plane, whose values are no shades of grey
 
     @property
     def size(self) -> int:
@@ -69,4 +73,14 @@ class DataSet:
             squares += images.square().sum(0).cpu()
         mean, squares = mean / len(self.train), squares / len(self.train)
         std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
-        return DataSpec((channels, height, width), mean.float(), std)
+        points = self.mixture is not None
+        return DataSpec((channels, height, width), mean.float(), max(std, CONTRAST), len(self.train), points)
+
+    def digest(self) -> str:
+        """A name for exactly these images, splits and labels included."""
+        digest = hashlib.sha256()
+        for split in ("train", "valid", "test"):
+            for tensor in (getattr(self, split), self.labels[split]):
+                digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]

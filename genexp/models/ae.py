@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet, DataSpec
+from genexp.errors import UsageError
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
 from genexp.noise import Corruption
@@ -29,6 +30,11 @@ class AE(FullyConnectedAutoencoder):
         **architecture: Unpack[Architecture],
     ) -> None:
         super().__init__(data, noise, **architecture)
+        if code_components > min(FITTED, data.n_train):
+            raise UsageError(
+                f"model.code_components={code_components} is more than the {min(FITTED, data.n_train):,} codes "
+                "that the mixture is fitted to"
+            )
         self.code_components = code_components
 
     def play(self, images: Tensor) -> Outcome:

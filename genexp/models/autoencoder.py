@@ -40,6 +40,8 @@ class FullyConnectedAutoencoder(Autoencoder):
         output_units: Literal["sigmoid", "linear"] = architecture["output_units"]
         if self.reconstruction == "cross_entropy" and output_units != "sigmoid":
             raise UsageError("model.reconstruction=cross_entropy needs model.output_units=sigmoid")
+        if self.reconstruction == "cross_entropy" and data.points:
+            raise UsageError("points of the plane are no shades of grey: set model.reconstruction=squared_error")
 
         widths = [data.size, *hidden, latent_dim]
         encoder = fully_connected(widths, [hidden_units] * len(hidden) + [code_units])

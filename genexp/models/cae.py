@@ -15,7 +15,7 @@ from genexp.samplers import markov_chain, training_images
 
 
 class CAE(FullyConnectedAutoencoder):
-    """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at each image.
+    """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at what it sees.
 
     ‖J‖²_F is exact, in closed form for one layer and by automatic differentiation for more; or, with
     `penalty=stochastic`, the unbiased estimate ‖Jᵀε‖² with one ε ~ N(0, I) for each image.

@@ -40,9 +40,10 @@ class DAE(FullyConnectedAutoencoder):
         self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
 
     def play(self, images: Tensor) -> Outcome:
-        """E[−log P(x | x̃)]; with walkback (Bengio et al. 2013, Algorithm 1) the mean over a chain begun at x.
+        """E[−log P(x | x̃)]; with walkback (Bengio et al. 2013, section 4) the mean over a chain begun at x.
 
-        Every step of that chain is to be led back to x, so that P learns to undo what it does itself.
+        Every step of that chain is to be led back to x, so that P learns to undo what it does itself. Its length is
+        fixed, as in the authors' later code for GSNs, and not geometric as in their Algorithm 1.
         """
         state, errors = images, []
         for step in range(1, self.walkback_steps + 1):

@@ -17,7 +17,9 @@ INIT_STD = 0.02
 
 
 class DCGAN(AdversarialNets):
-    """Strided convolutions only, batch norm in both networks but at the generator's output and the discriminator's
+    """As in sections 3 and 4 of the paper; the authors' code adds weight decay, here `optimizer.weight_decay`.
+
+    Strided convolutions only, batch norm in both networks but at the generator's output and the discriminator's
     input, ReLU in the generator, leaky ReLU in the discriminator, all weights from N(0, 0.02²).
 
     Each halving of the sides doubles the feature maps, which are `channels` beside the image: 4 halvings and maps of

@@ -50,7 +50,7 @@ class GAN(AdversarialNets):
             layers += [nn.Linear(inputs, outputs), UNITS[kind]()]
         output = nn.Linear(generator_hidden[-1], data.size)
         self.generator = nn.Sequential(*layers, output, *to_images, nn.Unflatten(1, data.shape))
-        uniform_weights(self.generator, generator_init)
+        uniform_weights(self.generator[: len(layers)], generator_init)
         uniform_weights(output, generator_output_init)
         if generator_bias == "pixel_mean":
             output.bias.data.copy_(at_pixel_mean)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from genexp.data import DataSet, DataSpec
+from genexp.errors import UsageError
 from genexp.models import Autoencoder, Outcome
 from genexp.models.layers import BLACK, fully_connected
 from genexp.noise import Corruption, draw_prior
@@ -15,6 +16,7 @@ from genexp.ranges import NonNegativeFloat, PositiveInt, Units, Widths
 from genexp.samplers import ancestral
 
 LOG_2PI = math.log(2 * math.pi)
+FIRST_STD = 0.1  # of p(x | z) over that of the pixels: begun at 1, codes are not worth their divergence, and collapse
 ACTIVE = 0.01  # variance over images of a posterior mean above which its dimension is in use (Burda et al. 2016)
 
 
@@ -39,6 +41,8 @@ class VAE(Autoencoder):
         sample_kind: Literal["draw", "mean"],
     ) -> None:
         super().__init__()
+        if likelihood == "bernoulli" and data.points:
+            raise UsageError("points of the plane are no shades of grey: set model.likelihood=gaussian")
         self.noise, self.shape, self.latent_dim = noise, data.shape, latent_dim
         self.likelihood, self.beta, self.sample_kind = likelihood, beta, sample_kind
         self.trunk = nn.Sequential(nn.Flatten(), fully_connected([data.size, *hidden], [hidden_units] * len(hidden)))
@@ -49,7 +53,7 @@ class VAE(Autoencoder):
         output: nn.Linear = self.decoder[-2]  # type: ignore[assignment]
         output.bias.data.copy_(data.pixel_mean.flatten().logit(eps=BLACK))
         if likelihood == "gaussian":
-            self.log_variance = nn.Parameter(torch.tensor(2 * math.log(data.pixel_std)))
+            self.log_variance = nn.Parameter(torch.tensor(2 * math.log(data.pixel_std * FIRST_STD)))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z | x), each (n, latent_dim)."""
@@ -74,7 +78,7 @@ class VAE(Autoencoder):
         watched = {
             "reconstruction": reconstruction.detach(),
             "kl": divergence.detach(),
-            "active_dims": (mean.detach().var(0) > ACTIVE).sum().float(),
+            "active_dims": (mean.detach().var(0, correction=0) > ACTIVE).sum().float(),
         }
         return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
 
