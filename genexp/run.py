@@ -92,6 +92,7 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
 def refuse_other_data(config: TrainConfig, digest: str) -> None:
     """Raise UsageError when this configuration's run was trained on other images than those with this digest."""
     path = config.directory()
+    _refuse_other_experiments(path, config)
     trained_on = read_json(path / "data.json").get("digest", digest)
     if not config.fresh and trained_on != digest:
         raise UsageError(

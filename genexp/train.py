@@ -46,9 +46,9 @@ def main(config: TrainConfig) -> dict[str, Any]:
     training = build_training(config, data, device)
     check_metrics(config, training.model, data)
     held = run.Run.open(config)
-    held.write_json("data.json", {"dataset": config.dataset["name"], "digest": digest})
     stop = Stop()
     try:
+        held.write_json("data.json", {"dataset": config.dataset["name"], "digest": digest})
         with stop.listening():
             scores = _train(config, training, data, device, held, stop)
             stop.at_once()

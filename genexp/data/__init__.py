@@ -79,8 +79,7 @@ class DataSet:
     def digest(self) -> str:
         """A name for exactly these images, splits and labels included."""
         digest = hashlib.sha256()
-        for split in ("train", "valid", "test"):
-            for tensor in (getattr(self, split), self.labels[split]):
-                digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.cpu().contiguous().numpy().data)
+        for tensor in (self.train, self.valid, self.test, *(self.labels[split] for split in sorted(self.labels))):
+            digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
