@@ -341,15 +341,6 @@ def test_every_variant_trains(genexp, settings):
     assert all(value.dtype == torch.float32 for value in state["model"].values())
 
 
-def test_every_experiment_file_runs(genexp, mnist_dir):
-    from test_config import EXPERIMENTS
-
-    for name in EXPERIMENTS:
-        small = ["batch_size=600", "epochs=1", "metrics.parzen.n_samples=50", "metrics.parzen.n_valid=20"]
-        answer = genexp("train", f"experiment={name}", *small)
-        assert answer.code == 0, (name, answer.err)
-
-
 def test_a_gan_learns_digits(genexp):
     """The quickstart's GAN, after a part of its epochs, against its start, where every sample is the mean image."""
     words = ["train", "experiment=quickstart", "metrics.parzen.n_samples=1000", "log.every_steps=100"]
