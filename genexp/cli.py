@@ -5,6 +5,7 @@ Nothing here imports torch, and Hydra is imported only once a subcommand is know
 
 import difflib
 import importlib
+import math
 import os
 import signal
 import sys
@@ -219,7 +220,7 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
     common = set.intersection(*(set(done.overrides) for done in jobs)) if len(jobs) > 1 else set()
     names = sorted({name for done in jobs if done.results for name in done.results["scores"]})
     for column in ("job", "settings", "status", *names, "run or cause"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in names)
     for number, done in enumerate(jobs, 1):
         scores = done.results["scores"] if done.results else {}
         shown = [_short(scores[name]) if name in scores else "–" for name in names]
@@ -232,8 +233,12 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
 
 
 def _short(score: dict[str, Any]) -> str:
-    spread = "" if score["stderr"] is None else f" ± {score['stderr']:.2g}"
-    return f"{score['mean']:.4g}{spread}"
+    """The mean and its standard error, with two digits of the latter."""
+    mean, stderr = score["mean"], score["stderr"]
+    if not stderr:  # a count has none, and of equal values it is 0
+        return f"{mean:g}"
+    decimals = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
 def _explain(error: Exception) -> int:

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import ROOT, SMALL
 
-from genexp import __version__
+from genexp import __version__, cli
 
 QUICK = [
     ([], 0.5, 0, "usage: genexp <command>"),
@@ -206,6 +206,15 @@ def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(gene
     assert answer.code == 2
     assert "did you mean 'adam'?" in answer.err
     assert not (tmp_path / "outputs" / "digits").exists()
+
+
+@pytest.mark.parametrize(
+    ("mean", "stderr", "shown"),
+    [(121.33, 1.54, "121.3 ± 1.5"), (0.59504, 0.0098, "0.5950 ± 0.0098"), (-2020.4, 31.7, "-2020 ± 32"),
+     (18.0, None, "18"), (1.0, 0.0, "1")],
+)  # fmt: skip
+def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, shown):
+    assert cli._short({"mean": mean, "stderr": stderr}) == shown
 
 
 def test_a_reader_that_leaves_early_is_no_error():
