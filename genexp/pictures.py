@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet, Mixture
-from genexp.models import Autoencoder, Model
+from genexp.models import Autoencoder, Model, draw, evaluating
 from genexp.noise import unchanged
-from genexp.samplers import draw
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -61,14 +60,12 @@ def of_samples(model: Model, data: DataSet, generator: torch.Generator) -> Pictu
     return scatter(samples, data.images("train", slice(0, POINTS)).flatten(1), data.mixture)
 
 
-@torch.no_grad()
 def of_reconstructions(model: Autoencoder, data: DataSet, generator: torch.Generator) -> Picture:
     """Validation images, what the encoder was shown of them if it is corrupted, and what the decoder made of it."""
     images = data.images("valid", slice(0, 2 * RECONSTRUCTED))
     seen = model.noise(images, generator)
-    model.eval()
-    made = model.decode(model.encode(seen))
-    model.train()
+    with evaluating(model):
+        made = model.decode(model.encode(seen))
     kinds = [images, made] if model.noise is unchanged else [images, seen, made]
     groups = zip(*(torch.split(kind, RECONSTRUCTED) for kind in kinds), strict=True)
     whole = [rows for group in groups for rows in group if len(rows) == min(RECONSTRUCTED, len(images))]

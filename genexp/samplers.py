@@ -2,25 +2,13 @@
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from genexp.data import DataSet
-    from genexp.models import Model
+from genexp.data import DataSet
 
 CHUNK = 1000  # images or codes taken at a time; fixed, so that samples do not depend on anything else
-
-
-@torch.no_grad()
-def draw(model: "Model", n: int, generator: torch.Generator, data: "DataSet") -> Tensor:
-    """n samples of the model as it is when it is not training; in float32, whatever it trains in."""
-    model.eval()
-    samples = model.sample(n, generator, data)
-    model.train()
-    return samples
 
 
 def ancestral(decoder: Callable[[Tensor], Tensor], draw_codes: Callable[[int], Tensor], n: int) -> Tensor:
@@ -63,7 +51,7 @@ def code_density(codes: Tensor, components: int, n: int, generator: torch.Genera
     return drawn[torch.randperm(n, generator=generator, device=generator.device)]  # they come one component at a time
 
 
-def training_images(data: "DataSet", n: int, generator: torch.Generator) -> Tensor:
+def training_images(data: DataSet, n: int, generator: torch.Generator) -> Tensor:
     """n training images, (n, C, H, W) in [0, 1], drawn with repetition: where a chain may begin."""
     rows = torch.randint(len(data.train), (n,), generator=generator, device=generator.device)
     return data.images("train", rows)

@@ -21,7 +21,7 @@ from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
-from genexp.models import Autoencoder, Model
+from genexp.models import Autoencoder, Model, evaluating
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
@@ -48,7 +48,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
     held = run.Run.open(config)
     stop = Stop()
     try:
-        held.write_json("data.json", {"dataset": config.dataset["name"], "digest": digest})
+        held.write_json("data.json", {"digest": digest})
         with stop.listening():
             scores = _train(config, training, data, device, held, stop)
             stop.at_once()
@@ -243,13 +243,10 @@ def _show(logs: Logs, model: Model, data: DataSet, tick: Tick, seed: int) -> Non
         logs.codes(codes(model, data), tick.step)
 
 
-@torch.no_grad()
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
     """The codes, (n, latent_dim), of the first validation images."""
-    model.eval()
-    found = model.encode(data.images("valid", slice(0, PROJECTED)))
-    model.train()
-    return found.cpu()
+    with evaluating(model):
+        return model.encode(data.images("valid", slice(0, PROJECTED))).cpu()
 
 
 def _means(scores: dict[str, Any]) -> dict[str, float]:

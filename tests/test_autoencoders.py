@@ -16,10 +16,11 @@ from genexp import noise
 from genexp.data import DataSet, DataSpec
 from genexp.data.digits import digits
 from genexp.errors import UsageError
+from genexp.models import draw
 from genexp.models.ae import AE
 from genexp.models.cae import CAE
 from genexp.models.dae import DAE
-from genexp.samplers import code_density, draw
+from genexp.samplers import code_density
 
 LINEAR = {
     "hidden": [], "latent_dim": 1, "hidden_units": "linear", "code_units": "linear", "output_units": "linear",

@@ -8,11 +8,11 @@ from torch import nn
 from genexp import noise
 from genexp.data import DataSpec
 from genexp.errors import UsageError
+from genexp.models import draw
 from genexp.models.adversarial import ranges
 from genexp.models.conv_gan import ConvGAN
 from genexp.models.dcgan import DCGAN
 from genexp.models.gan import GAN
-from genexp.samplers import draw
 
 MODELS = {"dcgan": DCGAN, "conv_gan": ConvGAN, "gan": GAN}
 

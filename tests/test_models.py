@@ -372,7 +372,7 @@ def test_reconstructions_stand_below_what_the_encoder_saw(count):
 
 def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):
     from genexp import random
-    from genexp.samplers import draw
+    from genexp.models import draw
 
     for output in ("sigmoid", "tanh", "linear"):
         config = configuration("model=gan", "dataset=digits", f"model.generator_output={output}", *DIGITS["gan"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from genexp import random
 from genexp.data import DataSet
 from genexp.metrics import requires
-from genexp.models import Model
+from genexp.models import Model, evaluating
 from genexp.ranges import PositiveInt
 
 ROWS = 5000  # codes decoded at a time
@@ -53,21 +53,19 @@ def iwae(
     return _bound(model, data, seed, "iwae", split, n_samples, f"K = {n_samples:,}")
 
 
-@torch.no_grad()
 def _bound(model: Model, data: DataSet, seed: int, name: str, split: str, k: int, how: str) -> dict[str, Any]:
     assert isinstance(model, HasPosterior)
-    model.eval()
     n = len(getattr(data, split))
     rows = max(1, ROWS // k)
     bounds = []
-    for start in range(0, n, rows):
-        generator = random.generator(data.train.device, seed, name, start)
-        images = data.images(split, slice(start, start + rows))
-        if name == "elbo":
-            bounds.append(model.lower_bound(images, generator))
-        else:
-            bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
-    model.train()
+    with evaluating(model):
+        for start in range(0, n, rows):
+            generator = random.generator(data.train.device, seed, name, start)
+            images = data.images(split, slice(start, start + rows))
+            if name == "elbo":
+                bounds.append(model.lower_bound(images, generator))
+            else:
+                bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
     values = torch.cat(bounds).double().cpu()
     mean, stderr = values.mean().item(), values.std(correction=0).item() / math.sqrt(n)
     return {

@@ -9,9 +9,8 @@ from torch import Tensor
 from genexp import random
 from genexp.data import DataSet, Mixture
 from genexp.metrics import requires
-from genexp.models import Model
+from genexp.models import Model, draw
 from genexp.ranges import PositiveFloat, PositiveInt
-from genexp.samplers import draw
 
 is_mixture = requires(
     lambda model, data: data.mixture is not None, "modes are known for dataset=ring and dataset=grid only"
@@ -36,9 +35,8 @@ def modes(model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, wit
     mixture, nearest, near = _samples(model, data, seed, n_samples, within)
     captured = len(set(nearest[near].tolist()))
     summary = f"{captured} of {len(mixture.means)} captured ({n_samples:,} samples, within {within:g} σ)"
-    return {"mean": float(captured), "stderr": None, "n_samples": n_samples, "within": within, "seed": seed} | {
-        "summary": summary
-    }
+    settings = {"n_samples": n_samples, "within": within, "seed": seed}
+    return {"mean": float(captured), "stderr": None, **settings, "summary": summary}
 
 
 @is_mixture
@@ -53,9 +51,8 @@ def high_quality(
     share = near.double().mean().item()
     stderr = math.sqrt(share * (1 - share) / n_samples)
     summary = f"{100 * share:.1f} ± {100 * stderr:.1f} % ({n_samples:,} samples, within {within:g} σ)"
-    return {"mean": share, "stderr": stderr, "n_samples": n_samples, "within": within, "seed": seed} | {
-        "summary": summary
-    }
+    settings = {"n_samples": n_samples, "within": within, "seed": seed}
+    return {"mean": share, "stderr": stderr, **settings, "summary": summary}
 
 
 def _samples(model: Model, data: DataSet, seed: int, n: int, within: float) -> tuple[Mixture, Tensor, Tensor]:

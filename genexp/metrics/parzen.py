@@ -14,9 +14,8 @@ from torch import Tensor
 from genexp import random
 from genexp.data import DataSet
 from genexp.errors import GenexpError
-from genexp.models import Model
+from genexp.models import Model, draw
 from genexp.ranges import Bandwidths, PositiveInt
-from genexp.samplers import draw
 
 TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
 TILE_GPU = 2**26

@@ -4,7 +4,8 @@ A model knows nothing of devices, files, logging or progress bars, and no other 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. Call it under `torch.no_grad`.
+        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. `draw` calls it.
 
         `data` is for samplers that begin at training images or fit a density to their codes.
         """
@@ -62,6 +63,23 @@ class Model(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is as it is when it is not training, and no gradients are kept."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
+
+
+def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+    """n samples of the model, (n, C, H, W) in [0, 1]; in float32, whatever it trains in."""
+    with evaluating(model):
+        return model.sample(n, generator, data)
 
 
 class Autoencoder(Model):

@@ -72,7 +72,7 @@ class VAE(Autoencoder):
     def play(self, images: Tensor) -> Outcome:
         """−E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), with one code for each image."""
         mean, log_variance = self.posterior(self.noise(images))
-        codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        codes, _ = reparameterized(mean, log_variance)
         reconstruction = -self.log_likelihood(images, codes).mean()
         divergence = kl_from_prior(mean, log_variance).mean()
         watched = {
@@ -109,19 +109,25 @@ class VAE(Autoencoder):
     def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """E_q[log p(x | z)] − KL(q ‖ p) of each image, (n,): the first by one draw of z, the second in closed form."""
         mean, log_variance = self.posterior(images)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        codes = mean + torch.exp(0.5 * log_variance) * noise
+        codes, _ = reparameterized(mean, log_variance, generator)
         return self.log_likelihood(images, codes) - kl_from_prior(mean, log_variance)
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
         mean, log_variance = self.posterior(images)
         mean, log_variance = mean.repeat_interleave(k, 0), log_variance.repeat_interleave(k, 0)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        codes = mean + torch.exp(0.5 * log_variance) * noise
+        codes, noise = reparameterized(mean, log_variance, generator)
         # log p(z) − log q(z | x): the constants cancel.
         ratio = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)
         return (self.log_likelihood(images.repeat_interleave(k, 0), codes) + ratio).view(-1, k)
+
+
+def reparameterized(
+    mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """z = μ + σε with ε ~ N(0, I), and ε (Kingma and Welling 2014, section 2.4)."""
+    noise = torch.empty_like(mean).normal_(generator=generator)
+    return mean + torch.exp(0.5 * log_variance) * noise, noise
 
 
 def kl_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
