@@ -11,9 +11,8 @@ from genexp.data import DataSet
 CHUNK = 1000  # images or codes taken at a time; fixed, so that samples do not depend on anything else
 
 
-def ancestral(decoder: Callable[[Tensor], Tensor], draw_codes: Callable[[int], Tensor], n: int) -> Tensor:
-    """n samples: codes from the prior, (n, dim), then what the decoder makes of them."""
-    codes = draw_codes(n)
+def ancestral(decoder: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+    """What the decoder makes of codes drawn from the prior, (n, dim)."""
     return torch.cat([decoder(chunk) for chunk in torch.split(codes, CHUNK)])
 
 

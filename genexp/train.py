@@ -1,26 +1,25 @@
 """`genexp train`: build what the configuration names, train it, score it, and leave a run directory behind."""
 
-import importlib
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from genexp import pictures, random, run
+from genexp import build, pictures, random, run
 from genexp.checkpoint import checkpoints, load_latest, save
-from genexp.config import Component, TrainConfig, nearest
+from genexp.config import TrainConfig, nearest
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
+from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
@@ -44,7 +43,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
         return _already_finished(config, done)
     data = data.to(device)
     training = build_training(config, data, device)
-    check_metrics(config, training.model, data)
+    build.check_metrics(config.metrics, training.model, data)
     held = run.Run.open(config)
     stop = Stop()
     try:
@@ -75,7 +74,7 @@ def _already_finished(config: TrainConfig, done: dict[str, Any]) -> dict[str, An
 
 def build_data(config: TrainConfig) -> DataSet:
     """The data set; raises UsageError when a batch is larger than its training split."""
-    data: DataSet = _target(config.dataset)(Path(config.data_dir).expanduser())
+    data = build.data_set(config.dataset, config.data_dir)
     if config.batch_size > len(data.train):
         raise UsageError(
             f"batch_size={config.batch_size} is larger than the {len(data.train):,} training images of "
@@ -86,10 +85,7 @@ def build_data(config: TrainConfig) -> DataSet:
 
 def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
     """The model and its players' optimizers, at the start; the initial weights follow from the seed."""
-    random.reseed(torch.device("cpu"), config.seed, "init")
-    noise = _target(config.noise)()
-    model: Model = _target(config.model)(data.spec(), noise)
-    model.to(device)
+    model = build.model(config.model, config.noise, data.spec(), config.seed, device)
     if steps_per_epoch(model, len(data.train), config.batch_size) == 0:
         raise UsageError(
             f"one step takes several minibatches of {config.batch_size}, more than the {len(data.train):,} training "
@@ -105,7 +101,7 @@ def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> 
     return Training(
         model,
         {
-            player: _target(config.optimizers.get(player, config.optimizer))(list(part.parameters()))
+            player: build.target(config.optimizers.get(player, config.optimizer))(list(part.parameters()))
             for player, part in players.items()
         },
     )
@@ -123,19 +119,6 @@ def ticks(config: TrainConfig, training: Training, data: DataSet, device: torch.
         precision=config.device.precision,
         log_every=config.log.every_steps,
     )
-
-
-def check_metrics(config: TrainConfig, model: Model, data: DataSet) -> None:
-    """Raise UsageError for a metric that this model or data set does not have."""
-    for name, metric in config.metrics.items():
-        refusal = getattr(_target(metric).func, "refusal", lambda *_: None)(model, data)
-        if refusal:
-            raise UsageError(f"metrics.{name}: {refusal}\nLeave it out with ~metrics.{name}")
-
-
-def score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
-    """Every metric of the configuration, by name."""
-    return {name: _target(metric)(model, data, config.seed) for name, metric in config.metrics.items()}
 
 
 @dataclass
@@ -195,7 +178,7 @@ def _train(
             if tick.ends_epoch:
                 training.check_finite()  # before anything is made of such weights
             scored = tick.ends_epoch and _every(config.log.scores_every_epochs, tick.epoch)
-            scores = score(config, training.model, data) if scored else None
+            scores = _score(config, training.model, data) if scored else None
             if tick.values is not None:
                 logs.scalars(tick, tick.values | _means(scores or {}))
             terminal.show(tick)
@@ -218,7 +201,7 @@ def _conclude(
     with Logs(held.path, training.step) as logs:
         if scores is None:
             print("scoring", flush=True)
-            scores = score(config, training.model, data)
+            scores = _score(config, training.model, data)
             logs.points(_means(scores), training.step)
         logs.hparams(run.flat(config.identity()), _means(scores))
         if config.log.projector and isinstance(training.model, Autoencoder):
@@ -247,6 +230,10 @@ def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
     """The codes, (n, latent_dim), of the first validation images."""
     with evaluating(model):
         return model.encode(data.images("valid", slice(0, PROJECTED))).cpu()
+
+
+def _score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
+    return build.score(config.metrics, Subject(model, data, config.seed))
 
 
 def _means(scores: dict[str, Any]) -> dict[str, float]:
@@ -317,16 +304,6 @@ def _report(results: dict[str, Any], path: Path, epochs: int) -> None:
     print(f"trained {took}, {results['images_per_second']:,.0f} images/s")
     print(f"curves: tensorboard --logdir {path / 'tensorboard'}")
     print(f"run: {path}", flush=True)
-
-
-def _target(component: Component) -> partial[Any]:
-    """The component's `_target_` with its settings filled in, still to be given what the program provides."""
-    module, _, name = component["_target_"].rpartition(".")
-    settings = {key: value for key, value in component.items() if key not in ("name", "_target_")}
-    try:
-        return partial(getattr(importlib.import_module(module), name), **settings)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
 
 
 def _warn(message: str) -> None:

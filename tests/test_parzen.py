@@ -15,8 +15,9 @@ from genexp.config import CONFIGS
 from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError
+from genexp.metrics import Subject
 from genexp.metrics import parzen as module
-from genexp.metrics.parzen import log_likelihood, parzen
+from genexp.metrics.parzen import log_likelihood, parzen, score_samples
 
 GRID = np.logspace(-1, 0, 10).tolist()
 
@@ -98,7 +99,7 @@ SETTINGS = {"n_samples": 30, "n_valid": 20, "sigma_grid": [0.1, 0.3, 0.5, 1.0], 
 def test_protocol_chooses_sigma_on_the_first_validation_images():
     data = toy()
     samples = torch.rand(30, 1, 3, 3)
-    found = parzen(Fixed(samples), data, 0, **SETTINGS)
+    found = parzen(Subject(Fixed(samples), data, 0), **SETTINGS)
     flat = samples.flatten(1)
     valid = [direct(data.images("valid")[:20].flatten(1), flat, sigma).mean() for sigma in SETTINGS["sigma_grid"]]
     sigma = SETTINGS["sigma_grid"][int(np.argmax(valid))]
@@ -117,13 +118,13 @@ def test_protocol_chooses_sigma_on_the_first_validation_images():
     ("grid", "edge"), [([0.01, 0.02], "largest"), ([5.0, 6.0], "smallest"), ([0.1, 0.4, 3.0], None)]
 )
 def test_sigma_at_the_edge_of_the_grid_is_a_warning(grid, edge):
-    found = parzen(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0, **SETTINGS | {"sigma_grid": grid})
+    found = parzen(Subject(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0), **SETTINGS | {"sigma_grid": grid})
     assert edge in found["warning"] if edge else "warning" not in found
 
 
 def test_samples_that_are_not_numbers_are_refused():
     with pytest.raises(GenexpError, match="finite"):
-        parzen(Fixed(torch.full((30, 1, 3, 3), math.nan)), toy(), 0, **SETTINGS)
+        parzen(Subject(Fixed(torch.full((30, 1, 3, 3), math.nan)), toy(), 0), **SETTINGS)
 
 
 def test_training_images_as_samples_score_as_published(mnist_dir):
@@ -132,11 +133,10 @@ def test_training_images_as_samples_score_as_published(mnist_dir):
     Which 10,000 images are drawn moves the score by 0.8 nats (standard deviation over ten draws), hence the mean.
     """
     data = mnist(mnist_dir)
-    settings = {"n_samples": 10_000, "n_valid": 1000, "sigma_grid": GRID, "split": "test"}
     means = []
     for seed in range(3):
         chosen = torch.randperm(50_000, generator=torch.Generator().manual_seed(seed))[:10_000]
-        found = parzen(Fixed(data.images("train", chosen)), data, 0, **settings)
+        found = score_samples(data.images("train", chosen), data, n_valid=1000, sigma_grid=GRID, split="test")
         means.append(found["mean"])
         assert found["sigma"] == pytest.approx(0.167, abs=1e-3)
         assert found["stderr"] == pytest.approx(2.1, abs=0.1)

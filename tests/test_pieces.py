@@ -10,10 +10,10 @@ from test_config import configuration
 from torch import nn
 
 from genexp import checkpoint, noise, optimizers, random
+from genexp.build import target
 from genexp.device import select
 from genexp.errors import GenexpError, UsageError
 from genexp.models.layers import Dropout, Maxout
-from genexp.train import _target
 
 CPU = torch.device("cpu")
 SGD = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
@@ -200,7 +200,7 @@ def test_every_learning_rate_decays_as_asked(name):
     settings = configuration(
         f"optimizer={name}", "optimizer.lr=0.01", "optimizer.lr_decay=1.1", "optimizer.lr_min=0.001"
     )
-    make = _target(settings.optimizer)
+    make = target(settings.optimizer)
     made = make([nn.Parameter(torch.ones(3))])
     assert made.schedule(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)
     assert made.schedule(100, 0)["lr"] == 0.001

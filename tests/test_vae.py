@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genexp import noise
 from genexp.data import DataSet, DataSpec
-from genexp.metrics import bounds
+from genexp.metrics import Subject, bounds
 from genexp.metrics.bounds import elbo, iwae
 from genexp.models.vae import VAE, kl_from_prior
 
@@ -158,7 +158,7 @@ def one_dimensional(request):
 
 def test_the_importance_weighted_bound_rises_to_the_log_likelihood(one_dimensional):
     model, data, exact = one_dimensional
-    found = [iwae(model, data, 0, n_samples=k, split="test") for k in (1, 10, 5000)]
+    found = [iwae(Subject(model, data, 0), n_samples=k, split="test") for k in (1, 10, 5000)]
     means = [bound["mean"] for bound in found]
     assert means[0] < means[1] < means[2]
     assert means[2] == pytest.approx(exact.mean().item(), abs=0.01)
@@ -178,7 +178,7 @@ def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_dive
             posterior = likelihood + Normal(0.0, 1.0).log_prob(z.double()) - total
             gaps.append((q.exp() * (q - posterior)).sum() * 16 / 4000)
     expected = (exact - torch.stack(gaps)).mean().item()
-    found = np.mean([elbo(model, data, seed, split="test")["mean"] for seed in range(200)])
+    found = np.mean([elbo(Subject(model, data, seed), split="test")["mean"] for seed in range(200)])
     assert found == pytest.approx(expected, abs=0.03)
 
 
@@ -187,15 +187,15 @@ def test_every_chunk_of_images_has_draws_of_its_own(one_dimensional, monkeypatch
     model, data, _ = one_dimensional
     same = DataSet(*(data.test[:1].expand(2, -1, -1, -1) for _ in range(3)), labels={})
     monkeypatch.setattr(bounds, "ROWS", 1)
-    assert elbo(model, same, 0, split="test")["stderr"] > 0
-    assert iwae(model, same, 0, n_samples=1, split="test")["stderr"] > 0
+    assert elbo(Subject(model, same, 0), split="test")["stderr"] > 0
+    assert iwae(Subject(model, same, 0), n_samples=1, split="test")["stderr"] > 0
 
 
 def test_a_bound_follows_from_its_seed_and_says_what_it_is(one_dimensional):
     model, data, _ = one_dimensional
-    found = iwae(model, data, 3, n_samples=50, split="test")
-    assert found == iwae(model, data, 3, n_samples=50, split="test")
-    assert found["mean"] != iwae(model, data, 4, n_samples=50, split="test")["mean"]
+    found = iwae(Subject(model, data, 3), n_samples=50, split="test")
+    assert found == iwae(Subject(model, data, 3), n_samples=50, split="test")
+    assert found["mean"] != iwae(Subject(model, data, 4), n_samples=50, split="test")["mean"]
     assert (found["n_samples"], found["n_points"], found["split"]) == (50, 40, "test")
     assert "nats on 40 test images (K = 50)" in found["summary"]
     assert model.training

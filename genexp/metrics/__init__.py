@@ -1,16 +1,53 @@
-"""Scores: plain functions of a model and splits, seeded, exact to stated precision, independent of batch size.
+"""Scores: plain functions of a subject and settings, seeded, exact to stated precision, independent of batch size.
 
-Each is called with (model, data, seed) and its settings, and returns a dictionary: `mean`, its standard error `stderr`
-(None where there is none), `summary` for people, and all that defines the score.
+Each is called with a `Subject` and its settings, and returns a dictionary: `mean`, its standard error `stderr` (None
+where there is none), `summary` for people, and all that defines the score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from torch import Tensor
+
+from genexp import random
 from genexp.data import DataSet
-from genexp.models import Model
+from genexp.errors import GenexpError
+from genexp.models import Model, draw
 
 Score = TypeVar("Score", bound=Callable[..., dict[str, Any]])
+Made = TypeVar("Made")
+
+
+class Subject:
+    """What is scored: a model, the data that it was trained on, and the seed that every draw follows from.
+
+    What several scores need, such as the samples, is made once.
+    """
+
+    def __init__(self, model: Model, data: DataSet, seed: int) -> None:
+        self.model, self.data, self.seed = model, data, seed
+        self._made: dict[Hashable, Any] = {}
+
+    def samples(self, n: int) -> Tensor:
+        """n samples of the model, (n, C, H, W) float32 in [0, 1]; the same for every score.
+
+        Raises GenexpError when one is not finite.
+        """
+        return self.once(("samples", n), lambda: self._draw(n))
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes, which is called the first time that `key` is asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
+
+    def _draw(self, n: int) -> Tensor:
+        generator = random.generator(self.data.train.device, self.seed, "scored samples")
+        samples = draw(self.model, n, generator, self.data).float()
+        if not samples.isfinite().all():
+            raise GenexpError("the model's samples are not all finite numbers, so they have no score")
+        return samples
 
 
 def requires(holds: Callable[[Model, DataSet], bool], said: str) -> Callable[[Score], Score]:

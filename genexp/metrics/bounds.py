@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from genexp import random
-from genexp.data import DataSet
-from genexp.metrics import requires
-from genexp.models import Model, evaluating
+from genexp.metrics import Subject, requires
+from genexp.models import evaluating
 from genexp.ranges import PositiveInt
 
 ROWS = 5000  # codes decoded at a time
@@ -32,28 +31,27 @@ has_posterior = requires(
 
 
 @has_posterior
-def elbo(model: Model, data: DataSet, seed: int, *, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
+def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
     """The evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)) (Kingma and Welling 2014, equation 3).
 
     The mean over the images of `split`, its standard error over images, in nats; one draw of z for each image, the
     divergence in closed form.
     """
-    return _bound(model, data, seed, "elbo", split, 1, "one draw of each code")
+    return _bound(subject, "elbo", split, 1, "one draw of each code")
 
 
 @has_posterior
-def iwae(
-    model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]
-) -> dict[str, Any]:
+def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
     """The importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q (Burda et al. 2016, equation 8).
 
     K is `n_samples`. The mean over the images of `split`, its standard error over images, in nats. It rises with K
     towards log p(x).
     """
-    return _bound(model, data, seed, "iwae", split, n_samples, f"K = {n_samples:,}")
+    return _bound(subject, "iwae", split, n_samples, f"K = {n_samples:,}")
 
 
-def _bound(model: Model, data: DataSet, seed: int, name: str, split: str, k: int, how: str) -> dict[str, Any]:
+def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> dict[str, Any]:
+    model, data, seed = subject.model, subject.data, subject.seed
     assert isinstance(model, HasPosterior)
     n = len(getattr(data, split))
     rows = max(1, ROWS // k)

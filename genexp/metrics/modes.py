@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genexp import random
-from genexp.data import DataSet, Mixture
-from genexp.metrics import requires
-from genexp.models import Model, draw
+from genexp.data import Mixture
+from genexp.metrics import Subject, requires
 from genexp.ranges import PositiveFloat, PositiveInt
 
 is_mixture = requires(
@@ -27,35 +25,33 @@ def nearest_modes(samples: Tensor, mixture: Mixture, within: float) -> tuple[Ten
 
 
 @is_mixture
-def modes(model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
+def modes(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
     """How many modes are the nearest one to at least one high-quality sample (Srivastava et al. 2017, VEEGAN).
 
     `mean` is that number; a count has no standard error.
     """
-    mixture, nearest, near = _samples(model, data, seed, n_samples, within)
+    mixture, nearest, near = _samples(subject, n_samples, within)
     captured = len(set(nearest[near].tolist()))
     summary = f"{captured} of {len(mixture.means)} captured ({n_samples:,} samples, within {within:g} σ)"
-    settings = {"n_samples": n_samples, "within": within, "seed": seed}
+    settings = {"n_samples": n_samples, "within": within, "seed": subject.seed}
     return {"mean": float(captured), "stderr": None, **settings, "summary": summary}
 
 
 @is_mixture
-def high_quality(
-    model: Model, data: DataSet, seed: int, *, n_samples: PositiveInt, within: PositiveFloat
-) -> dict[str, Any]:
+def high_quality(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
     """The share, in [0, 1], of samples within `within` standard deviations of their nearest mode (ibid.).
 
     A sample of the mixture itself is with probability 1 − exp(−within²/2), 98.9% for 3. `stderr` is binomial.
     """
-    _, _, near = _samples(model, data, seed, n_samples, within)
+    _, _, near = _samples(subject, n_samples, within)
     share = near.double().mean().item()
     stderr = math.sqrt(share * (1 - share) / n_samples)
     summary = f"{100 * share:.1f} ± {100 * stderr:.1f} % ({n_samples:,} samples, within {within:g} σ)"
-    settings = {"n_samples": n_samples, "within": within, "seed": seed}
+    settings = {"n_samples": n_samples, "within": within, "seed": subject.seed}
     return {"mean": share, "stderr": stderr, **settings, "summary": summary}
 
 
-def _samples(model: Model, data: DataSet, seed: int, n: int, within: float) -> tuple[Mixture, Tensor, Tensor]:
-    assert data.mixture is not None
-    points = draw(model, n, random.generator(data.train.device, seed, "modes"), data).flatten(1)
-    return data.mixture, *nearest_modes(points, data.mixture, within)
+def _samples(subject: Subject, n: int, within: float) -> tuple[Mixture, Tensor, Tensor]:
+    mixture = subject.data.mixture
+    assert mixture is not None
+    return mixture, *nearest_modes(subject.samples(n).flatten(1), mixture, within)

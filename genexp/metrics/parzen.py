@@ -11,10 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genexp import random
 from genexp.data import DataSet
-from genexp.errors import GenexpError
-from genexp.models import Model, draw
+from genexp.metrics import Subject
 from genexp.ranges import Bandwidths, PositiveInt
 
 TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
@@ -59,26 +57,33 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
 
 
 def parzen(
-    model: Model,
-    data: DataSet,
-    seed: int,
+    subject: Subject,
     *,
     n_samples: PositiveInt,
     n_valid: PositiveInt,
     sigma_grid: Bandwidths,
     split: Literal["train", "valid", "test"],
 ) -> dict[str, Any]:
-    """Score a model's samples: σ by the mean over the first `n_valid` validation images, then all images of `split`.
+    """The score of a model's samples, as `score_samples` gives it, with what else defines it."""
+    samples = subject.samples(n_samples)
+    scored = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
+    return scored | {"sample_kind": subject.model.sample_kind, "seed": subject.seed}
+
+
+def score_samples(
+    samples: Tensor,
+    data: DataSet,
+    *,
+    n_valid: int,
+    sigma_grid: Sequence[float],
+    split: Literal["train", "valid", "test"],
+) -> dict[str, Any]:
+    """Score (n, C, H, W) samples: σ by the mean over the first `n_valid` validation images, then all of `split`.
 
     Returns the mean in nats, its standard error over the images (population std / √n, as in the paper), σ, the
-    validation mean, and everything else that defines the score. `warning` is there when σ lies at the grid's edge.
-    Raises GenexpError when a sample is not finite.
+    validation mean, and the settings. `warning` is there when σ lies at the grid's edge.
     """
-    device = data.train.device
-    samples = draw(model, n_samples, random.generator(device, seed, "parzen"), data).flatten(1).float()
-    if not samples.isfinite().all():
-        raise GenexpError("the model's samples are not all finite numbers, so they have no Parzen score")
-    grid = sorted(sigma_grid)
+    samples, grid = samples.flatten(1).float(), sorted(sigma_grid)
     valid = log_likelihood(data.images("valid", slice(0, n_valid)).flatten(1), samples, grid).mean(1)
     best = int(valid.argmax())
     scores = log_likelihood(data.images(split).flatten(1), samples, [grid[best]])[0]
@@ -90,13 +95,11 @@ def parzen(
         "stderr": stderr,
         "sigma": grid[best],
         "valid_mean": valid[best].item(),
-        "n_samples": n_samples,
+        "n_samples": len(samples),
         "n_points": len(scores),
         "n_valid": min(n_valid, len(data.valid)),
         "sigma_grid": grid,
-        "sample_kind": model.sample_kind,
-        "seed": seed,
-        "summary": f"{found} ({n_samples:,} samples, σ = {grid[best]:.3g})",
+        "summary": f"{found} ({len(samples):,} samples, σ = {grid[best]:.3g})",
     }
     if len(grid) > 1 and best in (0, len(grid) - 1):
         end = "smallest" if best == 0 else "largest"

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,17 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Ten
     """n samples of the model, (n, C, H, W) in [0, 1]; in float32, whatever it trains in."""
     with evaluating(model):
         return model.sample(n, generator, data)
+
+
+@runtime_checkable
+class LatentVariableModel(Protocol):
+    """What a model offers that has a prior over codes: a GAN, a variational autoencoder."""
+
+    def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
+        """n codes from the prior, (n, latent_dim)."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images, (n, C, H, W) in [0, 1], that codes (n, latent_dim) stand for."""
 
 
 class Autoencoder(Model):

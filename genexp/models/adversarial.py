@@ -73,7 +73,7 @@ class AdversarialNets(Model):
 
     def generate(self, n: int) -> Tensor:
         """n samples G(z) with z from the prior, (n, C, H, W)."""
-        samples: Tensor = self.generator(draw_prior(self.prior, n, self.latent_dim, self.device))
+        samples: Tensor = self.generator(self.draw_codes(n))
         return samples
 
     def logits(self, images: Tensor) -> Tensor:
@@ -104,12 +104,16 @@ class AdversarialNets(Model):
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
         """Outputs of the generator itself, "not conditional means given samples of hidden units"."""
-        samples = ancestral(
-            self.generator,
-            lambda count: draw_prior(self.prior, count, self.latent_dim, self.device, generator),
-            n,
-        )
-        return samples.clamp(0, 1)
+        return ancestral(self.decode, self.draw_codes(n, generator))
+
+    def draw_codes(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n codes z from the prior, (n, latent_dim)."""
+        return draw_prior(self.prior, n, self.latent_dim, self.device, generator)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """G(z)"""
+        images: Tensor = self.generator(codes)
+        return images.clamp(0, 1)
 
 
 def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tuple[nn.Sequential, nn.Sequential, Tensor]:

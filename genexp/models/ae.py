@@ -47,5 +47,5 @@ class AE(FullyConnectedAutoencoder):
         """
         rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
         codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
-        images = ancestral(self.decode, lambda count: code_density(codes, self.code_components, count, generator), n)
+        images = ancestral(self.decode, code_density(codes, self.code_components, n, generator))
         return images.clamp(0, 1)

@@ -94,11 +94,13 @@ class VAE(Autoencoder):
         images: Tensor = self.decoder(codes).sigmoid()
         return images.view(-1, *self.shape)
 
+    def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
+        """n codes z from the prior, (n, latent_dim)."""
+        return draw_prior("gaussian", n, self.latent_dim, self.device, generator)
+
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
         """z ~ p(z), then x ~ p(x | z) or its mean, as `sample_kind` says."""
-        means = ancestral(
-            self.decode, lambda count: draw_prior("gaussian", count, self.latent_dim, self.device, generator), n
-        )
+        means = ancestral(self.decode, self.draw_codes(n, generator))
         if self.sample_kind == "mean":
             return means
         if self.likelihood == "bernoulli":
