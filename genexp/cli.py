@@ -4,6 +4,7 @@ Nothing here imports torch, and Hydra is imported only once a subcommand is know
 """
 
 import difflib
+import glob
 import importlib
 import math
 import os
@@ -21,7 +22,15 @@ from genexp.errors import GenexpError, UsageError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-COMMANDS = {"train": "train a model, score it, and keep the run"}
+COMMANDS = {
+    "train": "train a model, score it, and keep the run",
+    "evaluate": "score a run again, under other settings",
+    "sample": "draw samples of a run into a file",
+    "figure": "draw a figure of a run: samples beside their neighbours, interpolations, curves ...",
+    "runs": "list the runs",
+    "table": "print a table of a paper, with the runs beside the published numbers",
+    "reproduce": "run what a table still lacks, then print it",
+}
 
 HYDRA_FLAGS = {
     *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"),
@@ -113,15 +122,19 @@ def _run(command: str, arguments: list[str]) -> int:
     from genexp import config
 
     jobs: list[Job] = []
-    sweeping = bool({"-m", "--multirun"} & set(arguments))
-    if sweeping:
+    several = bool({"-m", "--multirun"} & set(arguments))
+    if several:
         from genexp.composition import in_each_job
 
         arguments = [word for word in arguments if word not in settings] + in_each_job(settings)
+    calls: list[tuple[list[str], Path | None]] = [(arguments, None)]
+    if command in config.REOPENING:
+        calls = _for_each_run(command, arguments)
+        several = several or len(calls) > 1
 
     def job(composed: "DictConfig") -> None:
         overrides = [word for word in _job_overrides() if not word.startswith("hydra")]
-        if sweeping:
+        if several:
             print(f"\njob {len(jobs) + 1}: {' '.join(overrides) or '(defaults)'}", flush=True)
         try:
             checked = config.load(command, composed)
@@ -131,19 +144,44 @@ def _run(command: str, arguments: list[str]) -> int:
             jobs.append(Job(overrides, results, None))
         except Exception as error:
             jobs.append(Job(overrides, None, error))
-            if sweeping:
+            if several:
                 _explain(error)
 
     interrupted = True
     try:
-        _hydra(command, arguments, job)
+        for words, run in calls:
+            _hydra(command, words, job, run)
         interrupted = False
     finally:
-        if sweeping and jobs:
+        if several and jobs:
             _print_sweep(jobs, interrupted)
-    if not sweeping and jobs and jobs[0].error is not None:
+    if not several and jobs and jobs[0].error is not None:
         raise jobs[0].error
     return 1 if any(done.error for done in jobs) else 0
+
+
+def _for_each_run(command: str, arguments: list[str]) -> list[tuple[list[str], Path | None]]:
+    """The arguments once for each run that `run=` names, a path or a glob, with that run."""
+    words = [word for word in arguments if word.startswith("run=")]
+    if not words:
+        if any(word.startswith("-") and word not in ("-m", "--multirun") for word in arguments):  # --help, --cfg job
+            return [(arguments, None)]
+        raise UsageError(f"which run? genexp {command} run=PATH; `genexp runs` lists them")
+    pattern = words[-1].removeprefix("run=").strip("'\"")
+    rest = [word for word in arguments if word not in words]
+    found = _runs(pattern)
+    if not found:
+        raise UsageError(f"run={pattern}: there is no run's directory; `genexp runs` lists them")
+    if len(found) > 1 and any(word.startswith("out=") for word in rest):
+        raise UsageError(f"out= names one file, but run={pattern} names {len(found)} runs; leave it out")
+    quoted = [path.replace("\\", "\\\\").replace("'", "\\'") for path in found]
+    return [([*rest, f"run='{name}'"], Path(path)) for name, path in zip(quoted, found, strict=True)]
+
+
+def _runs(pattern: str) -> list[str]:
+    """The run directories that a path or a glob names."""
+    found = glob.glob(str(Path(pattern).expanduser()))  # noqa: PTH207: a Path's own takes no absolute patterns
+    return sorted(path for path in found if Path(path, "config.yaml").is_file())
 
 
 @contextmanager
@@ -159,16 +197,19 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _hydra(command: str, arguments: list[str], task: Any) -> None:
+def _hydra(command: str, arguments: list[str], task: Any, run: Path | None = None) -> None:
+    """Compose the command's configuration, with the settings of `run` if there is one, and call `task` with it."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from genexp.composition import VERSION_BASE, explain
-    from genexp.config import CONFIGS
+    from genexp.composition import VERSION_BASE, explain, offer_run
+    from genexp.config import CONFIGS, REOPENING
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise to us, who say it in fewer words
     sys.argv = [sys.argv[0], *arguments]
+    if command in REOPENING:
+        offer_run(command, run)
     try:
         hydra.main(config_path=str(CONFIGS), config_name=command, **VERSION_BASE)(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -206,9 +247,13 @@ def _complete(arguments: list[str]) -> int:
         choices = [f"experiment={option}" for option in options_of("experiment")]
         print("\n".join(choice for choice in choices if choice.startswith(word)))
         return 0
+    if word.startswith("run="):
+        print("\n".join(f"run={path}" for path in _runs(f"{word.removeprefix('run=') or 'outputs/*/'}*")))
+        return 0
     tail = line.split(behind[0], 1)[1]
     os.environ["COMP_LINE"] = words[0] + tail
-    _hydra(behind[0], ["-sc", *arguments], lambda _: None)
+    runs = [path for word in words if word.startswith("run=") for path in _runs(word.removeprefix("run=").strip("'\""))]
+    _hydra(behind[0], ["-sc", *arguments], lambda _: None, Path(runs[0]) if runs else None)
     return 0
 
 

@@ -1,9 +1,12 @@
 """Composing a configuration by Hydra, and Hydra's mistakes in the words of the person at the terminal."""
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
@@ -13,8 +16,10 @@ from hydra.errors import (
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from genexp.config import CONFIGS, nearest
+from genexp.config import CONFIGS, RUN_SETTINGS, SCHEMAS, nearest
 from genexp.errors import UsageError
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
@@ -26,6 +31,26 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
         return hydra.compose(command, overrides)
+
+
+def offer_run(command: str, path: Path | None) -> None:
+    """Make the settings of a run what `- trained_run` stands for in the defaults of a command that opens one.
+
+    So they can be set and completed like any others. Raises UsageError when `path` is no run's directory.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        file = path / "config.yaml"
+        try:
+            kept = OmegaConf.to_container(OmegaConf.load(file))
+        except (OSError, OmegaConfBaseException, YAMLError) as error:
+            raise UsageError(f"{path} is no run's directory: {file.name} is missing or damaged there") from error
+        taken = [name for name in (*RUN_SETTINGS, "metrics") if name in SCHEMAS[command].model_fields]
+        if not isinstance(kept, dict) or any(name not in kept for name in taken):
+            raise UsageError(f"{file} is damaged, or from another version of genexp")
+        settings = {name: kept[name] for name in taken}
+        settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", settings["data_dir"])
+    ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings))
 
 
 def in_each_job(overrides: list[str]) -> list[str]:

@@ -97,22 +97,102 @@ class TrainConfig(Schema):
         return Path(self.outputs_dir).expanduser() / str(self.dataset["name"]) / folder
 
 
-SCHEMAS: dict[str, type[TrainConfig]] = {"train": TrainConfig}
+class ReopenedConfig(Schema):
+    """What `genexp evaluate`, `sample` and `figure` have in common: a run, and its settings, some of them changed."""
+
+    run: Text
+    checkpoint: Literal["last", "best"]
+    trust: list[str]  # packages outside genexp that may be imported because the run names them
+    seed: ranges.Seed
+    model: Component
+    dataset: Component
+    noise: Component
+    data_dir: Text
+    device: Device
 
 
-def load(command: str, composed: DictConfig) -> TrainConfig:
-    """Check a composed configuration; raise UsageError that names each mistake and the remedy."""
+class EvaluateConfig(ReopenedConfig):
+    """The configuration of `genexp evaluate`."""
+
+    metrics: dict[str, Component]
+
+
+class SampleConfig(ReopenedConfig):
+    """The configuration of `genexp sample`."""
+
+    n: ranges.PositiveInt
+    out: Text | None
+
+
+class FigureConfig(ReopenedConfig):
+    """The configuration of `genexp figure`."""
+
+    kind: Literal["samples", "neighbours", "interpolation", "reconstructions", "manifold", "curves"]
+    rows: ranges.PositiveInt
+    columns: Annotated[int, Field(ge=2)]
+    method: Literal["tsne", "pca"]
+    out: Text | None
+
+
+class RunsConfig(Schema):
+    """The configuration of `genexp runs`."""
+
+    outputs_dir: Text
+    sort: Literal["path", "status", "progress", "score", "age"]
+    filter: Text | list[Text] | None
+
+
+class TableConfig(Schema):
+    """The configuration of `genexp table`."""
+
+    paper: dict[str, Any]  # checked by `papers.Paper`
+    table: Text
+    format: Literal["terminal", "markdown", "latex", "csv", "json"]
+    out: Text | None
+    outputs_dir: Text
+    data_dir: Text
+    device: Device
+
+
+class ReproduceConfig(TableConfig):
+    """The configuration of `genexp reproduce`."""
+
+    budget: Literal["quick", "full"]
+    seeds: ranges.PositiveInt
+
+
+SCHEMAS: dict[str, type[Schema]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "sample": SampleConfig,
+    "figure": FigureConfig,
+    "runs": RunsConfig,
+    "table": TableConfig,
+    "reproduce": ReproduceConfig,
+}
+REOPENING = tuple(command for command, schema in SCHEMAS.items() if issubclass(schema, ReopenedConfig))
+RUN_SETTINGS = ("seed", "model", "dataset", "noise", "data_dir")  # what these take from the run
+
+
+def load(command: str, composed: DictConfig) -> Any:
+    """The checked configuration of a command, of its class in SCHEMAS.
+
+    Raises UsageError that names each mistake and the remedy.
+    """
+    schema = SCHEMAS[command]
     try:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"the configuration cannot be resolved: {error}") from error
     try:
-        config = SCHEMAS[command].model_validate(plain)
+        config = schema.model_validate(plain)
     except pydantic.ValidationError as error:
-        raise _usage_error(error, "", list(SCHEMAS[command].model_fields)) from error
-    groups = {key: check_component(key, getattr(config, key)) for key in GROUPS}
+        raise _usage_error(error, "", list(schema.model_fields)) from error
+    fields = schema.model_fields
+    groups = {key: check_component(key, getattr(config, key)) for key in GROUPS if key in fields}
     for key in ("metrics", "optimizers"):
-        groups[key] = {name: check_component(f"{key}.{name}", one) for name, one in getattr(config, key).items()}
+        if key in fields:
+            groups[key] = {name: check_component(f"{key}.{name}", one) for name, one in getattr(config, key).items()}
     return config.model_copy(update=groups)
 
 

@@ -1,6 +1,7 @@
 """Pictures, as (H, W, 3) uint8 arrays: grids of images, scatters of points, and what a model shows of itself."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,16 +11,23 @@ from genexp.data import DataSet, Mixture
 from genexp.models import Autoencoder, Model, draw, evaluating
 from genexp.noise import unchanged
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor, or nobody could see them
 TILES = 64  # samples or filters in a grid
 POINTS = 2500  # samples in a scatter
-RECONSTRUCTED = 10  # images beside their reconstructions in a group of rows, of which there are two
+RECONSTRUCTED = 10  # images above their reconstructions in a row
+FRAME = (255, 221, 0)  # yellow
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 1) -> Picture:
-    """Tile (n, C, H, W) images in [0, 1] in reading order; into a square, unless `columns` says otherwise."""
+def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
+    """Tile (n, C, H, W) images in [0, 1] in reading order; into a square, unless `columns` says otherwise.
+
+    The gaps are grey, but yellow around the `framed` images.
+    """
     n, channels, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
@@ -30,14 +38,15 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 1) -> Picture:
     picture = np.full((rows * tile_height + gap, columns * tile_width + gap, 3), 128, np.uint8)
     for index, image in enumerate(pixels.expand(n, 3 if channels == 1 else channels, -1, -1).numpy()):
         top, left = index // columns * tile_height + gap, index % columns * tile_width + gap
+        if index in framed:
+            picture[top - gap : top + tile_height, left - gap : left + tile_width] = FRAME
         picture[top : top + height * scale, left : left + width * scale] = image.transpose(1, 2, 0)
     return picture
 
 
 def scatter(samples: Tensor, points: Tensor, mixture: Mixture) -> Picture:
     """(n, 2) samples in [0, 1]² over data points in grey, on the axes that the mixture is defined on."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second to import
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes half a second to import
 
     figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot(
@@ -47,28 +56,46 @@ def scatter(samples: Tensor, points: Tensor, mixture: Mixture) -> Picture:
         x, y = ((2 * shown.cpu() - 1) * mixture.extent).T.numpy()
         axes.scatter(x, y, s=4, c=colour, label=label, linewidths=0)
     axes.legend(loc="upper right")
+    return rendered(figure)
+
+
+def rendered(figure: "Figure") -> Picture:
+    """A matplotlib figure in its own size and resolution."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def of_samples(model: Model, data: DataSet, generator: torch.Generator) -> Picture:
-    """A grid of the model's samples; of points, a scatter over the data."""
+def of_samples(
+    model: Model, data: DataSet, generator: torch.Generator, n: int = TILES, columns: int | None = None
+) -> Picture:
+    """A grid of n of the model's samples; of points, a scatter of POINTS over the data."""
+    return of_drawn(draw(model, n if data.mixture is None else POINTS, generator, data), data, columns)
+
+
+def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None) -> Picture:
+    """The same of samples that are there, (n, C, H, W)."""
     if data.mixture is None:
-        return grid(draw(model, TILES, generator, data))
-    samples = draw(model, POINTS, generator, data).flatten(1)
-    return scatter(samples, data.images("train", slice(0, POINTS)).flatten(1), data.mixture)
+        return grid(samples, columns)
+    return scatter(samples.flatten(1), data.images("train", slice(0, POINTS)).flatten(1), data.mixture)
 
 
-def of_reconstructions(model: Autoencoder, data: DataSet, generator: torch.Generator) -> Picture:
-    """Validation images, what the encoder was shown of them if it is corrupted, and what the decoder made of it."""
-    images = data.images("valid", slice(0, 2 * RECONSTRUCTED))
+def of_reconstructions(
+    model: Autoencoder, data: DataSet, generator: torch.Generator, rows: int = 2, columns: int = RECONSTRUCTED
+) -> Picture:
+    """Validation images, what the encoder was shown of them if it is corrupted, and what the decoder made of it.
+
+    `rows` rows of images, with what belongs to each row below it.
+    """
+    images = data.images("valid", slice(0, rows * columns))
     seen = model.noise(images, generator)
     with evaluating(model):
         made = model.decode(model.encode(seen))
     kinds = [images, made] if model.noise is unchanged else [images, seen, made]
-    groups = zip(*(torch.split(kind, RECONSTRUCTED) for kind in kinds), strict=True)
-    whole = [rows for group in groups for rows in group if len(rows) == min(RECONSTRUCTED, len(images))]
+    groups = zip(*(torch.split(kind, columns) for kind in kinds), strict=True)
+    whole = [row for group in groups for row in group if len(row) == min(columns, len(images))]
     return grid(torch.cat(whole), columns=len(whole[0]))
 
 

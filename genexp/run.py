@@ -81,7 +81,7 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
     _refuse_other_experiments(path, config)
     results = read_json(path / "results.json")
     status = read_json(path / "status.json")
-    stored = _read_config(path / "config.yaml")
+    stored = _kept_config(path)
     if status.get("status") != "finished" or stored.metrics != config.metrics:
         return None
     if config.log.projector and not stored.log.projector:
@@ -114,7 +114,7 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def provenance(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device, precision: str) -> dict[str, Any]:
     """Where a result came from: code, versions, device, arithmetic, time."""
     commit, dirty = _git_state(Path(genexp.__file__).parent)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -128,7 +128,7 @@ def provenance(config: TrainConfig, device: torch.device) -> dict[str, Any]:
             **{library: metadata.version(library) for library in libraries},
         },
         "device": f"{device.type} ({name})",
-        "precision": config.device.precision,
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "time": now(),
     }
@@ -157,8 +157,7 @@ def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
         raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
     if config.fresh:
         return
-    file = path / "config.yaml"
-    ours, theirs = flat(config.identity()), flat(_read_config(file).identity())
+    ours, theirs = flat(config.identity()), flat(_kept_config(path).identity())
     differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
     if differences:
         shown = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differences[:4])
@@ -173,14 +172,20 @@ def _holds_a_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("config.yaml", "status.json", "checkpoints"))
 
 
-def _read_config(file: Path) -> TrainConfig:
+def read_config(path: Path) -> TrainConfig:
+    """The configuration that a run directory keeps. Raises UsageError when it is missing or damaged."""
+    file = path / "config.yaml"
     try:
         return TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
     except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
-        raise UsageError(
-            f"{file} is missing, damaged or from another version of genexp\n"
-            "Set fresh=true to start over (the old run is kept)"
-        ) from error
+        raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
+
+
+def _kept_config(path: Path) -> TrainConfig:
+    try:
+        return read_config(path)
+    except UsageError as error:
+        raise UsageError(f"{error}\nSet fresh=true to start over (the old run is kept)") from error
 
 
 def _hold(path: Path) -> filelock.BaseFileLock:

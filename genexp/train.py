@@ -1,5 +1,6 @@
 """`genexp train`: build what the configuration names, train it, score it, and leave a run directory behind."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import Any
 
 import torch
 
-from genexp import build, pictures, random, run
-from genexp.checkpoint import checkpoints, load_latest, save
+from genexp import build, pictures, random, results, run
+from genexp.checkpoint import BEST, checkpoints, load, load_latest, save, write
 from genexp.config import TrainConfig, nearest
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
@@ -52,9 +53,10 @@ def main(config: TrainConfig) -> dict[str, Any]:
             scores = _train(config, training, data, device, held, stop)
             stop.at_once()
             scores = _conclude(config, training, data, held, scores)
-            results = _results(config, training, data, device, scores)
-            held.write_json("results.json", results)
-            held.set_status("finished", epoch=results["epochs"], step=results["steps"])
+            summary = _summary(config, training, data, device, scores)
+            evaluations = _evaluations(config, summary)
+            results.record(held.path, summary, evaluations)
+            held.set_status("finished", epoch=summary["epochs"], step=summary["steps"])
     except BaseException as error:
         ending = _ending(error, held, training, config)
         if ending is error:
@@ -62,8 +64,8 @@ def main(config: TrainConfig) -> dict[str, Any]:
         raise ending from error
     finally:
         held.close()
-    _report(results, held.path, config.epochs)
-    return results | {"run": str(held.path)}
+    _report(summary, held.path, config.epochs)
+    return summary | {"run": str(held.path)}
 
 
 def _already_finished(config: TrainConfig, done: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +174,7 @@ def _train(
         flush=True,
     )
     scores: dict[str, Any] | None = None
+    best = load(folder / BEST)["valid_mean"] if (folder / BEST).exists() else -math.inf
     with Logs(held.path, training.step) as logs, Terminal(epochs, length, training.step) as terminal:
         held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step)
         for tick in ticks(config.model_copy(update={"epochs": epochs}), training, data, device):
@@ -189,9 +192,19 @@ def _train(
             if tick.ends_epoch or stop.requested:
                 training.check_finite()
                 save(folder, training.step, training.state_dict())
+            best = _keep_best(folder, training, scores or {}, best)
             if stop.requested:
                 raise KeyboardInterrupt
     return scores
+
+
+def _keep_best(folder: Path, training: Training, scores: dict[str, Any], best: float) -> float:
+    """Keep the state beside the newest ones if its validation score is the best so far; return the best one."""
+    valid_mean = max((score["valid_mean"] for score in scores.values() if "valid_mean" in score), default=-math.inf)
+    if valid_mean <= best:
+        return best
+    write(folder / BEST, training.state_dict() | {"valid_mean": valid_mean})
+    return float(valid_mean)
 
 
 def _conclude(
@@ -270,7 +283,23 @@ def _ending(error: BaseException, held: run.Run, training: Training, config: Tra
     return error
 
 
-def _results(
+def _evaluations(config: TrainConfig, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores at the end of training, each under its key."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, score in summary["scores"].items():
+        found |= results.evaluation(
+            config.metrics[name],
+            score,
+            sampling={},
+            seed=config.seed,
+            step=summary["steps"],
+            epoch=summary["epochs"],
+            provenance=summary["provenance"],
+        )
+    return found
+
+
+def _summary(
     config: TrainConfig, training: Training, data: DataSet, device: torch.device, scores: dict[str, Any]
 ) -> dict[str, Any]:
     length = steps_per_epoch(training.model, len(data.train), config.batch_size)
@@ -286,22 +315,22 @@ def _results(
         "train_seconds": round(training.seconds, 3),
         "images_per_second": round(images / training.seconds, 1),
         "scores": scores,
-        "provenance": run.provenance(config, device),
+        "provenance": run.provenance(device, config.device.precision),
     }
 
 
-def _report(results: dict[str, Any], path: Path, epochs: int) -> None:
-    if results["epochs"] > epochs:
-        print(f"note: the {results['epochs']} epochs of this run are more than the {epochs} asked for now")
-    for name, found in results["scores"].items():
+def _report(summary: dict[str, Any], path: Path, epochs: int) -> None:
+    if summary["epochs"] > epochs:
+        print(f"note: the {summary['epochs']} epochs of this run are more than the {epochs} asked for now")
+    for name, found in summary["scores"].items():
         if "warning" in found:
             _warn(found["warning"])
         print(f"{name}: {found['summary']}")
     picture = max((path / "samples").glob("*.png"), key=lambda file: (len(file.name), file.name), default=None)
     if picture is not None:
         print(f"samples: {picture}")
-    took = f"{results['epochs']} epochs in {duration(results['train_seconds'])}"
-    print(f"trained {took}, {results['images_per_second']:,.0f} images/s")
+    took = f"{summary['epochs']} epochs in {duration(summary['train_seconds'])}"
+    print(f"trained {took}, {summary['images_per_second']:,.0f} images/s")
     print(f"curves: tensorboard --logdir {path / 'tensorboard'}")
     print(f"run: {path}", flush=True)
 

@@ -166,7 +166,8 @@ def test_hydras_own_flags_work_behind_the_command(genexp):
     ("line", "expected"),
     [
         ("genexp tr", ["train"]),
-        ("genexp ", ["train"]),
+        ("genexp ", list(cli.COMMANDS)),
+        ("genexp table pap", ["paper="]),
         ("genexp train mod", ["model.", "model="]),
         ("genexp train dataset=", [f"dataset={name}" for name in DATASETS]),
         ("genexp train dataset=digits optimizer=s", ["optimizer=sgd"]),

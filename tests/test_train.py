@@ -153,14 +153,14 @@ def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
 
 def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, monkeypatch):
     genexp("train", *SMALL, "epochs=1")
-    score = module.score
+    score = module._score
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "score", killed)
+    monkeypatch.setattr(module, "_score", killed)
     assert genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100").code == 130
-    monkeypatch.setattr(module, "score", score)
+    monkeypatch.setattr(module, "_score", score)
     again = genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100")
     assert "already finished" not in again.out
     assert "(100 samples" in again.out

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Model(nn.Module, ABC):
     """A game of one player (an autoencoder), two (a GAN) or more."""
 
     sample_kind: str  # what a sample is, for it changes a score: "draw" or "mean"
+    sampler_settings: ClassVar[tuple[str, ...]] = ()  # those that matter to `sample` only, not to training
 
     @abstractmethod
     def players(self) -> dict[str, nn.Module]:

@@ -21,6 +21,8 @@ class AE(FullyConnectedAutoencoder):
 
     sample_kind = "mean"
 
+    sampler_settings = ("code_components",)
+
     def __init__(
         self,
         data: DataSpec,

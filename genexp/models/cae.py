@@ -23,6 +23,8 @@ class CAE(FullyConnectedAutoencoder):
 
     sample_kind = "mean"
 
+    sampler_settings = ("chains", "burn_in", "thinning", "walk_std")
+
     def __init__(
         self,
         data: DataSpec,

@@ -20,6 +20,8 @@ class DAE(FullyConnectedAutoencoder):
     The chain that alternates C and P(X | X̃) then has the data's distribution as its own, as far as P is right.
     """
 
+    sampler_settings = ("chains", "burn_in", "thinning", "chain_state", "sample_kind")
+
     def __init__(
         self,
         data: DataSpec,

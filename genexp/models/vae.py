@@ -28,6 +28,8 @@ class VAE(Autoencoder):
     Gaussian likelihood is a density of pixels in [0, 1], with one variance for all pixels, learned.
     """
 
+    sampler_settings = ("sample_kind",)
+
     def __init__(
         self,
         data: DataSpec,

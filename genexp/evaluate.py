@@ -1,0 +1,48 @@
+"""`genexp evaluate`: score a run again, under other settings or at another checkpoint, and keep every score."""
+
+import time
+from typing import Any
+
+from genexp import build, results, run
+from genexp.config import EvaluateConfig
+from genexp.metrics import Subject
+from genexp.trained import reopen
+
+
+def main(config: EvaluateConfig) -> dict[str, Any]:
+    """Score what is not scored yet under these settings; print all scores asked for, and where they are kept.
+
+    Returns the scores by name, and under "run" the directory.
+    """
+    trained = reopen(config)
+    print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
+    build.check_metrics(config.metrics, trained.model, trained.data)
+    known = results.evaluations(trained.path)
+    provenance = run.provenance(trained.data.train.device, config.device.precision)
+    subject = Subject(trained.model, trained.data, config.seed)
+    scores: dict[str, Any] = {}
+    for name, metric in config.metrics.items():
+        key = results.key(metric, trained.sampling, config.seed, trained.step)
+        kept = key in known
+        if kept:
+            scores[name] = known[key]["score"]
+        else:
+            started = time.perf_counter()
+            scores[name] = build.score({name: metric}, subject)[name]
+            added = results.evaluation(
+                metric,
+                scores[name],
+                sampling=trained.sampling,
+                seed=config.seed,
+                step=trained.step,
+                epoch=trained.epoch,
+                provenance=provenance,
+            )
+            results.record(trained.path, {}, added)
+            took = f"{time.perf_counter() - started:.1f} s"
+        if "warning" in scores[name]:
+            print(f"warning: {scores[name]['warning']}")
+        print(f"{name}: {scores[name]['summary']}, {'scored before' if kept else took}", flush=True)
+    print(f"scores: {trained.path / results.FILE}")
+    print(f"run: {trained.path}", flush=True)
+    return {"scores": scores, "run": str(trained.path)}

@@ -1,0 +1,52 @@
+"""`genexp sample`: draw samples of a run into a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genexp import pictures, random
+from genexp.checkpoint import atomic
+from genexp.config import SampleConfig
+from genexp.errors import UsageError
+from genexp.logs import save_picture
+from genexp.models import draw
+from genexp.trained import reopen
+
+
+def main(config: SampleConfig) -> dict[str, Any]:
+    """Write n samples, float32 in [0, 1], (n, C, H, W), as `samples` in a .npz file, and a grid of the first as .png.
+
+    They follow from the run, its checkpoint, `n` and `seed` alone. Returns where they are.
+    """
+    out = Path(config.out).expanduser() if config.out is not None else None
+    if out is not None and out.suffix not in (".npz", ".png"):
+        raise UsageError(f"out={out}: samples are written as FILE.npz (with a grid as FILE.png), or FILE.png alone")
+    trained = reopen(config)
+    print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
+    name = f"samples-step{trained.step}-n{config.n}-seed{config.seed}"
+    name += "".join(f"-{key.partition('.')[2]}{value}" for key, value in trained.sampling.items())
+    out = out or trained.path / f"{name}.npz"
+    device = trained.data.train.device
+    samples = draw(trained.model, config.n, random.generator(device, config.seed, "samples"), trained.data)
+    try:
+        if out.suffix == ".npz":
+            with atomic(out) as stream:
+                np.savez(
+                    stream,
+                    samples=samples.float().cpu().numpy(),
+                    step=trained.step,
+                    seed=config.seed,
+                    sample_kind=trained.model.sample_kind,
+                )
+            kind = {"draw": "draws", "mean": "means"}[trained.model.sample_kind]
+            print(f"samples: {out} ({config.n:,} {kind}, {' × '.join(map(str, samples.shape[1:]))}, in [0, 1])")
+        picture = out.with_suffix(".png")
+        few = pictures.TILES if trained.data.mixture is None else pictures.POINTS
+        shown = samples[:few] if out.suffix == ".npz" else samples
+        save_picture(pictures.of_drawn(shown, trained.data), picture)
+        print(f"picture: {picture}")
+    except OSError as error:
+        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+    print(f"run: {trained.path}", flush=True)
+    return {"scores": {}, "run": str(trained.path)}

@@ -1,0 +1,110 @@
+"""A run opened again: its model as a checkpoint has it, with the data that it was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genexp import build, run
+from genexp.checkpoint import BEST, load, load_latest
+from genexp.config import Component, ReopenedConfig, TrainConfig
+from genexp.data import DataSet
+from genexp.device import select
+from genexp.errors import UsageError
+from genexp.loop import steps_per_epoch
+from genexp.models import Model
+
+MOVABLE = "path"  # of a data set: where its files are now; the digest says whether they are the same
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run has come to at one of its checkpoints."""
+
+    path: Path
+    config: TrainConfig  # as it was trained
+    model: Model
+    data: DataSet
+    step: int
+    epoch: float  # whole at the end of an epoch
+    sampling: dict[str, Any]  # settings of the sampler that are not those of the run
+
+    def __str__(self) -> str:
+        return f"{self.config.name} on {self.config.dataset['name']}, epoch {self.epoch:.4g} (step {self.step:,})"
+
+
+def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Trained:
+    """Load what the configuration names.
+
+    Raises UsageError when it is no run, has no such checkpoint, names code outside genexp that is not trusted, or was
+    asked to be another model; GenexpError when no checkpoint can be read.
+    """
+    path = Path(config.run).expanduser()
+    kept = run.read_config(path)
+    for component in (config.model, config.dataset, config.noise, *getattr(config, "metrics", {}).values()):
+        _refuse_strangers(component, config.trust)
+    device = device or select(config.device.kind, config.device.threads)
+    state = _state(path, config.checkpoint)
+    data = build.data_set(config.dataset, config.data_dir)
+    trained_on = run.read_json(path / "data.json").get("digest")
+    if trained_on is not None and trained_on != data.digest():
+        raise UsageError(
+            f"dataset={config.dataset['name']}: these are not the images that {path} was trained on\n"
+            "Put those back, or set data_dir (or dataset.path) to where they are"
+        )
+    data = data.to(device)
+    model = build.model(config.model, config.noise, data.spec(), kept.seed, device)
+    changed = _changed(config, kept, model)
+    model.load_state_dict(state["model"])
+    step: int = state["step"]
+    epoch = step / steps_per_epoch(model, len(data.train), kept.batch_size)
+    return Trained(path, kept, model, data, step, epoch, changed)
+
+
+def _state(path: Path, checkpoint: str) -> dict[str, Any]:
+    folder = path / "checkpoints"
+    if checkpoint == "best":
+        if not (folder / BEST).exists():
+            raise UsageError(
+                f"{path} keeps no best checkpoint: it is chosen by validation score among the epochs that were scored "
+                "on the way\nTrain with log.scores_every_epochs=N, or take checkpoint=last"
+            )
+        return load(folder / BEST)
+    state = load_latest(folder, lambda message: print(f"warning: {message}", flush=True))
+    if state is None:
+        raise UsageError(f"{path} has no checkpoint yet: the first is written at the end of an epoch")
+    return state
+
+
+def _changed(config: ReopenedConfig, kept: TrainConfig, model: Model) -> dict[str, Any]:
+    """The settings that are not the run's own. Raises UsageError unless they concern sampling only."""
+    allowed = {
+        "model": list(model.sampler_settings),
+        "dataset": [MOVABLE],
+        "noise": [name for name in kept.noise if name not in ("name", "_target_")],  # a chain corrupts, too
+    }
+    changed = {}
+    for group, names in allowed.items():
+        ours: Component = getattr(config, group)
+        theirs: Component = getattr(kept, group)
+        for name in {**theirs, **ours}:
+            if ours.get(name) == theirs.get(name):
+                continue
+            if name not in names:
+                may = f"; of a {group} that is trained, {', '.join(names)} may be set" if names else ""
+                raise UsageError(
+                    f"{group}.{name}={ours.get(name)}: {config.run} was trained with {theirs.get(name)}{may}"
+                )
+            if name != MOVABLE:
+                changed[f"{group}.{name}"] = ours.get(name)
+    return changed
+
+
+def _refuse_strangers(component: Component, trust: list[str]) -> None:
+    package = component["_target_"].partition(".")[0]
+    if package not in ("genexp", *trust):
+        raise UsageError(
+            f"the run names code outside genexp, {component['_target_']}, which would be executed\n"
+            f"If you trust it, add trust=[{package}]"
+        )
