@@ -1,38 +1,19 @@
 """Checkpoints: written whole or not at all, loaded without executing anything, the newest readable one found."""
 
 import io
-import os
 import pickle
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from genexp.errors import GenexpError
+from genexp.files import atomic
 
 KEEP = 2
 BEST = "best.pt"  # beside the newest: the state with the best validation score of those that were scored
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in; it appears under `path` only once it is complete and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files private; these are to be shared like any other
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:

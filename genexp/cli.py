@@ -180,7 +180,7 @@ def _for_each_run(command: str, arguments: list[str]) -> list[tuple[list[str], P
 
 def _runs(pattern: str) -> list[str]:
     """The run directories that a path or a glob names."""
-    found = glob.glob(str(Path(pattern).expanduser()))  # noqa: PTH207: a Path's own takes no absolute patterns
+    found = glob.glob(str(Path(pattern).expanduser()))  # noqa: PTH207 (a Path's own takes no absolute patterns)
     return sorted(path for path in found if Path(path, "config.yaml").is_file())
 
 

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-from genexp import build, results, run
+from genexp import build, results
 from genexp.config import EvaluateConfig
 from genexp.metrics import Subject
+from genexp.provenance import provenance
 from genexp.trained import reopen
 
 
@@ -18,7 +19,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
     build.check_metrics(config.metrics, trained.model, trained.data)
     known = results.evaluations(trained.path)
-    provenance = run.provenance(trained.data.train.device, config.device.precision)
+    made_by = provenance(trained.data.train.device, config.device.precision)
     subject = Subject(trained.model, trained.data, config.seed)
     scores: dict[str, Any] = {}
     for name, metric in config.metrics.items():
@@ -36,7 +37,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
                 seed=config.seed,
                 step=trained.step,
                 epoch=trained.epoch,
-                provenance=provenance,
+                provenance=made_by,
             )
             results.record(trained.path, {}, added)
             took = f"{time.perf_counter() - started:.1f} s"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genexp.checkpoint import atomic
+from genexp.files import atomic
 from genexp.loop import Tick
 from genexp.pictures import Picture
 

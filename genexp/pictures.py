@@ -26,7 +26,7 @@ FRAME = (255, 221, 0)  # yellow
 def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
     """Tile (n, C, H, W) images in [0, 1] in reading order; into a square, unless `columns` says otherwise.
 
-    The gaps are grey, but yellow around the `framed` images.
+    The gaps are grey; the `framed` images have a yellow frame, half a gap wide.
     """
     n, channels, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
@@ -39,7 +39,9 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Colle
     for index, image in enumerate(pixels.expand(n, 3 if channels == 1 else channels, -1, -1).numpy()):
         top, left = index // columns * tile_height + gap, index % columns * tile_width + gap
         if index in framed:
-            picture[top - gap : top + tile_height, left - gap : left + tile_width] = FRAME
+            width_of_frame = max(1, gap // 2)
+            frame = slice(top - width_of_frame, top + height * scale + width_of_frame)
+            picture[frame, left - width_of_frame : left + width * scale + width_of_frame] = FRAME
         picture[top : top + height * scale, left : left + width * scale] = image.transpose(1, 2, 0)
     return picture
 
@@ -55,7 +57,7 @@ def scatter(samples: Tensor, points: Tensor, mixture: Mixture) -> Picture:
     for shown, colour, label in ((points, "0.75", "data"), (samples, "tab:blue", "samples")):
         x, y = ((2 * shown.cpu() - 1) * mixture.extent).T.numpy()
         axes.scatter(x, y, s=4, c=colour, label=label, linewidths=0)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", markerscale=3)
     return rendered(figure)
 
 

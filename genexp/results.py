@@ -7,9 +7,8 @@ from typing import Any
 
 import filelock
 
-from genexp.checkpoint import atomic
 from genexp.config import Component
-from genexp.run import read_json
+from genexp.files import atomic, read_json
 
 FILE = "results.json"
 

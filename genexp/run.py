@@ -2,23 +2,18 @@
 
 import json
 import os
-import platform
-import subprocess
-import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-import genexp
-from genexp.checkpoint import atomic
 from genexp.config import TrainConfig
 from genexp.errors import GenexpError, UsageError
+from genexp.files import atomic, read_json
+from genexp.provenance import now
 
 
 class Run:
@@ -99,53 +94,6 @@ def refuse_other_data(config: TrainConfig, digest: str) -> None:
             f"the images of dataset={config.dataset['name']} have changed: {path} was trained on others\n"
             "Put the old ones back, or set fresh=true to start over (the old run is moved aside)"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What one of a run's JSON files holds; nothing, if it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def provenance(device: torch.device, precision: str) -> dict[str, Any]:
-    """Where a result came from: code, versions, device, arithmetic, time."""
-    commit, dirty = _git_state(Path(genexp.__file__).parent)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    libraries = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "hydra-core")
-    return {
-        "commit": commit,
-        "dirty": dirty,
-        "versions": {
-            "genexp": genexp.__version__,
-            "python": platform.python_version(),
-            **{library: metadata.version(library) for library in libraries},
-        },
-        "device": f"{device.type} ({name})",
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "time": now(),
-    }
-
-
-def _git_state(package: Path) -> tuple[str | None, bool | None]:
-    """The commit of the checkout that holds the package, and whether it was changed; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else the checkout is somebody else's, around a venv
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
 
 
 def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from genexp import pictures, random
-from genexp.checkpoint import atomic
 from genexp.config import SampleConfig
 from genexp.errors import UsageError
+from genexp.files import atomic
 from genexp.logs import save_picture
 from genexp.models import draw
 from genexp.trained import reopen

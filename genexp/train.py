@@ -22,6 +22,7 @@ from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
+from genexp.provenance import provenance
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
@@ -315,7 +316,7 @@ def _summary(
         "train_seconds": round(training.seconds, 3),
         "images_per_second": round(images / training.seconds, 1),
         "scores": scores,
-        "provenance": run.provenance(device, config.device.precision),
+        "provenance": provenance(device, config.device.precision),
     }
 
 

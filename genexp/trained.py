@@ -12,6 +12,7 @@ from genexp.config import Component, ReopenedConfig, TrainConfig
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
+from genexp.files import read_json
 from genexp.loop import steps_per_epoch
 from genexp.models import Model
 
@@ -47,7 +48,7 @@ def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Traine
     device = device or select(config.device.kind, config.device.threads)
     state = _state(path, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir)
-    trained_on = run.read_json(path / "data.json").get("digest")
+    trained_on = read_json(path / "data.json").get("digest")
     if trained_on is not None and trained_on != data.digest():
         raise UsageError(
             f"dataset={config.dataset['name']}: these are not the images that {path} was trained on\n"

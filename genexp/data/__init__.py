@@ -50,13 +50,18 @@ class DataSet:
     labels: dict[str, Tensor]  # split -> (N,) int64, −1 where there is none
     white: int = 255
     mixture: Mixture | None = None
+    folds: tuple[tuple[Tensor, Tensor], ...] = ()  # validation and test images of each, where a data set has several
 
     def to(self, device: torch.device) -> "DataSet":
         """The same data on another device."""
         labels = {split: labels.to(device) for split, labels in self.labels.items()}
-        return replace(
-            self, train=self.train.to(device), valid=self.valid.to(device), test=self.test.to(device), labels=labels
-        )
+        folds = tuple((valid.to(device), test.to(device)) for valid, test in self.folds)
+        train, valid, test = self.train.to(device), self.valid.to(device), self.test.to(device)
+        return replace(self, train=train, valid=valid, test=test, labels=labels, folds=folds)
+
+    def of_folds(self) -> list["DataSet"]:
+        """The data set once for each fold, with its validation and test images, and no labels."""
+        return [replace(self, valid=valid, test=test, labels={}, folds=()) for valid, test in self.folds]
 
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
         """The chosen images of a split as float32 in [0, 1], shape (n, C, H, W)."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from genexp.checkpoint import atomic
 from genexp.data import DataSet
 from genexp.errors import DataError, UsageError
+from genexp.files import atomic
 from genexp.ranges import Fraction, PositiveInt
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ UNLABELLED, TRAIN, VALID, TEST = range(4)  # what `folds` holds for an image, in
 
 
 def tfd(data_dir: Path, *, path: str | None, fold: Literal[1, 2, 3, 4, 5]) -> DataSet:
-    """The unlabelled faces to train on, and one fold's validation and test faces, each 1×48×48.
+    """The unlabelled faces to train on, and one fold's validation and test faces, each 1×48×48; and all five folds.
 
     So was the original GAN trained: some 100,000 unlabelled images, and the labelled training images of the fold not
     used. Labels are expressions, from 0; the unlabelled have −1. Read from `path`, or data_dir/TFD/TFD_48x48.mat.
@@ -30,14 +30,16 @@ def tfd(data_dir: Path, *, path: str | None, fold: Literal[1, 2, 3, 4, 5]) -> Da
     for split, wanted in (("train", UNLABELLED), ("valid", VALID), ("test", TEST)):
         if not rows[split].any():
             raise _damaged(file, f"no image has the code {wanted} in fold {fold} ('folds'), so {split} is empty")
-    train, valid, test = (
-        torch.from_numpy(np.ascontiguousarray(images[chosen])).unsqueeze(1) for chosen in rows.values()
-    )
+
+    def faces(chosen: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(images[chosen])).unsqueeze(1)
+
     return DataSet(
-        train,
-        valid,
-        test,
+        faces(rows["train"]),
+        faces(rows["valid"]),
+        faces(rows["test"]),
         labels={split: torch.from_numpy(labels[chosen]) for split, chosen in rows.items()},
+        folds=tuple((faces(code == VALID), faces(code == TEST)) for code in codes.T),
     )
 
 

@@ -28,6 +28,11 @@ class Subject:
         self.model, self.data, self.seed = model, data, seed
         self._made: dict[Hashable, Any] = {}
 
+    @property
+    def sample_kind(self) -> str:
+        """What a sample is, "draw" or "mean"."""
+        return self.model.sample_kind
+
     def samples(self, n: int) -> Tensor:
         """n samples of the model, (n, C, H, W) float32 in [0, 1]; the same for every score.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject
+from genexp.metrics import Subject, requires
 from genexp.ranges import Bandwidths, PositiveInt
 
 TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
@@ -67,7 +67,40 @@ def parzen(
     """The score of a model's samples, as `score_samples` gives it, with what else defines it."""
     samples = subject.samples(n_samples)
     scored = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
-    return scored | {"sample_kind": subject.model.sample_kind, "seed": subject.seed}
+    return scored | {"sample_kind": subject.sample_kind, "seed": subject.seed}
+
+
+@requires(lambda model, data: len(data.folds) > 1, "this data set has no folds; take metric parzen")
+def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwidths) -> dict[str, Any]:
+    """The mean over folds of the score on each one's test images, σ chosen on all of its validation images.
+
+    As for the Toronto Face Database in Goodfellow et al. 2014. `stderr` is the standard error across folds
+    (population std / √folds).
+    """
+    samples = subject.samples(n_samples)
+    folds = [
+        score_samples(samples, fold, n_valid=len(fold.valid), sigma_grid=sigma_grid, split="test")
+        for fold in subject.data.of_folds()
+    ]
+    means = torch.tensor([fold["mean"] for fold in folds], dtype=torch.float64)
+    mean, stderr = means.mean().item(), means.std(correction=0).item() / math.sqrt(len(means))
+    sigmas = [fold["sigma"] for fold in folds]
+    result = {
+        "mean": mean,
+        "stderr": stderr,
+        "sigma": sigmas,
+        "valid_mean": sum(fold["valid_mean"] for fold in folds) / len(folds),
+        "fold_means": means.tolist(),
+        "n_samples": n_samples,
+        "n_points": sum(fold["n_points"] for fold in folds),
+        "sigma_grid": sorted(sigma_grid),
+        "sample_kind": subject.sample_kind,
+        "seed": subject.seed,
+        "summary": f"{mean:.1f} ± {stderr:.1f} nats over {len(folds)} folds ({n_samples:,} samples, "
+        f"σ = {', '.join(f'{sigma:.3g}' for sigma in sigmas)})",
+    }
+    warnings = {fold["warning"] for fold in folds if "warning" in fold}
+    return result | ({"warning": "; ".join(sorted(warnings))} if warnings else {})
 
 
 def score_samples(

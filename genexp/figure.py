@@ -1,0 +1,76 @@
+"""`genexp figure`: a figure of a run, of its samples, its codes, or the course of its training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genexp import figures, random
+from genexp.config import FigureConfig
+from genexp.errors import GenexpError, UsageError
+from genexp.logs import save_picture
+from genexp.pictures import Picture
+from genexp.run import read_config
+from genexp.trained import Trained, reopen
+
+WIDTH = 600  # pixels that a grid should have; small images are enlarged by a whole factor
+
+SUFFIXES = {"curves": (".svg", ".png")}  # of what can be drawn at any size
+
+
+def main(config: FigureConfig) -> dict[str, Any]:
+    """Draw what `kind` says into `out`, or below figures/ in the run's directory; print where it is."""
+    path = Path(config.run).expanduser()
+    suffixes = SUFFIXES.get(config.kind, (".png",))
+    out = Path(config.out).expanduser() if config.out is not None else None
+    if out is not None and out.suffix not in suffixes:
+        raise UsageError(f"out={out}: kind={config.kind} is written as {' or '.join(f'FILE{one}' for one in suffixes)}")
+    try:
+        if config.kind == "curves":
+            files = [out] if out is not None else [path / "figures" / f"curves{suffix}" for suffix in suffixes]
+            title = f"{read_config(path).name} on {config.dataset['name']}, seed {read_config(path).seed}"
+            figure = figures.curves(_lines(path), title)
+            for file in files:
+                figures.save_figure(figure, file)
+        else:
+            trained = reopen(config)
+            print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
+            files = [out or path / "figures" / f"{config.kind}-step{trained.step}-seed{config.seed}.png"]
+            save_picture(_picture(config, trained), files[0])
+    except OSError as error:
+        raise GenexpError(f"{error.filename or out or path} cannot be written: {error.strerror}") from error
+    for file in files:
+        print(f"figure: {file}")
+    print(f"run: {path}", flush=True)
+    return {"scores": {}, "run": str(path)}
+
+
+def _picture(config: FigureConfig, trained: Trained) -> Picture:
+    generator = random.generator(trained.data.train.device, config.seed, "figure")
+    subject = (trained.model, trained.data, generator, config.rows, config.columns)
+    match config.kind:
+        case "samples":
+            picture = figures.samples(*subject)
+        case "neighbours":
+            picture = figures.neighbours(*subject)
+        case "interpolation":
+            picture = figures.interpolation(*subject)
+        case "reconstructions":
+            picture = figures.reconstructions(*subject)
+        case _:
+            picture = figures.manifold(*subject, config.method)
+    enlarged = max(1, WIDTH // picture.shape[1])
+    return picture.repeat(enlarged, 0).repeat(enlarged, 1)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, but for one that was cut short."""
+    lines = []
+    file = path / "metrics.jsonl"
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    if not lines:
+        raise UsageError(f"{file} has no lines yet: they are written every log.every_steps and at an epoch's end")
+    return lines

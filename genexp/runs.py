@@ -1,0 +1,174 @@
+"""`genexp runs`: what run directories there are, and how far each has come. Nothing is changed, torch is not loaded."""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from genexp import run
+from genexp.config import RunsConfig, TrainConfig
+from genexp.errors import UsageError
+from genexp.files import read_json
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run directory, as it is now."""
+
+    path: Path
+    config: TrainConfig | None  # None where config.yaml cannot be read
+    status: str  # running, interrupted, failed, finished, killed (it says running, but nobody runs it) or unknown
+    epoch: int
+    epochs: int
+    error: str | None
+    updated: float  # seconds since 1970
+    results: dict[str, Any]
+
+    def score(self) -> tuple[str, float, float | None] | None:
+        """Name, mean and standard error of the first score at the end of training, else of the last on the way."""
+        for name, score in self.results.get("scores", {}).items():
+            return name, score["mean"], score["stderr"]
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return None
+        for line in reversed(lines):
+            if '"score/' not in line:
+                continue
+            try:
+                values = json.loads(line)
+            except ValueError:  # cut short when the process was killed
+                continue
+            name = next(key for key in values if key.startswith("score/"))
+            return name.removeprefix("score/"), values[name], None
+        return None
+
+
+def find(outputs_dir: Path) -> list[Found]:
+    """Every run directory below `outputs_dir`, by path; runs that were moved aside are left out."""
+    files = (file for file in outputs_dir.rglob("config.yaml") if (file.parent / "status.json").is_file())
+    return [_read(file.parent) for file in sorted(files) if ".old-" not in file.parent.name]
+
+
+def main(config: RunsConfig) -> None:
+    """Print the table of runs."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    folder = Path(config.outputs_dir).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; set outputs_dir=FOLDER to where runs are kept")
+    words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
+    lines = [(found, line) for found in find(folder) if _matches(line := _line(found), words)]
+    if not lines:
+        print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
+        return
+    lines.sort(key=lambda pair: _order(pair[0], pair[1], config.sort))
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in lines[0][1]:
+        table.add_column(column, no_wrap=True)
+    for _, line in lines:
+        table.add_row(*line.values())
+    Console(width=Console(width=10**6).measure(table).maximum).print(table)  # a path that is cut is of no use
+    for found, line in lines:
+        if found.error and found.status == "failed":
+            print(f"{line['run']} failed: {found.error.splitlines()[0]}")
+
+
+def _read(path: Path) -> Found:
+    status, results = read_json(path / "status.json"), read_json(path / "results.json")
+    try:
+        config = run.read_config(path)
+    except UsageError:
+        config = None
+    said = str(status.get("status", "unknown"))
+    if said == "running" and not _alive(status.get("pid")):
+        said = "killed"
+    epochs = status.get("epochs") or (config.epochs if config else 0)
+    epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch", _last_epoch(path))
+    try:
+        updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        updated = (path / "status.json").stat().st_mtime
+    return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results)
+
+
+def _last_epoch(path: Path) -> int:
+    """The last epoch that metrics.jsonl knows of; statuses that end a run early do not say."""
+    try:
+        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["epoch"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0
+
+
+def _alive(pid: Any) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _line(found: Found) -> dict[str, str]:
+    """What is shown of a run, column by column."""
+    config, score = found.config, found.score()
+    shown = ""
+    if score is not None:
+        name, mean, stderr = score
+        shown = f"{name} {mean:.4g}" if stderr is None else f"{name} {mean:.1f} ± {stderr:.1f}"
+    return {
+        "status": found.status,
+        "progress": f"{found.epoch}/{found.epochs}",
+        "score": shown,
+        "age": age(time.time() - found.updated),
+        "model": config.model["name"] if config else "?",
+        "dataset": config.dataset["name"] if config else "?",
+        "seed": str(config.seed) if config else "?",
+        "run": str(found.path),
+    }
+
+
+def _matches(line: dict[str, str], words: list[str]) -> bool:
+    """Whether the line holds every word; `status:killed` is sought in its column, and has to be all of it."""
+    for word in words:
+        column, colon, value = word.partition(":")
+        if colon and column not in line:
+            raise UsageError(f"filter={word}: there is no column '{column}'; there are {', '.join(line)}")
+        if line[column] != value if colon else word not in " ".join(line.values()):
+            return False
+    return True
+
+
+def _order(found: Found, line: dict[str, str], sort: str) -> tuple[Any, ...]:
+    match sort:
+        case "status":
+            return found.status, line["run"]
+        case "progress":
+            return -found.epoch / max(found.epochs, 1), line["run"]
+        case "score":
+            score = found.score()
+            return -score[1] if score and math.isfinite(score[1]) else math.inf, line["run"]
+        case "age":
+            return -found.updated, line["run"]
+    return (line["run"],)
+
+
+def age(seconds: float) -> str:
+    """3 min, 5 h or 2 days."""
+    if seconds < 60:
+        return "now"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
