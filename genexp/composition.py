@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -27,10 +28,15 @@ VERSION_BASE: dict[str, Any] = {"version_base": None} if hydra.__version__.start
 
 
 def compose(command: str, overrides: list[str]) -> DictConfig:
-    """The configuration of a command line, as Hydra composes it, not yet checked."""
+    """The configuration of a command line, as Hydra composes it, not yet checked.
+
+    Within a job, the folder of its --config-dir is searched, too.
+    """
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    folders = [f"file://{source.path}" for source in sources if source.provider == "command-line"]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
-        return hydra.compose(command, overrides)
+        return hydra.compose(command, [*overrides, *([f"hydra.searchpath={folders}"] if folders else [])])
 
 
 def offer_run(command: str, path: Path | None) -> None:

@@ -37,6 +37,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
                 seed=config.seed,
                 step=trained.step,
                 epoch=trained.epoch,
+                train_seconds=trained.seconds,
                 provenance=made_by,
             )
             results.record(trained.path, {}, added)

@@ -47,6 +47,7 @@ def evaluation(
     seed: int,
     step: int,
     epoch: float,
+    train_seconds: float,
     provenance: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """One score under its key, with all that it follows from; to be given to `record`."""
@@ -59,6 +60,7 @@ def evaluation(
             "seed": seed,
             "step": step,
             "epoch": epoch,
+            "train_seconds": round(train_seconds, 3),
             "score": score,
             "provenance": provenance,
         }

@@ -27,6 +27,7 @@ class Found:
     error: str | None
     updated: float  # seconds since 1970
     results: dict[str, Any]
+    data_digest: str | None  # of the images that it was trained on
 
     def score(self) -> tuple[str, float, float | None] | None:
         """Name, mean and standard error of the first score at the end of training, else of the last on the way."""
@@ -95,7 +96,8 @@ def _read(path: Path) -> Found:
         updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
         updated = (path / "status.json").stat().st_mtime
-    return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results)
+    digest = read_json(path / "data.json").get("digest")
+    return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results, digest)
 
 
 def _last_epoch(path: Path) -> int:

@@ -295,6 +295,7 @@ def _evaluations(config: TrainConfig, summary: dict[str, Any]) -> dict[str, dict
             seed=config.seed,
             step=summary["steps"],
             epoch=summary["epochs"],
+            train_seconds=summary["train_seconds"],
             provenance=summary["provenance"],
         )
     return found

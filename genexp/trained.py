@@ -29,6 +29,7 @@ class Trained:
     data: DataSet
     step: int
     epoch: float  # whole at the end of an epoch
+    seconds: float  # of training so far
     sampling: dict[str, Any]  # settings of the sampler that are not those of the run
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Traine
     model.load_state_dict(state["model"])
     step: int = state["step"]
     epoch = step / steps_per_epoch(model, len(data.train), kept.batch_size)
-    return Trained(path, kept, model, data, step, epoch, changed)
+    return Trained(path, kept, model, data, step, epoch, state["seconds"], changed)
 
 
 def _state(path: Path, checkpoint: str) -> dict[str, Any]:

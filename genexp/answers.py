@@ -1,0 +1,110 @@
+"""What this project's runs answer to a published number: found among the run directories, never typed in."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from genexp import config as schema
+from genexp import results
+from genexp.composition import compose
+from genexp.config import Component, TrainConfig
+from genexp.runs import Found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The runs of one experiment that differ in their seeds alone, under one score."""
+
+    runs: int
+    mean: float  # over seeds
+    stderr: float | None  # over what is scored, the mean of the runs' own
+    seed_spread: float | None  # standard deviation over seeds, n − 1; None for one run
+    epoch: float
+    recipe_epochs: int
+    minutes: float  # of training, the mean of the runs
+    left_out: int  # runs of the experiment that are not in it: of fewer epochs, or of other data
+    exact: bool  # whether it was scored as asked
+    digest: str | None  # of the data
+    score: dict[str, Any]  # of the first run, with all that defines it
+    sigmas: list[float]
+
+    def standard_error(self) -> float:
+        """Of the mean: over test points, and over seeds where there are several."""
+        seeds = (self.seed_spread or 0) / math.sqrt(self.runs)
+        return math.hypot(self.stderr or 0, seeds)
+
+
+def experiment(words: list[str]) -> TrainConfig:
+    """The configuration of a `genexp train` command line."""
+    config: TrainConfig = schema.load("train", compose("train", words))
+    return config
+
+
+def of_experiment(wanted: TrainConfig, runs: list[Found]) -> list[Found]:
+    """The runs that are this experiment, whatever their seed, one for each seed: the one that went furthest."""
+    best: dict[int, Found] = {}
+    for found in runs:
+        if found.config is None or _but_seed(found.config) != _but_seed(wanted):
+            continue
+        seed = found.config.seed
+        if seed not in best or found.epoch > best[seed].epoch:
+            best[seed] = found
+    return [best[seed] for seed in sorted(best)]
+
+
+def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer | None:
+    """The runs of an experiment under `metric`; None if none is scored by it.
+
+    Where none was scored as asked, the same metric under other settings is taken, and `exact` is false. Runs of fewer
+    epochs than the longest, and of other data, are left out: a mean of unlike runs is the mean of nothing.
+    """
+    scored = [(found, entry) for found in runs if (entry := _evaluation(found, metric)) is not None]
+    if not scored:
+        return None
+    exact = [pair for pair in scored if pair[1]["settings"] == _settings(metric)]
+    kept = exact or scored
+    longest = max(kept, key=lambda pair: pair[1]["epoch"])
+    kept = [pair for pair in kept if _kind(*pair) == _kind(*longest)]
+    scores = [entry["score"] for _, entry in kept]
+    means = [score["mean"] for score in scores]
+    stderrs = [score["stderr"] for score in scores if score["stderr"] is not None]
+    sigmas = [score["sigma"] for score in scores if "sigma" in score]
+    return Answer(
+        runs=len(kept),
+        mean=statistics.fmean(means),
+        stderr=statistics.fmean(stderrs) if stderrs else None,
+        seed_spread=statistics.stdev(means) if len(means) > 1 else None,
+        epoch=longest[1]["epoch"],
+        recipe_epochs=wanted.epochs,
+        minutes=statistics.fmean(entry["train_seconds"] for _, entry in kept) / 60,
+        left_out=len(runs) - len(kept),
+        exact=bool(exact),
+        digest=longest[0].data_digest,
+        score=scores[0],
+        sigmas=sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])}),
+    )
+
+
+def _but_seed(config: TrainConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.identity().items() if key != "seed"}
+
+
+def _settings(metric: Component) -> dict[str, Any]:
+    return {name: value for name, value in metric.items() if name not in ("name", "_target_")}
+
+
+def _evaluation(found: Found, metric: Component) -> dict[str, Any] | None:
+    """The run's newest score by this metric from its own seed and sampler, as asked if there is one."""
+    entries = [
+        entry
+        for entry in results.evaluations(found.path).values()
+        if entry["metric"] == metric["name"] and not entry["sampling"]
+        if found.config is not None and entry["seed"] == found.config.seed
+    ]
+    return max(entries, key=lambda entry: (entry["settings"] == _settings(metric), entry["step"]), default=None)
+
+
+def _kind(found: Found, entry: dict[str, Any]) -> tuple[Any, ...]:
+    """What has to be the same for two runs to be averaged."""
+    return entry["epoch"], found.data_digest, entry["settings"], entry["score"].get("extractor")

@@ -1,0 +1,90 @@
+"""`genexp reproduce`: run the experiments that a table of a paper still lacks, then print the table."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from genexp import answers, papers, table
+from genexp.config import EvaluateConfig, ReproduceConfig, TrainConfig
+from genexp.errors import DataError, GenexpError, UsageError
+from genexp.evaluate import main as evaluate
+from genexp.logs import duration
+from genexp.papers import ParzenTable, ScoresTable, Table, TextTable
+from genexp.train import main as train
+
+
+def main(config: ReproduceConfig) -> None:
+    """Train and score what is not there yet, cell by cell; print the table.
+
+    An experiment that fails does not keep the others from running. Raises GenexpError at the end if one did, but not
+    for a data set that is given on request only, and is not here.
+    """
+    chosen = papers.read(config.paper).table(config.table)
+    if isinstance(chosen, TextTable):
+        raise UsageError(f"table={config.table} holds no numbers to reproduce; `genexp table` prints it")
+    started = time.perf_counter()
+    failed, skipped = [], set()
+    for name, words, on_request in experiments(chosen, config.budget):
+        for seed in range(config.seeds):
+            if name in skipped:
+                continue
+            print(f"\n{name}, seed {seed}: genexp train {' '.join([*words, f'seed={seed}'])}", flush=True)
+            try:
+                settings = _settings(config, [*words, f"seed={seed}"])
+                run = train(settings)["run"]
+                if isinstance(chosen, ScoresTable):
+                    _score(config, settings, run, chosen.metrics)
+            except DataError as error:
+                if not on_request:
+                    failed.append(f"{name}, seed {seed}: {error}")
+                print(f"{'skipped' if on_request else 'failed'}: {error}", flush=True)
+                skipped.add(name)
+            except GenexpError as error:
+                failed.append(f"{name}, seed {seed}: {error}")
+                print(f"failed: {error}", flush=True)
+    print(f"\n{config.budget} budget, {duration(time.perf_counter() - started)}\n", flush=True)
+    table.main(config)
+    if failed:
+        raise GenexpError("not everything could be run:\n" + "\n".join(failed))
+
+
+def experiments(chosen: Table, budget: str) -> Iterator[tuple[str, list[str], bool]]:
+    """Of each run that the table wants: its row and column, the words of its command line, and whether its data set is
+    given on request only."""
+    if isinstance(chosen, ParzenTable):
+        for key, column in chosen.columns.items():
+            for row in chosen.rows:
+                cell = row.cells.get(key)
+                if cell is not None and cell.train is not None:
+                    words = [*cell.train, *(cell.quick if budget == "quick" else [])]
+                    yield f"{row.name} on {column.title}", words, column.on_request
+    elif isinstance(chosen, ScoresTable):
+        for one in chosen.rows:
+            yield one.name, [*one.train, *(one.quick if budget == "quick" else [])], False
+
+
+def _settings(config: ReproduceConfig, words: list[str]) -> TrainConfig:
+    """The configuration of an experiment, in the folders and on the device of this command."""
+    experiment = answers.experiment(words)
+    changed: dict[str, Any] = {"data_dir": config.data_dir, "outputs_dir": config.outputs_dir}
+    device = config.device.model_copy(update={"precision": experiment.device.precision})
+    return experiment.model_copy(update=changed | {"device": device})
+
+
+def _score(config: ReproduceConfig, trained: TrainConfig, run: str, metrics: list[str]) -> None:
+    """Take the scores of a run that it has not yet."""
+    words = [f"metric@metrics.{name}={name}" for name in metrics]
+    evaluate(
+        EvaluateConfig(
+            run=run,
+            checkpoint="last",
+            trust=[],
+            seed=trained.seed,
+            model=trained.model,
+            dataset=trained.dataset,
+            noise=trained.noise,
+            data_dir=config.data_dir,
+            device=trained.device,
+            metrics={name: answers.experiment(words).metrics[name] for name in metrics},
+        )
+    )

@@ -1,0 +1,322 @@
+"""`genexp table`: a table of a paper, with this project's runs beside the published numbers."""
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from genexp import answers, papers
+from genexp.answers import Answer
+from genexp.config import Component, TableConfig
+from genexp.errors import GenexpError
+from genexp.files import atomic, read_json
+from genexp.papers import Cell, Column, ParzenTable, Published, Row, ScoresTable, TextTable
+from genexp.runs import Found, find
+from genexp.sheets import Document, Sheet, render
+
+THEIS = (
+    "Theis, van den Oord and Bethge (2016) showed that such estimates say little about likelihood or look: centroids "
+    "of k-means score above images of the data themselves. A score above that of the training images means smoother "
+    "samples, not better ones."
+)
+HEADER = ["model", "published", "here ± test", "± seeds", "Δ/SE", "samples", "σ", "epochs", "min"]
+MARKS = {
+    "*": "as recalled, not verified at the source",
+    "°": "quoted by another source than its own",
+    "†": "fewer epochs than the recipe",
+    "‡": "scored with another number of samples, or other settings, than the rest of the column",
+    "ᵐ": "samples are means of distributions, not draws from them; of published numbers it is marked where it is known",
+}
+YARDSTICKS = {
+    "training_images": "training images",
+    "centroids": "k-means centroids",
+    "mean_image": "mean image",
+    "pixel_gaussian": "Gaussian of pixels",
+}
+FEWER_IS_BETTER = ("fid", "kid", "ms_ssim")
+
+
+def main(config: TableConfig) -> None:
+    """Print the table, or write it to `out`."""
+    text = render(document(config), config.format)
+    if config.out is None:
+        print(text, end="")
+        return
+    try:
+        with atomic(Path(config.out).expanduser()) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise GenexpError(f"out={config.out} cannot be written: {error.strerror}") from error
+    print(f"table: {config.out}")
+
+
+def document(config: TableConfig) -> Document:
+    """The table that is asked for, joined with the runs below `outputs_dir`."""
+    paper = papers.read(config.paper)
+    table = paper.table(config.table)
+    runs = find(Path(config.outputs_dir).expanduser())
+    match table:
+        case ParzenTable():
+            return _parzen(config, paper.title, table, runs)
+        case ScoresTable():
+            return _scores(config, paper.title, table, runs)
+        case TextTable():
+            return _text(paper.title, table)
+
+
+def _parzen(config: TableConfig, title: str, table: ParzenTable, runs: list[Found]) -> Document:
+    sources: dict[str, int] = {}
+    used: Counter[str] = Counter()
+    sheets, notes = [], []
+    for key, column in table.columns.items():
+        metric = answers.experiment(column.train).metrics["parzen"]
+        sheet = Sheet(f"{table.title}: {column.title}", HEADER, [], [])
+        digests = set()
+        for row in table.rows:
+            cell = row.cells.get(key)
+            if cell is None:
+                continue
+            answer, state = _answer(cell, row, metric, runs)
+            digests |= {answer.digest} if answer else set()
+            _add(sheet, row.name, cell, answer, state, metric, sources, used)
+            if answer is not None and state:
+                notes.append(f"{row.name} on {column.title}: {state}.")
+        notes += _yardsticks(config, table, key, column, metric, digests, sheet, sources, used)
+        notes.append(f"Published ± on {column.title}: {column.spread}.")
+        sheets.append(sheet)
+    notes += [
+        "± test: standard error over test images (across folds where there are folds); ± seeds: standard deviation "
+        "over training runs. Δ/SE: here less published, in combined standard errors: the published one, ours over test "
+        "images, and ours over seeds (± seeds / √runs) where there are several.",
+        *(f"{mark} {meaning}." for mark, meaning in MARKS.items() if used[mark]),
+        *(f"[{number}] {source}" for source, number in sources.items()),
+        THEIS,
+    ]
+    return Document(title, sheets, notes)
+
+
+def _answer(cell: Cell, row: Row, metric: Component, runs: list[Found]) -> tuple[Answer | None, str]:
+    """What this project's runs say to a cell, and a word on it."""
+    if cell.train is None:
+        return None, row.missing or "no run yet"
+    wanted = answers.experiment(cell.train)
+    there = answers.of_experiment(wanted, runs)
+    answer = answers.answer(wanted, metric, there)
+    if answer is None:
+        return None, ", ".join(f"{found.status} {found.epoch}/{found.epochs}" for found in there) or "not run"
+    return answer, f"{answer.left_out} other runs of fewer epochs or other data are left out" if answer.left_out else ""
+
+
+def _add(
+    sheet: Sheet,
+    name: str,
+    published: Published | None,
+    answer: Answer | None,
+    note: str,
+    metric: Component,
+    sources: dict[str, int],
+    used: Counter[str],
+) -> None:
+    """One row of a Parzen table, for people and for programs."""
+    theirs, record = "", dict[str, Any](model=name)
+    if published is not None:
+        marks = {"recalled": "*", "quoted": "°"}.get(published.status, "")
+        marks += "ᵐ" if published.sample_kind == "mean" else ""
+        used.update(marks)
+        number = sources.setdefault(published.source, len(sources) + 1)
+        spread = "" if published.spread is None else f" ± {published.spread:g}"
+        theirs = f"{published.value:g}{spread}{marks} [{number}]".replace("-", "−")
+        record |= {
+            "published": published.value,
+            "published_spread": published.spread,
+            "published_sample_kind": published.sample_kind,
+            "status": published.status,
+            "source": published.source,
+        }
+    if answer is None:
+        sheet.rows.append([name, theirs, note, *[""] * (len(HEADER) - 3)])
+        sheet.records.append(record | {"note": note})
+        return
+    score = answer.score
+    marks = "†" if answer.epoch < answer.recipe_epochs else ""
+    marks += "" if answer.exact and score["n_samples"] == metric["n_samples"] else "‡"
+    marks += "ᵐ" if score["sample_kind"] == "mean" else ""
+    used.update(marks)
+    difference = None
+    if published is not None:
+        combined = (answer.standard_error() ** 2 + (published.spread or 0) ** 2) ** 0.5
+        difference = (answer.mean - published.value) / combined if combined else None
+    trained = answer.recipe_epochs > 0
+    stderr = "" if answer.stderr is None else f" ± {answer.stderr:.1f}"
+    sheet.rows.append(
+        [
+            name,
+            theirs,
+            f"{answer.mean:.1f}{stderr}{marks}".replace("-", "−"),
+            "" if answer.seed_spread is None else f"{answer.seed_spread:.1f} (n = {answer.runs})",
+            "" if difference is None else f"{difference:+.1f}".replace("-", "−"),
+            f"{score['n_samples']:,}",
+            ", ".join(f"{sigma:.3g}" for sigma in answer.sigmas),
+            f"{answer.epoch:.4g}/{answer.recipe_epochs}" if trained else "",
+            f"{answer.minutes:.1f}" if trained else "",
+        ]
+    )
+    sheet.records.append(
+        record
+        | {
+            "here": answer.mean,
+            "stderr": answer.stderr,
+            "seed_spread": answer.seed_spread,
+            "difference_in_standard_errors": difference,
+            "runs": answer.runs,
+            "n_samples": score["n_samples"],
+            "sample_kind": score["sample_kind"],
+            "sigma": " ".join(f"{sigma:g}" for sigma in answer.sigmas),
+            "epochs": answer.epoch,
+            "recipe_epochs": answer.recipe_epochs,
+            "minutes": round(answer.minutes, 2),
+            "note": note,
+        }
+    )
+
+
+def _yardsticks(
+    config: TableConfig,
+    table: ParzenTable,
+    key: str,
+    column: Column,
+    metric: Component,
+    digests: set[str | None],
+    sheet: Sheet,
+    sources: dict[str, int],
+    used: Counter[str],
+) -> list[str]:
+    """Add the rows that every Parzen score is to be held against; return notes on what could not be had."""
+    known = {digest for digest in digests if digest is not None}
+    notes = []
+    if len(known) > 1:
+        notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
+    dataset = answers.experiment(column.train).dataset
+    try:
+        scores = _scored_yardsticks(config, dataset, metric, next(iter(known)) if len(known) == 1 else None)
+    except GenexpError as error:
+        reason = str(error).splitlines()[0]
+        if not column.on_request:
+            return [*notes, f"The yardsticks on {column.title} could not be computed: {reason}"]
+        return [*notes, f"{column.title} is given on request and is not here, so nothing is run or computed on it."]
+    for name, score in scores.items():
+        answer = Answer(
+            runs=1,
+            mean=score["mean"],
+            stderr=score["stderr"],
+            seed_spread=None,
+            epoch=0,
+            recipe_epochs=0,
+            minutes=0,
+            left_out=0,
+            exact=True,
+            digest=None,
+            score=score,
+            sigmas=score["sigma"] if isinstance(score["sigma"], list) else [score["sigma"]],
+        )
+        published = table.yardsticks.get(name, {}).get(key)
+        _add(sheet, f"yardstick: {YARDSTICKS[name]}", published, answer, "", metric, sources, used)
+    return notes
+
+
+def _scored_yardsticks(
+    config: TableConfig, dataset: Component, metric: Component, digest: str | None
+) -> dict[str, dict[str, Any]]:
+    """The score of each yardstick, computed once for a data set and kept beside the runs.
+
+    With a `digest`, on images of that digest: what was kept of others is computed anew.
+    """
+    key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
+    file = Path(config.outputs_dir).expanduser() / ".yardsticks" / f"{dataset['name']}-{metric['name']}-{key}.json"
+    kept = read_json(file)
+    if not kept or digest not in (None, kept["digest"]):
+        from genexp import build  # loads torch
+        from genexp.device import select
+        from genexp.metrics.yardsticks import score_yardsticks
+
+        data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
+        print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", file=sys.stderr, flush=True)
+        kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
+        with atomic(file) as stream:
+            stream.write((json.dumps(kept, indent=2) + "\n").encode())
+    scores: dict[str, dict[str, Any]] = kept["scores"]
+    return scores
+
+
+def _text(title: str, table: TextTable) -> Document:
+    rows = [[row.name, *row.cells] for row in table.rows]
+    rows.append(["Models here", *(", ".join(names) or "none yet" for names in table.models)])
+    header = ["", *table.columns]
+    records = [dict(zip(["aspect", *table.columns], row, strict=True)) for row in rows]
+    return Document(title, [Sheet(table.title, header, rows, records)], [f"Source: {table.source}."])
+
+
+def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Found]) -> Document:
+    """Every score of every run: a column for each score and, where one is used, each extractor of features."""
+    words = [f"metric@metrics.{name}={name}" for name in table.metrics]
+    metrics = answers.experiment([*table.dataset, *words]).metrics
+    found: dict[str, dict[str, Answer]] = {}
+    states: dict[str, str] = {}
+    for row in table.rows:
+        wanted = answers.experiment(row.train)
+        there = answers.of_experiment(wanted, runs)
+        answered = {name: answers.answer(wanted, metrics[name], there) for name in table.metrics}
+        found[row.name] = {name: answer for name, answer in answered.items() if answer is not None}
+        states[row.name] = "" if found[row.name] else "not scored" if there else "not run"
+    columns = [
+        (name, extractor)
+        for name in table.metrics
+        for extractor in sorted({taken[name].score.get("extractor", "") for taken in found.values() if name in taken})
+    ]
+    names = [_column(name, extractor) for name, extractor in columns]
+    sheet = Sheet(table.title, ["model", *names, "epochs", "note"], [], [])
+    for name, taken in found.items():
+        here = [_of(taken, *column) for column in columns]
+        texts = [_value(answer) if answer else "–" for answer in here]
+        epochs = sorted({f"{answer.epoch:.4g}/{answer.recipe_epochs}" for answer in taken.values()})
+        sheet.rows.append([name, *(texts if taken else [""] * len(columns)), ", ".join(epochs), states[name]])
+        values = {column: answer.mean for column, answer in zip(names, here, strict=True) if answer}
+        sheet.records.append({"model": name, **values, "epochs": ", ".join(epochs), "note": states[name]})
+    floors = [_floor(name, extractor, found) for name, extractor in columns]
+    if any(floors):
+        sheet.rows.append(["training images", *floors, "", "the floor"])
+        sheet.records.append({"model": "training images", **dict(zip(names, floors, strict=True)), "note": "the floor"})
+    notes = [
+        "Mean over runs ± standard deviation over seeds where there are several, else ± standard error where there is "
+        "one. ↓: fewer is better; ↑: more is better, but see the note on Parzen scores.",
+        "Features are those of the extractor in the column's head, a classifier that was trained once for its data "
+        "set; the digits are its weights' hash. Scores under different extractors do not compare.",
+        "The floor is what as many training images score in the place of samples.",
+        THEIS,
+    ]
+    return Document(title, [sheet], notes)
+
+
+def _column(name: str, extractor: str) -> str:
+    arrow = "↓" if name in FEWER_IS_BETTER else "↑"
+    return f"{name} {arrow}{f' ({extractor})' if extractor else ''}"
+
+
+def _of(taken: dict[str, Answer], name: str, extractor: str) -> Answer | None:
+    answer = taken.get(name)
+    return answer if answer is not None and answer.score.get("extractor", "") == extractor else None
+
+
+def _value(answer: Answer) -> str:
+    spread = answer.stderr if answer.seed_spread is None else answer.seed_spread
+    return f"{answer.mean:.4g}" + (f" ± {spread:.2g}" if spread else "")
+
+
+def _floor(name: str, extractor: str, found: dict[str, dict[str, Answer]]) -> str:
+    for taken in found.values():
+        answer = _of(taken, name, extractor)
+        if answer is not None and answer.score.get("floor") is not None:
+            return f"{answer.score['floor']:.4g}"
+    return ""
