@@ -150,7 +150,13 @@ def _run(command: str, arguments: list[str]) -> int:
     interrupted = True
     try:
         for words, run in calls:
-            _hydra(command, words, job, run)
+            try:
+                _hydra(command, words, job, run)
+            except GenexpError as error:  # a setting that this run does not have
+                if len(calls) == 1:
+                    raise
+                jobs.append(Job(words, None, error))
+                _explain(error)
         interrupted = False
     finally:
         if several and jobs:

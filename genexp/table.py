@@ -89,7 +89,8 @@ def _parzen(config: TableConfig, title: str, table: ParzenTable, runs: list[Foun
     notes += [
         "± test: standard error over test images (across folds where there are folds); ± seeds: standard deviation "
         "over training runs. Δ/SE: here less published, in combined standard errors: the published one, ours over test "
-        "images, and ours over seeds (± seeds / √runs) where there are several.",
+        "images, and ours over seeds (± seeds / √n) where there are several; the spread of a single run is not known, "
+        "and not in it.",
         *(f"{mark} {meaning}." for mark, meaning in MARKS.items() if used[mark]),
         *(f"[{number}] {source}" for source, number in sources.items()),
         THEIS,
@@ -106,7 +107,8 @@ def _answer(cell: Cell, row: Row, metric: Component, runs: list[Found]) -> tuple
     answer = answers.answer(wanted, metric, there)
     if answer is None:
         return None, ", ".join(f"{found.status} {found.epoch}/{found.epochs}" for found in there) or "not run"
-    return answer, f"{answer.left_out} other runs of fewer epochs or other data are left out" if answer.left_out else ""
+    others = "1 other run" if answer.left_out == 1 else f"{answer.left_out} other runs"
+    return answer, f"{others} of fewer epochs, other data or other settings left out" if answer.left_out else ""
 
 
 def _add(

@@ -1,0 +1,321 @@
+"""`genexp evaluate`, `sample`, `figure` and `runs`, through the command line, on small runs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, last_checkpoint
+from PIL import Image
+
+from genexp import build, results, runs
+from genexp import evaluate as module
+from genexp.metrics import Subject
+from genexp.run import read_config
+from genexp.trained import reopen
+
+DAE = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=3", "metrics.parzen.n_samples=200"]
+
+
+@pytest.fixture
+def trained(genexp):
+    answer = genexp("train", *SMALL, "epochs=2", "log.scores_every_epochs=1")
+    assert answer.code == 0, answer.err
+    return answer.run
+
+
+def kept(run):
+    return json.loads((run / "results.json").read_text())
+
+
+def test_a_score_is_kept_under_its_settings_and_never_overwritten(genexp, trained):
+    before = kept(trained)
+    (first,) = before["evaluations"].values()
+    assert first["score"] == before["scores"]["parzen"]
+    assert (first["metric"], first["seed"], first["step"], first["epoch"]) == ("parzen", 0, before["steps"], 2)
+    assert first["settings"]["n_samples"] == 200
+    assert first["train_seconds"] == before["train_seconds"]
+
+    again = genexp("evaluate", f"run={trained}")
+    assert "scored before" in again.out
+    assert kept(trained) == before
+
+    other = genexp("evaluate", f"run={trained}", "metrics.parzen.n_samples=50", "metrics.parzen.split=valid")
+    assert other.code == 0, other.err
+    assert "on 300 valid images (50 samples" in other.out
+    after = kept(trained)
+    assert after["scores"] == before["scores"]
+    assert len(after["evaluations"]) == 2
+    assert before["evaluations"].items() <= after["evaluations"].items()
+
+    seeded = genexp("evaluate", f"run={trained}", "seed=5")
+    assert len(kept(trained)["evaluations"]) == 3
+    assert seeded.out.splitlines()[-1] == f"run: {trained}"
+
+
+def test_an_evaluation_is_what_the_end_of_training_scored(genexp, trained):
+    wanted = kept(trained)["scores"]["parzen"]
+    file = trained / "results.json"
+    file.unlink()
+    assert genexp("evaluate", f"run={trained}").code == 0
+    (found,) = kept(trained)["evaluations"].values()
+    assert found["score"] == wanted
+
+
+def test_going_on_training_keeps_the_evaluations(genexp, trained):
+    genexp("evaluate", f"run={trained}", "metrics.parzen.n_samples=50")
+    before = kept(trained)["evaluations"]
+    assert genexp("train", *SMALL, "epochs=3").code == 0
+    after = kept(trained)
+    assert before.items() <= after["evaluations"].items()
+    assert [entry["epoch"] for entry in after["evaluations"].values()] == [2, 2, 3]
+    assert genexp("train", *SMALL, "epochs=3").out.startswith("already finished")
+
+
+def test_a_run_that_never_finished_is_scored_and_still_goes_on(genexp, trained):
+    (trained / "results.json").unlink()
+    status = json.loads((trained / "status.json").read_text()) | {"status": "interrupted"}
+    (trained / "status.json").write_text(json.dumps(status))
+    assert genexp("evaluate", f"run={trained}").code == 0
+    answer = genexp("train", *SMALL, "epochs=3")
+    assert "already finished" not in answer.out
+    assert answer.code == 0
+    assert len(kept(trained)["evaluations"]) == 2
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(genexp, trained):
+    def scored(metrics):
+        return [line["score/parzen"] for line in metrics if "score/parzen" in line]
+
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert len(scored(lines)) == 2
+    best = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)
+    config = read_config(trained)
+    data = build.data_set(config.dataset, "")
+    found = {}
+    for path in (trained / "checkpoints").glob("step-*.pt"):
+        state = torch.load(path, weights_only=True)
+        model = build.model(config.model, config.noise, data.spec(), 0, torch.device("cpu"))
+        model.load_state_dict(state["model"])
+        found[state["step"]] = build.score(config.metrics, Subject(model, data, 0))["parzen"]["valid_mean"]
+    assert len(found) == 2
+    assert best["step"] == max(found, key=found.get)
+    assert best["valid_mean"] == max(found.values())
+    answer = genexp("evaluate", f"run={trained}", "checkpoint=best", "metrics.parzen.n_samples=60")
+    assert f"(step {best['step']}), best checkpoint" in answer.out
+
+
+def test_the_best_checkpoint_outlives_a_resume(genexp, trained):
+    path = trained / "checkpoints" / "best.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"valid_mean": 1e9}, path)
+    genexp("train", *SMALL, "epochs=3", "log.scores_every_epochs=1")
+    assert torch.load(path, weights_only=True)["valid_mean"] == 1e9
+    torch.save(state | {"valid_mean": -1e9}, path)
+    genexp("train", *SMALL, "epochs=4", "log.scores_every_epochs=1")
+    best = torch.load(path, weights_only=True)
+    assert best["step"] == last_checkpoint(trained)["step"] or best["valid_mean"] > -1e9
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=nowhere"], "there is no run's directory"),
+        (["checkpoint=best"], "keeps no best checkpoint"),
+        (["model.latent_dim=3"], "was trained with 16"),
+        (["model.burn=3"], "did you mean 'model.burn_in'?"),
+        (["metrics.parzen.n_samples=0"], "greater than or equal to 1"),
+        (["dataset.name=mnist"], "was trained with digits"),
+        (["metric@metrics.elbo=elbo"], "bounds need a model with a posterior"),
+        (["model=gan"], "model"),
+        (["seed=-1"], "seed=-1"),
+    ],
+)
+def test_mistakes_are_answered_with_exit_code_2_and_change_nothing(genexp, words, said):
+    run = genexp("train", *DAE, "epochs=1").run
+    before = kept(run)
+    given = words if words[0].startswith("run=") else [f"run={run}", *words]
+    answer = genexp("evaluate", *given)
+    assert answer.code == 2
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert kept(run) == before
+
+
+def test_a_command_without_a_run_says_so(genexp):
+    for command in ("evaluate", "sample", "figure"):
+        answer = genexp(command)
+        assert answer.code == 2
+        assert f"which run? genexp {command} run=PATH" in answer.err
+        assert genexp(command, "--help").code == 0
+
+
+def test_the_sampler_may_be_changed_and_the_change_is_kept(genexp):
+    run = genexp("train", *DAE, "epochs=1").run
+    answer = genexp("evaluate", f"run={run}", "model.burn_in=9", "model.chains=7", "noise.probability=0.3")
+    assert answer.code == 0, answer.err
+    plain, changed = kept(run)["evaluations"].values()
+    assert plain["sampling"] == {}
+    assert changed["sampling"] == {"model.burn_in": 9, "model.chains": 7, "noise.probability": 0.3}
+    assert plain["score"]["mean"] != changed["score"]["mean"]
+
+
+def test_several_runs_by_a_glob_end_in_a_table(genexp, trained):
+    other = genexp("train", *DAE, "epochs=1").run
+    answer = genexp("evaluate", f"run={trained.parent}/*", "metrics.parzen.n_samples=40")
+    assert answer.code == 0, answer.err
+    assert answer.out.count("(40 samples") == 2
+    assert [len(kept(run)["evaluations"]) for run in (trained, other)] == [2, 2]
+    failing = genexp("evaluate", f"run={trained.parent}/*", "model.burn_in=5")  # the GAN has none
+    assert failing.code == 1
+    assert "there is no setting 'model.burn_in'" in failing.out + failing.err
+    assert len(kept(other)["evaluations"]) == 3
+
+
+def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit('executed')\n\nclass GAN:\n    pass\n")
+    config = trained / "config.yaml"
+    config.write_text(config.read_text().replace("genexp.models.gan.GAN", "mine.GAN"))
+    answer = genexp("evaluate", f"run={trained}")
+    assert answer.code == 2
+    assert "the run names code outside genexp, mine.GAN" in answer.err
+    assert "trust=[mine]" in answer.err
+
+
+def test_other_images_are_refused(genexp, trained):
+    (trained / "data.json").write_text('{"digest": "0123"}')
+    answer = genexp("evaluate", f"run={trained}")
+    assert answer.code == 2
+    assert "not the images" in answer.err
+
+
+def test_results_of_two_writers_are_both_kept(tmp_path):
+    metric = {"name": "parzen", "_target_": "x", "n_samples": 1}
+    keys = set()
+    for seed in range(3):
+        entry = results.evaluation(
+            metric, {"mean": seed}, sampling={}, seed=seed, step=1, epoch=1, train_seconds=0, provenance={}
+        )
+        results.record(tmp_path, {"status": "finished"} if seed else {}, entry)
+        keys |= entry.keys()
+    assert results.evaluations(tmp_path).keys() == keys
+    assert len(keys) == 3
+
+
+def test_the_model_comes_back_as_it_was(trained):
+    kept_config = read_config(trained)
+    config = module.EvaluateConfig(
+        **{name: getattr(kept_config, name) for name in ("seed", "model", "dataset", "noise", "data_dir", "metrics")},
+        run=str(trained),
+        checkpoint="last",
+        trust=[],
+        device=kept_config.device,
+    )
+    found = reopen(config)
+    for name, value in last_checkpoint(trained)["model"].items():
+        assert torch.equal(found.model.state_dict()[name], value), name
+    assert (found.epoch, found.step) == (2, 22)
+
+
+def test_samples_follow_from_the_seed(genexp, trained, tmp_path):
+    def drawn(*words):
+        answer = genexp("sample", f"run={trained}", "n=30", "out=s.npz", *words)
+        assert answer.code == 0, answer.err
+        return np.load(tmp_path / "s.npz")
+
+    first = drawn()
+    assert first["samples"].shape == (30, 1, 8, 8)
+    assert first["samples"].dtype == np.float32
+    assert 0 <= first["samples"].min() <= first["samples"].max() <= 1
+    assert str(first["sample_kind"]) == "draw"
+    bytes_before = (tmp_path / "s.npz").read_bytes()
+    assert np.array_equal(first["samples"], drawn()["samples"])
+    assert (tmp_path / "s.npz").read_bytes() == bytes_before
+    assert not np.array_equal(first["samples"], drawn("seed=1")["samples"])
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size == (6 * 33 + 1, 5 * 33 + 1)  # 30 tiles of 8×8, enlarged four times
+
+
+def test_samples_have_a_place_in_the_run_and_may_be_a_picture_alone(genexp, trained, tmp_path):
+    genexp("sample", f"run={trained}", "n=9")
+    assert (trained / "samples-step22-n9-seed0.npz").exists()
+    assert (trained / "samples-step22-n9-seed0.png").exists()
+    assert genexp("sample", f"run={trained}", "n=9", "out=few.png").code == 0
+    assert (tmp_path / "few.png").exists()
+    assert not (tmp_path / "few.npz").exists()
+    wrong = genexp("sample", f"run={trained}", "n=9", "out=few.txt")
+    assert (wrong.code, "FILE.npz" in wrong.err) == (2, True)
+
+
+def test_every_kind_of_figure_of_an_autoencoder(genexp, tmp_path):
+    run = genexp("train", "model=vae", "dataset=digits", "epochs=1", "model.hidden=[32]", "model.latent_dim=4").run
+    for kind in ("samples", "neighbours", "interpolation", "reconstructions", "manifold"):
+        answer = genexp("figure", f"run={run}", f"kind={kind}", "rows=3", "columns=4", "method=pca")
+        assert answer.code == 0, answer.err
+        with Image.open(run / "figures" / f"{kind}-step11-seed0.png") as picture:
+            assert picture.width >= 300
+    assert genexp("figure", f"run={run}", "kind=curves").code == 0
+    assert (run / "figures" / "curves.svg").read_text().lstrip().startswith("<?xml")
+    assert (run / "figures" / "curves.png").exists()
+    assert genexp("figure", f"run={run}", "kind=curves", "out=c.svg").code == 0
+    assert (tmp_path / "c.svg").exists()
+
+
+def test_figures_that_a_model_does_not_have_are_refused(genexp, trained):
+    answer = genexp("figure", f"run={trained}", "kind=reconstructions")
+    assert (answer.code, "no encoder" in answer.err) == (2, True)
+    answer = genexp("figure", f"run={trained}", "kind=nonsense")
+    assert (answer.code, "'neighbours'" in answer.err) == (2, True)
+    answer = genexp("figure", f"run={trained}", "out=x.svg")
+    assert (answer.code, "FILE.png" in answer.err) == (2, True)
+
+
+def test_runs_are_listed_sorted_and_filtered(genexp, trained):
+    other = genexp("train", *DAE, "epochs=1").run
+    listed = genexp("runs").out
+    assert str(trained) in listed
+    assert str(other) in listed
+    assert "2/2" in listed
+    assert "finished" in listed
+    assert str(other) not in genexp("runs", "filter=gan").out
+    assert str(other) in genexp("runs", "filter=model:dae status:finished").out
+    assert "no run" in genexp("runs", "filter=status:failed").out
+    answer = genexp("runs", "filter=colour:red")
+    assert (answer.code, "there is no column 'colour'" in answer.err) == (2, True)
+    assert genexp("runs", "outputs_dir=nowhere").code == 2
+
+    by_score = genexp("runs", "sort=score").out
+    scores = {run: kept(run)["scores"]["parzen"]["mean"] for run in (trained, other)}
+    order = sorted(scores, key=scores.get, reverse=True)
+    assert by_score.index(str(order[0])) < by_score.index(str(order[1]))
+    by_age = genexp("runs", "sort=age").out
+    assert by_age.index(str(other)) < by_age.index(str(trained))
+
+
+def test_a_run_whose_process_is_gone_was_killed(trained):
+    status = json.loads((trained / "status.json").read_text())
+    for pid, said in ((os.getpid(), "running"), (2**22 + 1, "killed")):
+        (trained / "status.json").write_text(json.dumps(status | {"status": "running", "pid": pid}))
+        (found,) = runs.find(trained.parent)
+        assert found.status == said
+    (trained / "config.yaml").write_text("nonsense")
+    (found,) = runs.find(trained.parent)
+    assert found.config is None
+
+
+def test_ages_are_said_in_words():
+    assert [runs.age(seconds) for seconds in (5, 300, 7200, 3 * 86400)] == ["now", "5 min", "2 h", "3 days"]
+
+
+def test_listing_runs_does_not_load_torch(genexp, trained):
+    program = """
+import sys
+from pathlib import Path
+from genexp.runs import find
+assert find(Path("outputs"))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,308 @@
+"""Tables of papers: the data, what the runs answer, how it is shown, and `genexp reproduce`."""
+
+import csv
+import io
+import json
+import math
+import re
+
+import pytest
+import torch
+from conftest import ROOT
+
+from genexp import answers, papers, reproduce
+from genexp.config import CONFIGS
+from genexp.data.digits import digits
+from genexp.metrics import yardsticks
+from genexp.metrics.parzen import log_likelihood, score_samples
+from genexp.papers import ParzenTable, ScoresTable
+from genexp.runs import find
+from genexp.sheets import Document, Sheet, render
+
+PAPERS = [file.stem for file in (CONFIGS / "paper").glob("*.yaml")]
+
+TOY = """
+name: toy
+title: A toy
+tables:
+  "1":
+    kind: parzen
+    title: Digits
+    columns:
+      digits: {title: digits, train: [dataset=digits], spread: standard error over test images}
+      tfd: {title: TFD, train: [dataset=tfd], spread: standard error across folds, on_request: true}
+    rows:
+      - name: Unknown
+        missing: no model yet
+        cells:
+          digits: {value: -3, spread: 1, sample_kind: mean, status: quoted, source: A book}
+      - name: GAN
+        cells:
+          digits: {value: 10, spread: 2, status: recalled, source: A letter, train: [experiment=toy], quick: [epochs=2]}
+          tfd: {value: 7, status: read, source: A book, train: [model=gan, dataset=tfd]}
+      - name: DAE
+        cells:
+          digits:
+            value: 5
+            status: read
+            source: A book
+            train: [model=dae, dataset=digits, epochs=1, metrics.parzen.n_samples=300]
+    yardsticks:
+      mean_image:
+        digits: {value: 0, status: read, source: A book}
+  scores:
+    kind: scores
+    title: Scores
+    dataset: [dataset=digits]
+    metrics: [parzen, fid]
+    rows:
+      - {name: GAN, train: [experiment=toy], quick: [epochs=2]}
+      - {name: DAE, train: [model=dae, dataset=digits, epochs=1]}
+"""
+
+EXPERIMENT = """# @package _global_
+defaults:
+  - override /model: gan
+  - override /dataset: digits
+epochs: 4
+batch_size: 100
+model:
+  generator_hidden: [32]
+  discriminator_hidden: [16]
+metrics:
+  parzen:
+    n_samples: 10000
+"""
+
+
+@pytest.fixture
+def toy(genexp, tmp_path, monkeypatch):
+    """The command line with a small paper of its own."""
+    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
+    for name, text in (("paper/toy.yaml", TOY), ("experiment/toy.yaml", EXPERIMENT)):
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text(text)
+    monkeypatch.setattr(yardsticks, "ITERATIONS", 2)
+    return lambda command, *words: genexp(command, "--config-dir", str(tmp_path / "conf"), "paper=toy", *words)
+
+
+def paper(name):
+    from omegaconf import OmegaConf
+
+    return papers.read(OmegaConf.to_container(OmegaConf.load(CONFIGS / "paper" / f"{name}.yaml")))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_cell_that_names_an_experiment_can_be_composed(name):
+    for table in paper(name).tables.values():
+        for budget in ("quick", "full"):
+            for _, words, _ in reproduce.experiments(table, budget):
+                config = answers.experiment(words)
+                full = answers.experiment([word for word in words if not word.startswith("epochs=")])
+                assert answers._but_seed(config) == answers._but_seed(full)  # a quick run can be gone on with
+                assert config.epochs <= full.epochs
+        if isinstance(table, ScoresTable):
+            words = [f"metric@metrics.{one}={one}" for one in table.metrics]
+            assert set(table.metrics) <= answers.experiment([*table.dataset, *words]).metrics.keys()
+
+
+def test_the_published_numbers_are_those_of_the_paper():
+    table = paper("goodfellow2014").tables["1"]
+    assert isinstance(table, ParzenTable)
+    found = {row.name: [(cell.value, cell.spread) for cell in row.cells.values()] for row in table.rows}
+    assert found == {
+        "DBN": [(138, 2), (1909, 66)],
+        "Stacked CAE": [(121, 1.6), (2110, 50)],
+        "Deep GSN": [(214, 1.1), (1890, 29)],
+        "Adversarial nets": [(225, 2), (2057, 26)],
+    }
+    for other in paper("goodfellow2014").tables.values():
+        if isinstance(other, ParzenTable):
+            assert all(cell.source for row in other.rows for cell in row.cells.values())
+            assert all(row.missing or any(cell.train for cell in row.cells.values()) for row in other.rows)
+
+
+def test_every_model_has_its_column_in_table_2():
+    table = paper("goodfellow2014").tables["2"]
+    placed = [name for names in table.models for name in names]
+    assert sorted(placed) == sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+    assert all(len(row.cells) == len(table.columns) == len(table.models) for row in table.rows)
+
+
+def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
+    answer = toy("reproduce", "budget=quick", "seeds=2", "data_dir=nothing")
+    assert answer.code == 0, answer.err
+    assert "skipped: TFD" in answer.out
+    assert "GAN on digits, seed 1" in answer.out
+    assert len(find(tmp_path / "outputs")) == 4
+    table = answer.out[answer.out.index("A toy") :]
+    scores = [
+        json.loads((one.path / "results.json").read_text())["scores"]["parzen"]
+        for one in find(tmp_path / "outputs")
+        if one.config.model["name"] == "gan"
+    ]
+    mean = sum(score["mean"] for score in scores) / 2
+    assert f"{mean:.1f} ± ".replace("-", "−") in table
+    (line,) = [line for line in table.splitlines() if line.startswith(" GAN") and "2/4" in line]
+    assert "†" in line  # fewer epochs than the recipe
+    assert "(n = 2)" in line
+    assert "10 ± 2* [" in line
+    (line,) = [line for line in table.splitlines() if line.startswith(" DAE")]
+    assert "‡ᵐ" in line  # 300 samples, which are means
+    assert "300" in line
+    assert "−3 ± 1°ᵐ [1]  no model yet" in table
+    assert "TFD is given on request and is not here" in table
+    assert "Theis" in table
+    assert "[1] A book" in table
+    for name in ("training images", "k-means centroids", "mean image", "Gaussian of pixels"):
+        assert f"yardstick: {name}" in table
+
+    again = toy("reproduce", "budget=quick", "seeds=2", "data_dir=nothing")
+    assert again.out.count("already finished") == 4
+    assert again.out[again.out.index("A toy") :] == table
+    assert "computing yardsticks" not in again.err
+
+    more = toy("reproduce", "seeds=1", "data_dir=nothing")  # goes on with what is there
+    assert "going on from epoch 2" in more.out
+    assert "4/4" in more.out
+    assert "GAN on digits: 1 other run" in more.out  # seed 1 has fewer epochs
+
+
+def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
+    toy("reproduce", "budget=quick", "seeds=3", "data_dir=nothing")
+    found = json.loads(toy("table", "format=json", "data_dir=nothing").out)
+    rows = {row["model"]: row for row in found["tables"][0]["rows"]}
+    gan = rows["GAN"]
+    scores = [
+        json.loads((one.path / "results.json").read_text())["scores"]["parzen"]
+        for one in find(tmp_path / "outputs")
+        if one.config.model["name"] == "gan"
+    ]
+    means = torch.tensor([score["mean"] for score in scores], dtype=torch.float64)
+    assert gan["runs"] == 3
+    assert gan["here"] == pytest.approx(means.mean().item())
+    assert gan["seed_spread"] == pytest.approx(means.std().item())
+    assert gan["stderr"] == pytest.approx(sum(score["stderr"] for score in scores) / 3)
+    combined = math.sqrt(2**2 + gan["stderr"] ** 2 + gan["seed_spread"] ** 2 / 3)
+    assert gan["difference_in_standard_errors"] == pytest.approx((gan["here"] - 10) / combined)
+    assert rows["Unknown"]["note"] == "no model yet"
+    assert rows["yardstick: mean image"]["published"] == 0
+
+
+def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
+    toy("reproduce", "budget=quick", "data_dir=nothing")
+    before = toy("table", "format=csv", "data_dir=nothing").out
+    words = ["model=gan", "dataset=digits", "batch_size=100", "model.generator_hidden=[32]", "epochs=1"]
+    assert genexp("train", *words, "model.discriminator_hidden=[17]").code == 0
+    assert toy("table", "format=csv", "data_dir=nothing").out == before
+    (run,) = [one.path for one in find(tmp_path / "outputs") if one.config.model.get("discriminator_hidden") == [16]]
+    assert genexp("evaluate", f"run={run}", "metrics.parzen.n_samples=99").code == 0
+    assert toy("table", "format=csv", "data_dir=nothing").out == before  # what was scored as asked comes first
+
+
+def test_all_formats_hold_the_same_numbers(toy, tmp_path):
+    toy("reproduce", "budget=quick", "data_dir=nothing")
+    shown = {form: toy("table", f"format={form}", "data_dir=nothing").out for form in ("markdown", "latex", "csv")}
+    rows = list(csv.DictReader(io.StringIO(shown["csv"])))
+    (gan,) = [row for row in rows if row["model"] == "GAN" and row["here"]]
+    value = f"{float(gan['here']):.1f}".replace("-", "−")
+    assert f"{value} ± {float(gan['stderr']):.1f}†" in shown["markdown"]
+    latex = value.replace("−", "$-$")
+    assert rf"{latex} $\pm$ {float(gan['stderr']):.1f}$^\dagger$" in shown["latex"]
+    assert not re.search("[^\x00-\x7f]", re.sub("[éüöä]", "", shown["latex"]))  # pdflatex takes it as it is
+    assert shown["latex"].count(r"\begin{tabular}") == shown["latex"].count(r"\end{tabular}") == 2
+    for line in shown["markdown"].splitlines():
+        assert not line.startswith("|") or line.count("|") == 10
+    assert toy("table", "format=latex", "out=t.tex", "data_dir=nothing").code == 0
+    assert (tmp_path / "t.tex").read_text() == shown["latex"]
+
+
+def test_text_survives_every_format():
+    awkward = "50% of A_b & C#1 | ~x^2 {y} \\z $5"
+    sheet = Sheet("Title", ["a", "b"], [["row", awkward]], [{"a": "row", "b": awkward}])
+    made = Document("Doc", [sheet], ["a note with * and _"])
+    assert json.loads(render(made, "json"))["tables"][0]["rows"][0]["b"] == awkward
+    assert next(csv.DictReader(io.StringIO(render(made, "csv"))))["b"] == awkward
+    assert r"50\% of A\_b \& C\#1 | \textasciitilde{}x\textasciicircum{}2 \{y\} \textbackslash{}z \$5" in render(
+        made, "latex"
+    )
+    assert "C#1 \\| ~x" in render(made, "markdown")
+    assert r"a note with \* and \_" in render(made, "markdown")
+    assert awkward in render(made, "terminal", 200)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table=3"], "The tables are: 1, neighbours, 2, scores"),
+        (["table=neigbours"], "did you mean 'neighbours'?"),
+        (["format=html"], "'markdown'"),
+        (["paper=goodfelow2014"], "did you mean 'goodfellow2014'?"),
+        (["tabel=1"], "did you mean 'table'?"),
+    ],
+)
+def test_mistakes_are_answered(genexp, words, said):
+    answer = genexp("table", *words)
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_a_text_table_is_not_reproduced(genexp):
+    assert "gan, conv_gan, dcgan" in genexp("table", "table=2", "format=markdown").out
+    answer = genexp("reproduce", "table=2")
+    assert answer.code == 2
+    assert "no numbers to reproduce" in answer.err
+
+
+def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
+    file = tmp_path / "conf/paper/toy.yaml"
+    file.write_text(file.read_text().replace("[experiment=toy], quick", "[experiment=toy, batch_size=5000], quick"))
+    answer = toy("reproduce", "budget=quick", "data_dir=nothing")
+    assert answer.code == 1
+    assert "batch_size=5000 is larger" in answer.err
+    assert [one.config.model["name"] for one in find(tmp_path / "outputs")] == ["dae"]
+    assert "yardstick: mean image" in answer.out
+
+
+def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
+    answer = toy("reproduce", "table=scores", "budget=quick", "data_dir=nothing")
+    assert answer.code == 0, answer.err
+    found = json.loads(toy("table", "table=scores", "format=json").out)["tables"][0]["rows"]
+    assert [row["model"] for row in found] == ["GAN", "DAE", "training images"]
+    (fid,) = [name for name in found[0] if name.startswith("fid")]
+    assert re.fullmatch(r"fid ↓ \(classifier-[0-9a-f]{8}\)", fid)
+    assert found[0][fid] > 0
+    assert float(found[2][fid]) < found[0][fid]
+
+
+def test_yardsticks_are_what_they_are_called():
+    data = digits(ROOT)
+    metric = {"name": "parzen", "_target_": "genexp.metrics.parzen.parzen", "n_samples": 200, "n_valid": 100,
+              "sigma_grid": [0.1, 0.2, 0.4], "split": "test"}  # fmt: skip
+    scores = yardsticks.score_yardsticks(data, metric)
+    images = yardsticks.training_images(data, 200)
+    settings = {"n_valid": 100, "sigma_grid": [0.1, 0.2, 0.4], "split": "test"}
+    assert scores["training_images"]["mean"] == score_samples(images, data, **settings)["mean"]
+    assert len(images.flatten(1).unique(dim=0)) == 200
+    train = {tuple(image.tolist()) for image in data.images("train").flatten(1)}
+    assert all(tuple(image.tolist()) in train for image in images.flatten(1))
+
+    mean = data.images("train").mean(0)
+    test = data.images("test").flatten(1)
+    direct = torch.distributions.Normal(mean.flatten(), scores["mean_image"]["sigma"]).log_prob(test).sum(1).mean()
+    assert scores["mean_image"]["mean"] == pytest.approx(direct.item(), abs=1e-3)
+    repeated = log_likelihood(test, mean.flatten().repeat(7, 1), [scores["mean_image"]["sigma"]]).mean()
+    assert repeated.item() == pytest.approx(direct.item(), abs=1e-3)  # how often it is there does not matter
+
+    drawn = yardsticks.pixel_gaussian(data, 20_000).flatten(1)
+    flat = data.images("train").flatten(1)
+    inside = (flat.mean(0) > 0.35) & (flat.mean(0) < 0.65) & (flat.std(0) < 0.36)  # where clipping matters little
+    assert inside.sum() > 5
+    assert (drawn.mean(0) - flat.mean(0))[inside].abs().max() < 0.03
+    ours, theirs = torch.corrcoef(drawn[:, inside].T), torch.corrcoef(flat[:, inside].T)
+    assert (ours - theirs).abs().max() < 0.06
+
+    centroids = yardsticks.centroids(data, 200).flatten(1)
+    assert len(centroids) == 200
+    assert torch.cdist(flat, centroids).min(1).values.mean() < torch.cdist(flat, images.flatten(1)).min(1).values.mean()
+    assert scores["centroids"]["sample_kind"] == "mean"
