@@ -21,13 +21,18 @@ class Answer:
     stderr: float | None  # over what is scored, the mean of the runs' own
     seed_spread: float | None  # standard deviation over seeds, n − 1; None for one run
     epoch: float
-    recipe_epochs: int
+    recipe_epochs: int | None  # None of what was not trained
     minutes: float  # of training, the mean of the runs
     left_out: int  # runs of the experiment that are not in it: of fewer epochs, or of other data
     exact: bool  # whether it was scored as asked
     digest: str | None  # of the data
     score: dict[str, Any]  # of the first run, with all that defines it
     sigmas: list[float]
+
+    @classmethod
+    def alone(cls, score: dict[str, Any]) -> "Answer":
+        """A score of something that was not trained."""
+        return cls(1, score["mean"], score["stderr"], None, 0, None, 0, 0, True, None, score, _flat([score["sigma"]]))
 
     def standard_error(self) -> float:
         """Of the mean: over test points, and over seeds where there are several."""
@@ -69,7 +74,6 @@ def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer 
     scores = [entry["score"] for _, entry in kept]
     means = [score["mean"] for score in scores]
     stderrs = [score["stderr"] for score in scores if score["stderr"] is not None]
-    sigmas = [score["sigma"] for score in scores if "sigma" in score]
     return Answer(
         runs=len(kept),
         mean=statistics.fmean(means),
@@ -82,8 +86,13 @@ def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer 
         exact=bool(exact),
         digest=longest[0].data_digest,
         score=scores[0],
-        sigmas=sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])}),
+        sigmas=_flat([score["sigma"] for score in scores if "sigma" in score]),
     )
+
+
+def _flat(sigmas: list[float | list[float]]) -> list[float]:
+    """Each σ that was chosen, by a run or by one of its folds, once."""
+    return sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])})
 
 
 def _but_seed(config: TrainConfig) -> dict[str, Any]:

@@ -39,9 +39,10 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
 
 
 def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) -> None:
-    """Raise UsageError for a metric that this model or data set does not have."""
+    """Raise UsageError for a metric that cannot be had of this model or data set, or with its settings."""
     for name, metric in metrics.items():
-        refusal = getattr(target(metric).func, "refusal", lambda *_: None)(model, data)
+        score = target(metric)
+        refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         if refusal:
             raise UsageError(f"metrics.{name}: {refusal}\nLeave it out with ~metrics.{name}")
 

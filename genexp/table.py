@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import sys
-from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ YARDSTICKS = {
     "mean_image": "mean image",
     "pixel_gaussian": "Gaussian of pixels",
 }
+COLUMNS = (
+    "± test: standard error over test images (across folds where there are folds); ± seeds: standard deviation over "
+    "training runs. Δ/SE: here less published, in combined standard errors: the published one, ours over test images, "
+    "and ours over seeds (± seeds / √n) where there are several; that of a single run is not known, and not in it."
+)
 FEWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 
@@ -66,36 +72,58 @@ def document(config: TableConfig) -> Document:
             return _text(paper.title, table)
 
 
+@dataclass
+class Footnotes:
+    """What the cells of a table refer to."""
+
+    marks: set[str] = field(default_factory=set)
+    sources: dict[str, int] = field(default_factory=dict)
+
+    def mark(self, marks: str) -> str:
+        """The marks, each to be explained below the table."""
+        self.marks |= set(marks)
+        return marks
+
+    def number(self, source: str) -> str:
+        """The number that stands for a source: [1]."""
+        return f"[{self.sources.setdefault(source, len(self.sources) + 1)}]"
+
+    def lines(self) -> list[str]:
+        marks = [f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in self.marks]
+        return [*marks, *(f"[{number}] {source}" for source, number in self.sources.items())]
+
+
 def _parzen(config: TableConfig, title: str, table: ParzenTable, runs: list[Found]) -> Document:
-    sources: dict[str, int] = {}
-    used: Counter[str] = Counter()
-    sheets, notes = [], []
+    footnotes, notes, sheets = Footnotes(), [], []
     for key, column in table.columns.items():
         metric = answers.experiment(column.train).metrics["parzen"]
         sheet = Sheet(f"{table.title}: {column.title}", HEADER, [], [])
         digests = set()
         for row in table.rows:
-            cell = row.cells.get(key)
-            if cell is None:
+            if key not in row.cells:
                 continue
-            answer, state = _answer(cell, row, metric, runs)
-            digests |= {answer.digest} if answer else set()
-            _add(sheet, row.name, cell, answer, state, metric, sources, used)
-            if answer is not None and state:
-                notes.append(f"{row.name} on {column.title}: {state}.")
-        notes += _yardsticks(config, table, key, column, metric, digests, sheet, sources, used)
+            answer, state = _answer(row.cells[key], row, metric, runs)
+            _add(sheet, row.name, row.cells[key], answer, state, metric, footnotes)
+            if answer is not None:
+                digests.add(answer.digest)
+                notes += [f"{row.name} on {column.title}: {state}."] if state else []
         notes.append(f"Published ± on {column.title}: {column.spread}.")
+        if len(digests) > 1:
+            notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
+        if column.on_request and not digests:
+            notes.append(f"{column.title} is given on request; nothing was run on it here, and it has no yardsticks.")
+        else:
+            try:
+                scores = _yardsticks(config, column, metric, digests.pop() if len(digests) == 1 else None)
+            except GenexpError as error:
+                reason = str(error).splitlines()[0]
+                notes.append(f"The yardsticks on {column.title} could not be computed: {reason}")
+                scores = {}
+            for name, score in scores.items():
+                published = table.yardsticks.get(name, {}).get(key)
+                _add(sheet, f"yardstick: {YARDSTICKS[name]}", published, Answer.alone(score), "", metric, footnotes)
         sheets.append(sheet)
-    notes += [
-        "± test: standard error over test images (across folds where there are folds); ± seeds: standard deviation "
-        "over training runs. Δ/SE: here less published, in combined standard errors: the published one, ours over test "
-        "images, and ours over seeds (± seeds / √n) where there are several; the spread of a single run is not known, "
-        "and not in it.",
-        *(f"{mark} {meaning}." for mark, meaning in MARKS.items() if used[mark]),
-        *(f"[{number}] {source}" for source, number in sources.items()),
-        THEIS,
-    ]
-    return Document(title, sheets, notes)
+    return Document(title, sheets, [*notes, COLUMNS, *footnotes.lines(), THEIS])
 
 
 def _answer(cell: Cell, row: Row, metric: Component, runs: list[Found]) -> tuple[Answer | None, str]:
@@ -116,20 +144,14 @@ def _add(
     name: str,
     published: Published | None,
     answer: Answer | None,
-    note: str,
+    state: str,
     metric: Component,
-    sources: dict[str, int],
-    used: Counter[str],
+    footnotes: Footnotes,
 ) -> None:
     """One row of a Parzen table, for people and for programs."""
-    theirs, record = "", dict[str, Any](model=name)
+    theirs = "" if published is None else _published(published, footnotes)
+    record: dict[str, Any] = {"model": name}
     if published is not None:
-        marks = {"recalled": "*", "quoted": "°"}.get(published.status, "")
-        marks += "ᵐ" if published.sample_kind == "mean" else ""
-        used.update(marks)
-        number = sources.setdefault(published.source, len(sources) + 1)
-        spread = "" if published.spread is None else f" ± {published.spread:g}"
-        theirs = f"{published.value:g}{spread}{marks} [{number}]".replace("-", "−")
         record |= {
             "published": published.value,
             "published_spread": published.spread,
@@ -138,33 +160,25 @@ def _add(
             "source": published.source,
         }
     if answer is None:
-        sheet.rows.append([name, theirs, note, *[""] * (len(HEADER) - 3)])
-        sheet.records.append(record | {"note": note})
+        sheet.rows.append([name, theirs, state, *[""] * (len(HEADER) - 3)])
+        sheet.records.append(record | {"note": state})
         return
     score = answer.score
-    marks = "†" if answer.epoch < answer.recipe_epochs else ""
-    marks += "" if answer.exact and score["n_samples"] == metric["n_samples"] else "‡"
-    marks += "ᵐ" if score["sample_kind"] == "mean" else ""
-    used.update(marks)
     difference = None
     if published is not None:
-        combined = (answer.standard_error() ** 2 + (published.spread or 0) ** 2) ** 0.5
+        combined = math.hypot(answer.standard_error(), published.spread or 0)
         difference = (answer.mean - published.value) / combined if combined else None
-    trained = answer.recipe_epochs > 0
-    stderr = "" if answer.stderr is None else f" ± {answer.stderr:.1f}"
-    sheet.rows.append(
-        [
-            name,
-            theirs,
-            f"{answer.mean:.1f}{stderr}{marks}".replace("-", "−"),
-            "" if answer.seed_spread is None else f"{answer.seed_spread:.1f} (n = {answer.runs})",
-            "" if difference is None else f"{difference:+.1f}".replace("-", "−"),
-            f"{score['n_samples']:,}",
-            ", ".join(f"{sigma:.3g}" for sigma in answer.sigmas),
-            f"{answer.epoch:.4g}/{answer.recipe_epochs}" if trained else "",
-            f"{answer.minutes:.1f}" if trained else "",
-        ]
-    )
+    trained = answer.recipe_epochs is not None
+    texts = [
+        _here(answer, metric, footnotes),
+        "" if answer.seed_spread is None else f"{answer.seed_spread:.1f} (n = {answer.runs})",
+        "" if difference is None else f"{difference:+.1f}",
+        f"{score['n_samples']:,}",
+        ", ".join(f"{sigma:.3g}" for sigma in answer.sigmas),
+        f"{answer.epoch:.4g}/{answer.recipe_epochs}" if trained else "",
+        f"{answer.minutes:.1f}" if trained else "",
+    ]
+    sheet.rows.append([name, theirs, *(text.replace("-", "−") for text in texts)])
     sheet.records.append(
         record
         | {
@@ -176,65 +190,38 @@ def _add(
             "n_samples": score["n_samples"],
             "sample_kind": score["sample_kind"],
             "sigma": " ".join(f"{sigma:g}" for sigma in answer.sigmas),
-            "epochs": answer.epoch,
+            "epochs": answer.epoch if trained else None,
             "recipe_epochs": answer.recipe_epochs,
-            "minutes": round(answer.minutes, 2),
-            "note": note,
+            "minutes": round(answer.minutes, 2) if trained else None,
+            "note": state,
         }
     )
 
 
+def _published(published: Published, footnotes: Footnotes) -> str:
+    marks = {"recalled": "*", "quoted": "°"}.get(published.status, "")
+    marks += "ᵐ" if published.sample_kind == "mean" else ""
+    spread = "" if published.spread is None else f" ± {published.spread:g}"
+    value = f"{published.value:g}{spread}".replace("-", "−")
+    return f"{value}{footnotes.mark(marks)} {footnotes.number(published.source)}"
+
+
+def _here(answer: Answer, metric: Component, footnotes: Footnotes) -> str:
+    marks = "†" if answer.epoch < (answer.recipe_epochs or 0) else ""
+    marks += "" if answer.exact and answer.score["n_samples"] == metric["n_samples"] else "‡"
+    marks += "ᵐ" if answer.score["sample_kind"] == "mean" else ""
+    stderr = "" if answer.stderr is None else f" ± {answer.stderr:.1f}"
+    return f"{answer.mean:.1f}{stderr}{footnotes.mark(marks)}"
+
+
 def _yardsticks(
-    config: TableConfig,
-    table: ParzenTable,
-    key: str,
-    column: Column,
-    metric: Component,
-    digests: set[str | None],
-    sheet: Sheet,
-    sources: dict[str, int],
-    used: Counter[str],
-) -> list[str]:
-    """Add the rows that every Parzen score is to be held against; return notes on what could not be had."""
-    known = {digest for digest in digests if digest is not None}
-    notes = []
-    if len(known) > 1:
-        notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
-    dataset = answers.experiment(column.train).dataset
-    try:
-        scores = _scored_yardsticks(config, dataset, metric, next(iter(known)) if len(known) == 1 else None)
-    except GenexpError as error:
-        reason = str(error).splitlines()[0]
-        if not column.on_request:
-            return [*notes, f"The yardsticks on {column.title} could not be computed: {reason}"]
-        return [*notes, f"{column.title} is given on request and is not here, so nothing is run or computed on it."]
-    for name, score in scores.items():
-        answer = Answer(
-            runs=1,
-            mean=score["mean"],
-            stderr=score["stderr"],
-            seed_spread=None,
-            epoch=0,
-            recipe_epochs=0,
-            minutes=0,
-            left_out=0,
-            exact=True,
-            digest=None,
-            score=score,
-            sigmas=score["sigma"] if isinstance(score["sigma"], list) else [score["sigma"]],
-        )
-        published = table.yardsticks.get(name, {}).get(key)
-        _add(sheet, f"yardstick: {YARDSTICKS[name]}", published, answer, "", metric, sources, used)
-    return notes
-
-
-def _scored_yardsticks(
-    config: TableConfig, dataset: Component, metric: Component, digest: str | None
+    config: TableConfig, column: Column, metric: Component, digest: str | None
 ) -> dict[str, dict[str, Any]]:
-    """The score of each yardstick, computed once for a data set and kept beside the runs.
+    """What every Parzen score is to be held against, computed once for a data set and kept beside the runs.
 
     With a `digest`, on images of that digest: what was kept of others is computed anew.
     """
+    dataset = answers.experiment(column.train).dataset
     key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
     file = Path(config.outputs_dir).expanduser() / ".yardsticks" / f"{dataset['name']}-{metric['name']}-{key}.json"
     kept = read_json(file)

@@ -151,7 +151,7 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     assert "‡ᵐ" in line  # 300 samples, which are means
     assert "300" in line
     assert "−3 ± 1°ᵐ [1]  no model yet" in table
-    assert "TFD is given on request and is not here" in table
+    assert "TFD is given on request; nothing was run on it" in table
     assert "Theis" in table
     assert "[1] A book" in table
     for name in ("training images", "k-means centroids", "mean image", "Gaussian of pixels"):

@@ -4,18 +4,20 @@ Each is called with a `Subject` and its settings, and returns a dictionary: `mea
 where there is none), `summary` for people, and all that defines the score.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from genexp import random
 from genexp.data import DataSet
-from genexp.errors import GenexpError
+from genexp.errors import GenexpError, UsageError
 from genexp.models import Model, draw
 
 Score = TypeVar("Score", bound=Callable[..., dict[str, Any]])
 Made = TypeVar("Made")
+Refusal = Callable[[Model, DataSet, Mapping[str, Any]], str | None]  # model, data, settings -> what is in the way
 
 
 class Subject:
@@ -55,11 +57,21 @@ class Subject:
         return samples
 
 
-def requires(holds: Callable[[Model, DataSet], bool], said: str) -> Callable[[Score], Score]:
-    """Mark a score that not every model or data set has, so that it is refused before training and not after."""
+def requires(refusal: Refusal) -> Callable[[Score], Score]:
+    """Give a score that not every model, data set or setting will do for a `refusal`, which says what is in the way.
+
+    It is asked before training begins, and raised as UsageError when the score is taken all the same.
+    """
 
     def mark(score: Score) -> Score:
-        score.refusal = lambda model, data: None if holds(model, data) else said  # type: ignore[attr-defined]
-        return score
+        @functools.wraps(score)
+        def checked(subject: Subject, **settings: Any) -> dict[str, Any]:
+            said = refusal(subject.model, subject.data, settings)
+            if said is not None:
+                raise UsageError(said)
+            return score(subject, **settings)
+
+        checked.refusal = refusal  # type: ignore[attr-defined]
+        return cast(Score, checked)
 
     return mark

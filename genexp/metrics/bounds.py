@@ -26,7 +26,9 @@ class HasPosterior(Protocol):
 
 
 has_posterior = requires(
-    lambda model, data: isinstance(model, HasPosterior), "bounds need a model with a posterior, such as model=vae"
+    lambda model, _data, _settings: (
+        None if isinstance(model, HasPosterior) else "bounds need a model with a posterior, such as model=vae"
+    )
 )
 
 

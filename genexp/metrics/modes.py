@@ -11,7 +11,7 @@ from genexp.metrics import Subject, requires
 from genexp.ranges import PositiveFloat, PositiveInt
 
 is_mixture = requires(
-    lambda model, data: data.mixture is not None, "modes are known for dataset=ring and dataset=grid only"
+    lambda _model, data, _settings: None if data.mixture else "modes are known for dataset=ring and dataset=grid only"
 )
 
 

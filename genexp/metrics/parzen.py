@@ -70,7 +70,7 @@ def parzen(
     return scored | {"sample_kind": subject.sample_kind, "seed": subject.seed}
 
 
-@requires(lambda model, data: len(data.folds) > 1, "this data set has no folds; take metric parzen")
+@requires(lambda _model, data, _settings: None if data.folds else "this data set has no folds; take metric parzen")
 def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwidths) -> dict[str, Any]:
     """The mean over folds of the score on each one's test images, σ chosen on all of its validation images.
 

@@ -25,6 +25,7 @@ class Images(Subject):
 
     def __init__(self, images: Tensor, kind: str, data: DataSet) -> None:
         self.images, self.kind, self.data, self.seed = images, kind, data, SEED
+        self._made = {}
 
     @property
     def sample_kind(self) -> str:
