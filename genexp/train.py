@@ -175,7 +175,7 @@ def _train(
         flush=True,
     )
     scores: dict[str, Any] | None = None
-    best = load(folder / BEST)["valid_mean"] if (folder / BEST).exists() else -math.inf
+    best = _best_so_far(folder)
     with Logs(held.path, training.step) as logs, Terminal(epochs, length, training.step) as terminal:
         held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step)
         for tick in ticks(config.model_copy(update={"epochs": epochs}), training, data, device):
@@ -197,6 +197,14 @@ def _train(
             if stop.requested:
                 raise KeyboardInterrupt
     return scores
+
+
+def _best_so_far(folder: Path) -> float:
+    try:
+        return float(load(folder / BEST)["valid_mean"]) if (folder / BEST).exists() else -math.inf
+    except GenexpError as error:
+        _warn(f"{error}; the best is chosen among the epochs to come")
+        return -math.inf
 
 
 def _keep_best(folder: Path, training: Training, scores: dict[str, Any], best: float) -> float:

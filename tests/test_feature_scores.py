@@ -387,7 +387,7 @@ def test_data_without_labels_or_images_are_refused(cache, written):
         with pytest.raises(UsageError, match=f"metrics.{name}: "):
             build.check_metrics({name: component}, Fixed(None), points)
         if name == "kid":  # in subsets of 1,000, of which there are none among 300 test images
-            with pytest.raises(UsageError, match="metrics.kid: subset_size=1000.*at most the 300"):
+            with pytest.raises(UsageError, match=r"metrics.kid: subset_size=1000.*at most the 300"):
                 build.check_metrics({name: component}, Fixed(None), written)
         elif name != "ms_ssim":
             build.check_metrics({name: component}, Fixed(None), written)
@@ -429,13 +429,19 @@ def test_the_classifier_of_the_digits_is_good_and_kept(monkeypatch, cache, writt
     assert capsys.readouterr().out == ""
 
 
-def test_training_again_makes_the_same_classifier_whatever_the_default_generator(cache, written, tmp_path, monkeypatch):
-    torch.manual_seed(1)
-    first = classifier_module.classifier(written)
-    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "another"))
-    torch.manual_seed(2)
-    with torch.no_grad():
-        assert classifier_module.classifier(written).name == first.name
+def test_training_again_makes_the_same_classifier_whatever_is_set_outside(cache, written, tmp_path, monkeypatch):
+    threads, names = torch.get_num_threads(), []
+    for seed, used in ((1, 1), (2, 2)):
+        monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / str(seed)))
+        torch.manual_seed(seed)
+        torch.set_num_threads(used)
+        try:
+            with torch.no_grad():
+                names.append(classifier_module.classifier(written).name)
+            assert torch.get_num_threads() == used
+        finally:
+            torch.set_num_threads(threads)
+    assert names[0] == names[1]
 
 
 def test_another_recipe_or_other_data_are_another_classifier(cache, written, monkeypatch):

@@ -253,6 +253,51 @@ def small_cifar10(data_dir, monkeypatch):
     monkeypatch.setattr("genexp.data.cifar10.TRAINING_IMAGES", 400)
 
 
+def small_tfd(data_dir):
+    """Random faces in a file of the true format: 250 without labels, and 60 that are divided anew in each fold."""
+    from scipy.io import savemat
+
+    random = np.random.default_rng(0)
+    folds = np.zeros((310, 5), dtype=np.uint8)
+    folds[250:] = [[1 + (row + fold) % 3 for fold in range(5)] for row in range(60)]
+    labels = np.where(folds[:, :1] > 0, random.integers(1, 8, (310, 1)), -1).astype(np.int16)
+    (data_dir / "TFD").mkdir(parents=True)
+    images = random.integers(0, 256, (310, 48, 48), dtype=np.uint8)
+    savemat(data_dir / "TFD" / "TFD_48x48.mat", {"images": images, "labs_ex": labels, "folds": folds})
+
+
+def test_faces_are_scored_on_all_folds_and_stand_in_the_table(genexp, tmp_path):
+    small_tfd(tmp_path / "data")
+    words = ["experiment=goodfellow2014/gan_tfd", "model.generator_hidden=[20,20]", "model.discriminator_hidden=[10]"]
+    answer = genexp("train", *words, "epochs=2", "data_dir=data", "metrics.parzen.n_samples=200")
+    assert answer.code == 0, answer.err
+    assert "nats over 5 folds (200 samples, σ = " in answer.out
+    score = json.loads((answer.run / "results.json").read_text())["scores"]["parzen"]
+    assert len(score["fold_means"]) == len(score["sigma"]) == 5
+    assert score["mean"] == pytest.approx(np.mean(score["fold_means"]))
+    assert score["stderr"] == pytest.approx(np.std(score["fold_means"]) / np.sqrt(5))
+    again = genexp("evaluate", f"run={answer.run}", "data_dir=data", "metrics.parzen.n_samples=100")
+    assert again.code == 0, again.err
+
+    (tmp_path / "conf/paper").mkdir(parents=True)
+    cell = f"{{value: 3, spread: 1, status: read, source: A book, train: [{', '.join(json.dumps(w) for w in words)}]}}"
+    (tmp_path / "conf/paper/faces.yaml").write_text(f"""
+name: faces
+title: Faces
+tables:
+  "1":
+    kind: parzen
+    title: Faces
+    columns:
+      tfd: {{title: TFD, train: [dataset=tfd, metrics.parzen.n_samples=200], spread: across folds, on_request: true}}
+    rows: [{{name: GAN, cells: {{tfd: {cell}}}}}]
+""")
+    table = genexp("table", "--config-dir", "conf", "paper=faces", "data_dir=data")
+    assert table.code == 0, table.err
+    assert f"{score['mean']:.1f} ± {score['stderr']:.1f}†".replace("-", "−") in table.out
+    assert table.out.count("yardstick: ") == 4
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, experiment, request):
     """As it ships, sizes included; stopped after two steps, and not saved, for some weigh a gigabyte."""
@@ -260,6 +305,8 @@ def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, e
     data_dir = tmp_path / "data"
     if dataset == "cifar10":
         small_cifar10(data_dir, monkeypatch)
+    elif dataset == "tfd":
+        small_tfd(data_dir)
     elif dataset == "mnist":
         data_dir = request.getfixturevalue("mnist_dir")
     losses = []

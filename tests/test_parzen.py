@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from sklearn.neighbors import KernelDensity
 from genexp.config import CONFIGS
 from genexp.data import DataSet
 from genexp.data.mnist import mnist
-from genexp.errors import GenexpError
+from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.metrics import parzen as module
-from genexp.metrics.parzen import log_likelihood, parzen, score_samples
+from genexp.metrics.parzen import log_likelihood, parzen, parzen_folds, score_samples
 
 GRID = np.logspace(-1, 0, 10).tolist()
 
@@ -120,6 +121,26 @@ def test_protocol_chooses_sigma_on_the_first_validation_images():
 def test_sigma_at_the_edge_of_the_grid_is_a_warning(grid, edge):
     found = parzen(Subject(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0), **SETTINGS | {"sigma_grid": grid})
     assert edge in found["warning"] if edge else "warning" not in found
+
+
+def test_folds_are_scored_each_by_itself():
+    draw = lambda n: torch.randint(0, 17, (n, 1, 3, 3), dtype=torch.uint8)  # noqa: E731
+    torch.manual_seed(1)
+    folds = tuple((draw(20 + fold), draw(30)) for fold in range(3))
+    data = replace(toy(), folds=folds)
+    samples = torch.rand(30, 1, 3, 3)
+    grid = [0.1, 0.2, 0.3, 0.5, 1.0]
+    found = parzen_folds(Subject(Fixed(samples), data, 0), n_samples=30, sigma_grid=grid)
+    means = []
+    for (valid, test), sigma in zip(folds, found["sigma"], strict=True):
+        on_valid = [direct(valid.flatten(1) / 16, samples.flatten(1), one).mean() for one in grid]
+        assert sigma == grid[int(np.argmax(on_valid))]
+        means.append(direct(test.flatten(1) / 16, samples.flatten(1), sigma).mean())
+    assert found["fold_means"] == pytest.approx(means, abs=1e-3)
+    assert found["mean"] == pytest.approx(np.mean(means), abs=1e-3)
+    assert found["stderr"] == pytest.approx(np.std(means) / math.sqrt(3), abs=1e-3)
+    with pytest.raises(UsageError, match="no folds"):
+        parzen_folds(Subject(Fixed(samples), toy(), 0), n_samples=30, sigma_grid=grid)
 
 
 def test_samples_that_are_not_numbers_are_refused():

@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -100,8 +100,21 @@ def cache_folder() -> Path:
     )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def train_classifier(data: DataSet) -> Classifier:
-    """A classifier trained by `RECIPE`, the same each time on the same device and number of threads.
+    """A classifier trained by `RECIPE`, the same each time on the same device.
+
+    On a processor one thread trains it, since sums depend on how many there are.
 
     Learning rates by the one-cycle schedule (Smith and Topin 2018). Default generators are left as they were.
     """
