@@ -24,7 +24,9 @@ from genexp.config import CONFIGS, RUN_SETTINGS, SCHEMAS, nearest
 from genexp.errors import UsageError
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
-VERSION_BASE: dict[str, Any] = {"version_base": None} if hydra.__version__.startswith("1.3.") else {}
+OLD = hydra.__version__.startswith("1.3.")
+VERSION_BASE: dict[str, Any] = {"version_base": None} if OLD else {}
+REPLACE: dict[str, Any] = {} if OLD else {"replace": True}  # Hydra 1.3 always does, and does not know the word
 
 
 def compose(command: str, overrides: list[str]) -> DictConfig:
@@ -56,7 +58,7 @@ def offer_run(command: str, path: Path | None) -> None:
             raise UsageError(f"{file} is damaged, or from another version of genexp")
         settings = {name: kept[name] for name in taken}
         settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", settings["data_dir"])
-    ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings))
+    ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings), **REPLACE)
 
 
 def in_each_job(overrides: list[str]) -> list[str]:

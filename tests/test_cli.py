@@ -167,7 +167,7 @@ def test_hydras_own_flags_work_behind_the_command(genexp):
     [
         ("genexp tr", ["train"]),
         ("genexp ", list(cli.COMMANDS)),
-        ("genexp table pap", ["paper="]),
+        ("genexp table pap", ["paper.", "paper="]),
         ("genexp train mod", ["model.", "model="]),
         ("genexp train dataset=", [f"dataset={name}" for name in DATASETS]),
         ("genexp train dataset=digits optimizer=s", ["optimizer=sgd"]),

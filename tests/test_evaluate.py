@@ -176,13 +176,13 @@ def test_several_runs_by_a_glob_end_in_a_table(genexp, trained):
 
 
 def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, tmp_path):
-    (tmp_path / "mine.py").write_text("raise SystemExit('executed')\n\nclass GAN:\n    pass\n")
+    (tmp_path / "stranger.py").write_text("raise SystemExit('executed')\n\nclass GAN:\n    pass\n")
     config = trained / "config.yaml"
-    config.write_text(config.read_text().replace("genexp.models.gan.GAN", "mine.GAN"))
+    config.write_text(config.read_text().replace("genexp.models.gan.GAN", "stranger.GAN"))
     answer = genexp("evaluate", f"run={trained}")
     assert answer.code == 2
-    assert "the run names code outside genexp, mine.GAN" in answer.err
-    assert "trust=[mine]" in answer.err
+    assert "the run names code outside genexp, stranger.GAN" in answer.err
+    assert "trust=[stranger]" in answer.err
 
 
 def test_other_images_are_refused(genexp, trained):
