@@ -56,7 +56,8 @@ def _terminal(document: Document, width: int | None) -> str:
         prose = _is_prose(sheet)
         table = Table(title=sheet.title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         for index, name in enumerate(sheet.header):
-            table.add_column(name, justify="left" if prose or not index else "right", no_wrap=not prose)
+            stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", name)  # fid (classifier-0123abcd)
+            table.add_column(stacked, justify="left" if prose or not index else "right", no_wrap=not prose)
         for row in sheet.rows:
             table.add_row(*(Text(text) for text in row), end_section=prose)
         # Numbers that are cut are of no use: a table of them is as wide as it has to be.

@@ -13,7 +13,7 @@ from genexp.answers import Answer
 from genexp.config import Component, TableConfig
 from genexp.errors import GenexpError
 from genexp.files import atomic, read_json
-from genexp.papers import Cell, Column, ParzenTable, Published, Row, ScoresTable, TextTable
+from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
 from genexp.runs import Found, find
 from genexp.sheets import Document, Sheet, render
 
@@ -41,7 +41,8 @@ COLUMNS = (
     "training runs. Δ/SE: here less published, in combined standard errors: the published one, ours over test images, "
     "and ours over seeds (± seeds / √n) where there are several; that of a single run is not known, and not in it."
 )
-FEWER_IS_BETTER = ("fid", "kid", "ms_ssim")
+ABBREVIATED = {"inception_score": "IS", "fid": "FID", "kid": "KID", "ms_ssim": "MS-SSIM"}
+LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 
 def main(config: TableConfig) -> None:
@@ -114,7 +115,7 @@ def _parzen(config: TableConfig, title: str, table: ParzenTable, runs: list[Foun
             notes.append(f"{column.title} is given on request; nothing was run on it here, and it has no yardsticks.")
         else:
             try:
-                scores = _yardsticks(config, column, metric, digests.pop() if len(digests) == 1 else None)
+                scores = _yardsticks(config, column.train, metric, digests.pop() if len(digests) == 1 else None)
             except GenexpError as error:
                 reason = str(error).splitlines()[0]
                 notes.append(f"The yardsticks on {column.title} could not be computed: {reason}")
@@ -215,13 +216,13 @@ def _here(answer: Answer, metric: Component, footnotes: Footnotes) -> str:
 
 
 def _yardsticks(
-    config: TableConfig, column: Column, metric: Component, digest: str | None
+    config: TableConfig, words: list[str], metric: Component, digest: str | None
 ) -> dict[str, dict[str, Any]]:
     """What every Parzen score is to be held against, computed once for a data set and kept beside the runs.
 
     With a `digest`, on images of that digest: what was kept of others is computed anew.
     """
-    dataset = answers.experiment(column.train).dataset
+    dataset = answers.experiment(words).dataset
     key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
     file = Path(config.outputs_dir).expanduser() / ".yardsticks" / f"{dataset['name']}-{metric['name']}-{key}.json"
     kept = read_json(file)
@@ -259,27 +260,39 @@ def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Foun
         answered = {name: answers.answer(wanted, metrics[name], there) for name in table.metrics}
         found[row.name] = {name: answer for name, answer in answered.items() if answer is not None}
         states[row.name] = "" if found[row.name] else "not scored" if there else "not run"
-    columns = [
-        (name, extractor)
-        for name in table.metrics
-        for extractor in sorted({taken[name].score.get("extractor", "") for taken in found.values() if name in taken})
-    ]
+    footnotes = Footnotes()
+    used = {
+        (name, answer.score.get("extractor", "")) for taken in found.values() for name, answer in taken.items()
+    } or {("parzen", "")}
+    columns = sorted(used, key=lambda column: (table.metrics.index(column[0]), column[1]))
     names = [_column(name, extractor) for name, extractor in columns]
-    sheet = Sheet(table.title, ["model", *names, "epochs", "note"], [], [])
+    sheet = Sheet(table.title, ["model", *names, "epochs"], [], [])
     for name, taken in found.items():
         here = [_of(taken, *column) for column in columns]
-        texts = [_value(answer) if answer else "–" for answer in here]
-        epochs = sorted({f"{answer.epoch:.4g}/{answer.recipe_epochs}" for answer in taken.values()})
-        sheet.rows.append([name, *(texts if taken else [""] * len(columns)), ", ".join(epochs), states[name]])
+        epochs = ", ".join(sorted({f"{answer.epoch:.4g}/{answer.recipe_epochs}" for answer in taken.values()}))
+        texts = [_value(answer, footnotes) if answer else "–" for answer in here]
+        marks = "†" if any(answer.epoch < (answer.recipe_epochs or 0) for answer in taken.values()) else ""
+        marks += "ᵐ" if any(answer.score.get("sample_kind") == "mean" for answer in taken.values()) else ""
+        sheet.rows.append(
+            [name + footnotes.mark(marks), *(texts if taken else [states[name], *[""] * (len(columns) - 1)]), epochs]
+        )
         values = {column: answer.mean for column, answer in zip(names, here, strict=True) if answer}
-        sheet.records.append({"model": name, **values, "epochs": ", ".join(epochs), "note": states[name]})
+        sheet.records.append({"model": name, **values, "epochs": epochs, "note": states[name]})
     floors = [_floor(name, extractor, found) for name, extractor in columns]
-    if any(floors):
-        sheet.rows.append(["training images", *floors, "", "the floor"])
-        sheet.records.append({"model": "training images", **dict(zip(names, floors, strict=True)), "note": "the floor"})
-    notes = [
+    notes = []
+    if ("parzen", "") in columns:
+        try:
+            images = _yardsticks(config, table.dataset, metrics["parzen"], None)["training_images"]
+            floors[columns.index(("parzen", ""))] = images["mean"]
+        except GenexpError as error:
+            notes.append(f"The floor of parzen could not be computed: {str(error).splitlines()[0]}")
+    shown = ["" if floor is None else _number(floor) for floor in floors]
+    sheet.rows.append(["floor: training images", *shown, ""])
+    sheet.records.append({"model": "floor: training images", **dict(zip(names, floors, strict=True))})
+    notes += [
         "Mean over runs ± standard deviation over seeds where there are several, else ± standard error where there is "
-        "one. ↓: fewer is better; ↑: more is better, but see the note on Parzen scores.",
+        "one. ↓: lower is better; ↑: higher is better, but see the note on Parzen scores.",
+        *footnotes.lines(),
         "Features are those of the extractor in the column's head, a classifier that was trained once for its data "
         "set; the digits are its weights' hash. Scores under different extractors do not compare.",
         "The floor is what as many training images score in the place of samples.",
@@ -289,8 +302,8 @@ def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Foun
 
 
 def _column(name: str, extractor: str) -> str:
-    arrow = "↓" if name in FEWER_IS_BETTER else "↑"
-    return f"{name} {arrow}{f' ({extractor})' if extractor else ''}"
+    arrow = "↓" if name in LOWER_IS_BETTER else "↑"
+    return f"{ABBREVIATED.get(name, name)} {arrow}{f' ({extractor})' if extractor else ''}"
 
 
 def _of(taken: dict[str, Answer], name: str, extractor: str) -> Answer | None:
@@ -298,14 +311,23 @@ def _of(taken: dict[str, Answer], name: str, extractor: str) -> Answer | None:
     return answer if answer is not None and answer.score.get("extractor", "") == extractor else None
 
 
-def _value(answer: Answer) -> str:
+def _value(answer: Answer, footnotes: Footnotes) -> str:
+    mark = footnotes.mark("" if answer.exact else "‡")
     spread = answer.stderr if answer.seed_spread is None else answer.seed_spread
-    return f"{answer.mean:.4g}" + (f" ± {spread:.2g}" if spread else "")
+    if not spread:
+        return _number(answer.mean) + mark
+    decimals = max(0, -math.floor(math.log10(spread)) + (spread >= 1))
+    return f"{answer.mean:.{decimals}f} ± {spread:.{decimals}f}".replace("-", "−") + mark
 
 
-def _floor(name: str, extractor: str, found: dict[str, dict[str, Answer]]) -> str:
+def _number(value: float) -> str:
+    return f"{value:.{2 if abs(value) < 1e-3 else 4}g}".replace("-", "−")
+
+
+def _floor(name: str, extractor: str, found: dict[str, dict[str, Answer]]) -> float | None:
+    """What training images score, as the first run that has it says."""
     for taken in found.values():
         answer = _of(taken, name, extractor)
         if answer is not None and answer.score.get("floor") is not None:
-            return f"{answer.score['floor']:.4g}"
-    return ""
+            return float(answer.score["floor"])
+    return None

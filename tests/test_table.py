@@ -268,9 +268,9 @@ def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     answer = toy("reproduce", "table=scores", "budget=quick", "data_dir=nothing")
     assert answer.code == 0, answer.err
     found = json.loads(toy("table", "table=scores", "format=json").out)["tables"][0]["rows"]
-    assert [row["model"] for row in found] == ["GAN", "DAE", "training images"]
-    (fid,) = [name for name in found[0] if name.startswith("fid")]
-    assert re.fullmatch(r"fid ↓ \(classifier-[0-9a-f]{8}\)", fid)
+    assert [row["model"] for row in found] == ["GAN", "DAE", "floor: training images"]
+    (fid,) = [name for name in found[0] if name.startswith("FID")]
+    assert re.fullmatch(r"FID ↓ \(classifier-[0-9a-f]{8}\)", fid)
     assert found[0][fid] > 0
     assert float(found[2][fid]) < found[0][fid]
 
