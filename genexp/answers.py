@@ -47,19 +47,13 @@ def experiment(words: list[str]) -> TrainConfig:
 
 
 def of_experiment(wanted: TrainConfig, runs: list[Found]) -> list[Found]:
-    """The runs that are this experiment, whatever their seed, one for each seed: the one that went furthest."""
-    best: dict[int, Found] = {}
-    for found in runs:
-        if found.config is None or _but_seed(found.config) != _but_seed(wanted):
-            continue
-        seed = found.config.seed
-        if seed not in best or found.epoch > best[seed].epoch:
-            best[seed] = found
-    return [best[seed] for seed in sorted(best)]
+    """The runs that are this experiment, whatever their seed, those that went furthest first."""
+    same = [found for found in runs if found.config is not None and _but_seed(found.config) == _but_seed(wanted)]
+    return sorted(same, key=lambda found: -found.epoch)
 
 
 def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer | None:
-    """The runs of an experiment under `metric`; None if none is scored by it.
+    """The runs of an experiment under `metric`, one for each seed; None if none is scored by it.
 
     Where none was scored as asked, the same metric under other settings is taken, and `exact` is false. Runs of fewer
     epochs than the longest, and of other data, are left out: a mean of unlike runs is the mean of nothing.
@@ -68,10 +62,10 @@ def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer 
     if not scored:
         return None
     exact = [pair for pair in scored if pair[1]["settings"] == _settings(metric)]
-    kept = exact or scored
-    longest = max(kept, key=lambda pair: pair[1]["epoch"])
-    kept = [pair for pair in kept if _kind(*pair) == _kind(*longest)]
-    scores = [entry["score"] for _, entry in kept]
+    longest = max(exact or scored, key=lambda pair: pair[1]["epoch"])
+    like = [pair for pair in exact or scored if _kind(*pair) == _kind(*longest)]
+    kept = {entry["seed"]: entry for _, entry in reversed(like)}
+    scores = [kept[seed]["score"] for seed in sorted(kept)]
     means = [score["mean"] for score in scores]
     stderrs = [score["stderr"] for score in scores if score["stderr"] is not None]
     return Answer(
@@ -81,7 +75,7 @@ def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer 
         seed_spread=statistics.stdev(means) if len(means) > 1 else None,
         epoch=longest[1]["epoch"],
         recipe_epochs=wanted.epochs,
-        minutes=statistics.fmean(entry["train_seconds"] for _, entry in kept) / 60,
+        minutes=statistics.fmean(entry["train_seconds"] for entry in kept.values()) / 60,
         left_out=len(runs) - len(kept),
         exact=bool(exact),
         digest=longest[0].data_digest,

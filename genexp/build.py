@@ -44,7 +44,9 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         score = target(metric)
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         if refusal:
-            raise UsageError(f"metrics.{name}: {refusal}\nLeave it out with ~metrics.{name}")
+            raise UsageError(
+                f"metrics.{name}: {refusal}\nSet metrics.{name} otherwise, or leave it out with ~metrics.{name}"
+            )
 
 
 def score(metrics: dict[str, Component], subject: Subject) -> dict[str, Any]:

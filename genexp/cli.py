@@ -123,6 +123,8 @@ def _run(command: str, arguments: list[str]) -> int:
 
     jobs: list[Job] = []
     several = bool({"-m", "--multirun"} & set(arguments))
+    if several and any(word.startswith("out=") and "," not in word for word in settings):
+        raise UsageError("out= names one file for all jobs of a sweep; leave it out, or give each its own: out=a,b")
     if several:
         from genexp.composition import in_each_job
 
@@ -134,6 +136,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
     def job(composed: "DictConfig") -> None:
         overrides = [word for word in _job_overrides() if not word.startswith("hydra")]
+        overrides += [f"run={composed.run}"] if command in config.REOPENING else []
         if several:
             print(f"\njob {len(jobs) + 1}: {' '.join(overrides) or '(defaults)'}", flush=True)
         try:
@@ -169,25 +172,32 @@ def _run(command: str, arguments: list[str]) -> int:
 def _for_each_run(command: str, arguments: list[str]) -> list[tuple[list[str], Path | None]]:
     """The arguments once for each run that `run=` names, a path or a glob, with that run."""
     words = [word for word in arguments if word.startswith("run=")]
+    if len(words) > 1:
+        raise UsageError(f"{' '.join(words)}: give one run=, which may be a glob")
     if not words:
         if any(word.startswith("-") and word not in ("-m", "--multirun") for word in arguments):  # --help, --cfg job
             return [(arguments, None)]
-        raise UsageError(f"which run? genexp {command} run=PATH; `genexp runs` lists them")
-    pattern = words[-1].removeprefix("run=").strip("'\"")
+        path = next((word for word in arguments if Path(word).exists()), "PATH")
+        raise UsageError(f"which run? genexp {command} run={path}; `genexp runs` lists them")
+    pattern = words[0].removeprefix("run=").strip("'\"")
     rest = [word for word in arguments if word not in words]
     found = _runs(pattern)
     if not found:
-        raise UsageError(f"run={pattern}: there is no run's directory; `genexp runs` lists them")
+        below = (_runs(f"{pattern}/*/*") and f"run='{pattern}/*/*'") or (_runs(f"{pattern}/*") and f"run='{pattern}/*'")
+        hint = f"; {below} takes those in it" if below else "; `genexp runs` lists them"
+        raise UsageError(f"run={pattern}: there is no run's directory{hint}")
     if len(found) > 1 and any(word.startswith("out=") for word in rest):
         raise UsageError(f"out= names one file, but run={pattern} names {len(found)} runs; leave it out")
-    quoted = [path.replace("\\", "\\\\").replace("'", "\\'") for path in found]
-    return [([*rest, f"run='{name}'"], Path(path)) for name, path in zip(quoted, found, strict=True)]
+    return [(rest, Path(path)) for path in found]
 
 
 def _runs(pattern: str) -> list[str]:
     """The run directories that a path or a glob names."""
-    found = glob.glob(str(Path(pattern).expanduser()))  # noqa: PTH207 (a Path's own takes no absolute patterns)
-    return sorted(path for path in found if Path(path, "config.yaml").is_file())
+    pattern = str(Path(pattern).expanduser())
+    if Path(pattern, "config.yaml").is_file():  # whatever brackets its name has
+        return [pattern]
+    found = glob.glob(pattern)  # noqa: PTH207 (a Path's own takes no absolute patterns)
+    return sorted(path for path in found if Path(path, "config.yaml").is_file() and ".old-" not in Path(path).name)
 
 
 @contextmanager
@@ -271,16 +281,17 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
     common = set.intersection(*(set(done.overrides) for done in jobs)) if len(jobs) > 1 else set()
     names = sorted({name for done in jobs if done.results for name in done.results["scores"]})
     for column in ("job", "settings", "status", *names, "run or cause"):
-        table.add_column(column, overflow="fold", no_wrap=column in names)
+        table.add_column(column, no_wrap=True)
     for number, done in enumerate(jobs, 1):
         scores = done.results["scores"] if done.results else {}
         shown = [_short(scores[name]) if name in scores else "–" for name in names]
         cause = str(done.error).splitlines()[0] if done.error and str(done.error) else repr(done.error)
-        where = done.results["run"] if done.results else cause
-        status = "finished" if done.results else "failed"
-        settings = " ".join(word for word in done.overrides if word not in common) or "(defaults)"
+        where = cause if done.error else done.results.get("run", "") if done.results else ""
+        status = "failed" if done.error else "finished"
+        words = [word for word in done.overrides if word not in common and not word.startswith("run=")]
+        settings = " ".join(words) or "(defaults)"
         table.add_row(str(number), settings, status, *shown, where)
-    Console().print(table)
+    Console(width=Console(width=10**6).measure(table).maximum).print(table)  # a path that is cut is of no use
 
 
 def _short(score: dict[str, Any]) -> str:

@@ -57,6 +57,7 @@ def offer_run(command: str, path: Path | None) -> None:
         if not isinstance(kept, dict) or any(name not in kept for name in taken):
             raise UsageError(f"{file} is damaged, or from another version of genexp")
         settings = {name: kept[name] for name in taken}
+        settings["run"] = str(path).replace("${", "\\${")  # no interpolation: a folder may be called anything
         settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", settings["data_dir"])
     ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings), **REPLACE)
 
@@ -102,6 +103,12 @@ def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
                 f"+optimizer@optimizers.{player}=... gives it an optimizer of its own"
             )
         key = unknown.group(1).split("@")[0].lstrip("+~")
+        part, _, name = key.partition(".")
+        if part == "metric" or (part == "metrics" and name in options_of("metric")):
+            name = name if name in options_of("metric") else "fid"
+            return UsageError(f"there is no setting '{key}': a score is added by metric@metrics.{name}={name}")
+        if (CONFIGS / key).is_dir() and key not in _groups(command):
+            return UsageError(f"genexp {command} takes no {key}; see `genexp {command} --help`")
         keys = _keys(command, arguments)
         siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
         there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
@@ -126,12 +133,19 @@ def options_of(group: str) -> list[str]:
 
 def _keys(command: str, arguments: list[str]) -> list[str]:
     """Every setting and group of the configuration, composed from those arguments that choose an option."""
-    groups = [folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra"]
+    groups = _groups(command)
     choices = [word for word in arguments if word.partition("=")[0] in groups and "," not in word]
     try:
         return [*groups, *_leaves(compose(command, choices))]
     except HydraException:
         return groups
+
+
+def _groups(command: str) -> list[str]:
+    """The groups of which a command lets one choose an option."""
+    entries = [entry for entry in OmegaConf.load(CONFIGS / f"{command}.yaml").defaults if isinstance(entry, DictConfig)]
+    names = [str(name) for entry in entries for name in entry]
+    return [name for name in names if name.isidentifier()]
 
 
 def _leaves(config: DictConfig) -> list[str]:

@@ -29,6 +29,11 @@ CONFIGS = next(
     if folder.is_dir()
 )  # inside the package when installed from a wheel, beside it in a checkout
 
+ANNOTATIONS = (  # what an annotation may be made of to be looked at: nothing that executes code
+    *(ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List, ast.Load),
+)
+OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", "genexp.metrics.")  # of components
+
 GROUPS = ("model", "dataset", "optimizer", "noise")
 Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML of a group holds
 
@@ -189,6 +194,10 @@ def load(command: str, composed: DictConfig) -> Any:
     except pydantic.ValidationError as error:
         raise _usage_error(error, "", list(schema.model_fields)) from error
     fields = schema.model_fields
+    if isinstance(config, ReopenedConfig):
+        named = {"model": config.model, "dataset": config.dataset, "noise": config.noise}
+        for key, component in {**named, **getattr(config, "metrics", {})}.items():
+            _refuse_strangers(key, component, config.trust)
     groups = {key: check_component(key, getattr(config, key)) for key in GROUPS if key in fields}
     for key in ("metrics", "optimizers"):
         if key in fields:
@@ -217,6 +226,22 @@ def check_component(key: str, component: Component) -> Component:
     except pydantic.ValidationError as error:
         raise _usage_error(error, f"{key}.", list(arguments)) from error
     return {"name": component["name"], "_target_": component["_target_"], **checked.model_dump()}
+
+
+def _refuse_strangers(key: str, component: Component, trust: list[str]) -> None:
+    """Raise UsageError when a run names code that is not one of genexp's components, nor in a trusted package."""
+    target = str(component.get("_target_"))
+    module, _, name = target.rpartition(".")
+    if target.startswith(OWN) and (source := _source(key, target)) is not None:
+        imports = [node for node in source.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        if not any(name in _bound(node) for node in imports):
+            return
+    package = module.partition(".")[0]
+    if package == "genexp" or package not in trust:
+        remedy = "" if package == "genexp" else f"\nIf you trust it, add trust=[{package}]"
+        raise UsageError(
+            f"the run names code that is no component of genexp, {target}, which would be executed{remedy}"
+        )
 
 
 def nearest(word: str, names: typing.Iterable[str]) -> str:
@@ -317,7 +342,7 @@ def _source(key: str, target: str) -> ast.Module | None:
 
 def _annotation(node: ast.expr | None) -> Any:
     """The type an annotation names, if it is made of builtins, Literal and genexp.ranges; else anything goes."""
-    if node is None:
+    if node is None or not all(isinstance(part, ANNOTATIONS) for part in ast.walk(node)):
         return Any
     known = vars(builtins) | ranges.NAMES | {"Literal": Literal, "ranges": ranges}
     try:

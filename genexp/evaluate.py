@@ -6,6 +6,7 @@ from typing import Any
 from genexp import build, results
 from genexp.config import EvaluateConfig
 from genexp.metrics import Subject
+from genexp.metrics.features import extractor
 from genexp.provenance import provenance
 from genexp.trained import reopen
 
@@ -16,19 +17,20 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     Returns the scores by name, and under "run" the directory.
     """
     trained = reopen(config)
-    print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
+    print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     build.check_metrics(config.metrics, trained.model, trained.data)
     known = results.evaluations(trained.path)
     made_by = provenance(trained.data.train.device, config.device.precision)
     subject = Subject(trained.model, trained.data, config.seed)
     scores: dict[str, Any] = {}
     for name, metric in config.metrics.items():
-        key = results.key(metric, trained.sampling, config.seed, trained.step)
+        started = time.perf_counter()
+        seen = extractor(subject, metric["features"], metric["weights"]).name if "features" in metric else None
+        key = results.key(metric, trained.sampling, config.seed, trained.step, seen)
         kept = key in known
         if kept:
             scores[name] = known[key]["score"]
         else:
-            started = time.perf_counter()
             scores[name] = build.score({name: metric}, subject)[name]
             added = results.evaluation(
                 metric,
@@ -40,11 +42,12 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
                 train_seconds=trained.seconds,
                 provenance=made_by,
             )
-            results.record(trained.path, {}, added)
-            took = f"{time.perf_counter() - started:.1f} s"
         if "warning" in scores[name]:
             print(f"warning: {scores[name]['warning']}")
-        print(f"{name}: {scores[name]['summary']}, {'scored before' if kept else took}", flush=True)
+        took = "scored before" if kept else f"{time.perf_counter() - started:.1f} s"
+        print(f"{name}: {scores[name]['summary']}, {took}", flush=True)
+        if not kept:
+            results.record(trained.path, {}, added)
     print(f"scores: {trained.path / results.FILE}")
     print(f"run: {trained.path}", flush=True)
     return {"scores": scores, "run": str(trained.path)}

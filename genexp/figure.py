@@ -1,6 +1,7 @@
 """`genexp figure`: a figure of a run, of its samples, its codes, or the course of its training."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from genexp.pictures import Picture
 from genexp.run import read_config
 from genexp.trained import Trained, reopen
 
-WIDTH = 600  # pixels that a grid should have; small images are enlarged by a whole factor
+WIDTH = 800  # pixels that a grid should have; small images are enlarged by a whole factor
 
 SUFFIXES = {"curves": (".svg", ".png")}  # of what can be drawn at any size
 
@@ -27,14 +28,16 @@ def main(config: FigureConfig) -> dict[str, Any]:
     try:
         if config.kind == "curves":
             files = [out] if out is not None else [path / "figures" / f"curves{suffix}" for suffix in suffixes]
-            title = f"{read_config(path).name} on {config.dataset['name']}, seed {read_config(path).seed}"
-            figure = figures.curves(_lines(path), title)
+            kept = read_config(path)
+            splits = {name: str(metric["split"]) for name, metric in kept.metrics.items() if "split" in metric}
+            title = f"{kept.name} on {kept.dataset['name']}, seed {kept.seed}"
+            figure = figures.curves(_lines(path), title, splits)
             for file in files:
                 figures.save_figure(figure, file)
         else:
             trained = reopen(config)
-            print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
-            files = [out or path / "figures" / f"{config.kind}-step{trained.step}-seed{config.seed}.png"]
+            print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
+            files = [out or path / "figures" / _name(config, trained)]
             save_picture(_picture(config, trained), files[0])
     except OSError as error:
         raise GenexpError(f"{error.filename or out or path} cannot be written: {error.strerror}") from error
@@ -42,6 +45,12 @@ def main(config: FigureConfig) -> dict[str, Any]:
         print(f"figure: {file}")
     print(f"run: {path}", flush=True)
     return {"scores": {}, "run": str(path)}
+
+
+def _name(config: FigureConfig, trained: Trained) -> str:
+    """A file's name that other settings do not have."""
+    parts = [config.kind, *([config.method] if config.kind == "manifold" else []), f"{config.rows}x{config.columns}"]
+    return "-".join([*parts, f"step{trained.step}", f"seed{config.seed}", *trained.changes()]) + ".png"
 
 
 def _picture(config: FigureConfig, trained: Trained) -> Picture:
@@ -67,10 +76,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     file = path / "metrics.jsonl"
     for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            line = json.loads(text)
+            lines += [line] if isinstance(line, dict) else []
     if not lines:
         raise UsageError(f"{file} has no lines yet: they are written every log.every_steps and at an epoch's end")
     return lines

@@ -107,7 +107,7 @@ def manifold(
             raise UsageError(
                 "kind=manifold: this model has no encoder, so there are no codes to map, and no prior over two "
                 "dimensions, of which a grid could be decoded\n"
-                "Train one with model.latent_dim=2, or use kind=interpolation"
+                "Train one with model.latent_dim=2, or use kind=samples"
             )
         shown = torch.randperm(len(data.test), generator=generator, device=generator.device)[:MAPPED]
         codes = torch.cat([model.encode(data.images("test", chunk)) for chunk in torch.split(shown, CHUNK)])
@@ -251,15 +251,17 @@ STYLES = ("-", "--", ":", "-.")  # so that curves that lie on one another are se
 FEW = 10  # points of a curve that are marked
 
 
-def curves(lines: Sequence[Mapping[str, float]], title: str) -> "Figure":
+def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str, str] | None = None) -> "Figure":
     """The values of a run's metrics.jsonl over epochs: a panel for each group of them, scores with a mark at each.
 
-    An epoch is as many steps as the lines say that have completed one; before that the axis is in steps. Values that
-    are not finite are left out. Raises UsageError if there are none.
+    `splits` says on which images a score is, by its name. Of values that are means since the last line, those over
+    less than half of the usual number of steps are left out: they would be noise among means. An epoch is as many steps
+    as the lines say that have completed one; before that the axis is in steps. Values that are not finite are left out.
+    Raises UsageError if there are none.
     """
     from matplotlib.figure import Figure
 
-    panels = _series(lines)
+    panels = _series(_of_equal_windows(lines))
     if not panels:
         raise UsageError("kind=curves: the run has logged nothing yet\nTry again after log.every_steps steps")
     lengths = [line["step"] / line["epoch"] for line in lines if line["epoch"] > 0]  # exact at an epoch's end
@@ -272,7 +274,7 @@ def curves(lines: Sequence[Mapping[str, float]], title: str) -> "Figure":
     end = 1.02 * max(line["step"] for line in lines) / length  # the same for all, with room for the last mark
     for index, (group, series) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, index, xlabel=unit, xlim=(0, end))
-        _draw_panel(axes, group, series, length)
+        _draw_panel(axes, group, series, length, (splits or {}).get(group.removeprefix("score/")))
     return figure
 
 
@@ -283,6 +285,16 @@ def save_figure(figure: "Figure", path: Path) -> None:
     undated = {"Date": None} if path.suffix == ".svg" else {}
     with rc_context({"svg.hashsalt": "genexp"}), atomic(path) as stream:
         figure.savefig(stream, format=path.suffix.removeprefix("."), metadata=undated)
+
+
+def _of_equal_windows(lines: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The lines, but of those soon after another one (as after an epoch's end) the scores alone."""
+    widths = [line["step"] - before["step"] for before, line in zip([{"step": 0}, *lines], lines, strict=False)]
+    usual = sorted(widths)[len(widths) // 2] if widths else 0
+    return [
+        line if 2 * width >= usual else {k: v for k, v in line.items() if k in POSITION or k.startswith("score/")}
+        for width, line in zip(widths, lines, strict=True)
+    ]
 
 
 def _series(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
@@ -308,16 +320,17 @@ def _series(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
     return {group: panels[group] for group in order}
 
 
-def _draw_panel(axes: "Axes", group: str, series: Series, length: float) -> None:
+def _draw_panel(axes: "Axes", group: str, series: Series, length: float, split: str | None) -> None:
     panel = PANELS.get(group, Panel(group.removeprefix("score/")))
     values = [value for points in series.values() for _, value in points]
     log = panel.log and min(values) > 0 and max(values) > SPAN * min(values)
     for index, (name, points) in enumerate(series.items()):
         x, y = [step / length for step, _ in points], [value for _, value in points]
         marker = "o" if group.startswith("score/") or len(points) <= FEW else ""
-        axes.plot(x, y, STYLES[index % len(STYLES)], label=name, linewidth=1.2, marker=marker, markersize=3)
+        style = STYLES[index % len(STYLES)]
+        axes.plot(x, y, style, label=name, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
     axes.set_ylabel(panel.unit)
-    axes.set_title(panel.title, fontsize="medium")
+    axes.set_title(panel.title + (f", {split} images" if split else ""), fontsize="medium")
     if log:
         axes.set_yscale("log")
     else:

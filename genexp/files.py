@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import platformdirs
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be computed again is kept: below GENEXP_CACHE_DIR, else below the user's folder for caches."""
+    return Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / kind
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:

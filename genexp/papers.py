@@ -1,5 +1,6 @@
 """The tables of a paper as data: published numbers with their sources, and the runs that answer them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -109,3 +110,20 @@ def read(content: dict[str, Any]) -> Paper:
     except pydantic.ValidationError as error:
         mistakes = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
         raise UsageError("\n".join(["the paper's file is wrong:", *mistakes])) from error
+
+
+def experiments(chosen: Table, budget: str) -> Iterator[tuple[str, list[str], bool]]:
+    """Each run that the table wants: its row and column, the words of its command line, whether it needs a request.
+
+    `budget` is quick or full. A request, to its authors, is for the data set.
+    """
+    if isinstance(chosen, ParzenTable):
+        for key, column in chosen.columns.items():
+            for row in chosen.rows:
+                cell = row.cells.get(key)
+                if cell is not None and cell.train is not None:
+                    words = [*cell.train, *(cell.quick if budget == "quick" else [])]
+                    yield f"{row.name} on {column.title}", words, column.on_request
+    elif isinstance(chosen, ScoresTable):
+        for one in chosen.rows:
+            yield one.name, [*one.train, *(one.quick if budget == "quick" else [])], False

@@ -1,7 +1,6 @@
 """`genexp reproduce`: run the experiments that a table of a paper still lacks, then print the table."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from genexp import answers, papers, table
@@ -9,7 +8,7 @@ from genexp.config import EvaluateConfig, ReproduceConfig, TrainConfig
 from genexp.errors import DataError, GenexpError, UsageError
 from genexp.evaluate import main as evaluate
 from genexp.logs import duration
-from genexp.papers import ParzenTable, ScoresTable, Table, TextTable
+from genexp.papers import ScoresTable, TextTable
 from genexp.train import main as train
 
 
@@ -21,14 +20,19 @@ def main(config: ReproduceConfig) -> None:
     """
     chosen = papers.read(config.paper).table(config.table)
     if isinstance(chosen, TextTable):
-        raise UsageError(f"table={config.table} holds no numbers to reproduce; `genexp table` prints it")
+        raise UsageError(
+            f"table={config.table} holds no numbers to reproduce; `genexp table table={config.table}` prints it"
+        )
     started = time.perf_counter()
     failed, skipped = [], set()
-    for name, words, on_request in experiments(chosen, config.budget):
+    wanted = list(papers.experiments(chosen, config.budget))
+    print(f"{len(wanted)} experiments, {config.seeds} seeds each, runs in {config.outputs_dir}", flush=True)
+    for number, (name, words, on_request) in enumerate(wanted, 1):
         for seed in range(config.seeds):
             if name in skipped:
                 continue
-            print(f"\n{name}, seed {seed}: genexp train {' '.join([*words, f'seed={seed}'])}", flush=True)
+            command = " ".join(["genexp train", *words, f"seed={seed}", f"outputs_dir={config.outputs_dir}"])
+            print(f"\n{number}/{len(wanted)}: {name}, seed {seed}: {command}", flush=True)
             try:
                 settings = _settings(config, [*words, f"seed={seed}"])
                 run = train(settings)["run"]
@@ -39,28 +43,14 @@ def main(config: ReproduceConfig) -> None:
                     failed.append(f"{name}, seed {seed}: {error}")
                 print(f"{'skipped' if on_request else 'failed'}: {error}", flush=True)
                 skipped.add(name)
-            except GenexpError as error:
-                failed.append(f"{name}, seed {seed}: {error}")
-                print(f"failed: {error}", flush=True)
+            except Exception as error:  # whatever it is, the other experiments do not suffer from it
+                said = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}"
+                failed.append(f"{name}, seed {seed}: {said}")
+                print(f"failed: {said}", flush=True)
     print(f"\n{config.budget} budget, {duration(time.perf_counter() - started)}\n", flush=True)
     table.main(config)
     if failed:
         raise GenexpError("not everything could be run:\n" + "\n".join(failed))
-
-
-def experiments(chosen: Table, budget: str) -> Iterator[tuple[str, list[str], bool]]:
-    """Of each run that the table wants: its row and column, the words of its command line, and whether its data set is
-    given on request only."""
-    if isinstance(chosen, ParzenTable):
-        for key, column in chosen.columns.items():
-            for row in chosen.rows:
-                cell = row.cells.get(key)
-                if cell is not None and cell.train is not None:
-                    words = [*cell.train, *(cell.quick if budget == "quick" else [])]
-                    yield f"{row.name} on {column.title}", words, column.on_request
-    elif isinstance(chosen, ScoresTable):
-        for one in chosen.rows:
-            yield one.name, [*one.train, *(one.quick if budget == "quick" else [])], False
 
 
 def _settings(config: ReproduceConfig, words: list[str]) -> TrainConfig:
@@ -84,7 +74,7 @@ def _score(config: ReproduceConfig, trained: TrainConfig, run: str, metrics: lis
             dataset=trained.dataset,
             noise=trained.noise,
             data_dir=config.data_dir,
-            device=trained.device,
+            device=trained.device.model_copy(update={"precision": "float32"}),
             metrics={name: answers.experiment(words).metrics[name] for name in metrics},
         )
     )

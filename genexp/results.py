@@ -8,14 +8,19 @@ from typing import Any
 import filelock
 
 from genexp.config import Component
+from genexp.errors import GenexpError
 from genexp.files import atomic, read_json
 
 FILE = "results.json"
 
 
-def key(metric: Component, sampling: dict[str, Any], seed: int, step: int) -> str:
-    """A name for one score: the metric's, and a digest of all that it follows from, the step of training included."""
-    what = json.dumps([metric, sampling, seed, step], sort_keys=True)
+def key(metric: Component, sampling: dict[str, Any], seed: int, step: int, extractor: str | None) -> str:
+    """A name for one score: the metric's, and a digest of all that it follows from.
+
+    That includes the step of training, and of a score of features the name of their extractor, which holds the hash
+    of its weights.
+    """
+    what = json.dumps([metric, sampling, seed, step, extractor], sort_keys=True)
     return f"{metric['name']}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
 
@@ -25,18 +30,26 @@ def evaluations(run: Path) -> dict[str, dict[str, Any]]:
     return kept
 
 
-def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Set what `summary` holds and add evaluations; what else is in the file stays. Returns the file's content.
+def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]]) -> None:
+    """Set what `summary` holds and add evaluations; what else is in the file stays.
 
-    A lock keeps two processes from losing what the other adds.
+    A lock keeps two processes from losing what the other adds; a file that cannot be read is moved aside, not replaced.
+    Raises GenexpError when the file cannot be written.
     """
-
-    with filelock.FileLock(run / ".results.lock"):
-        content = read_json(run / FILE)
-        content |= summary | {"evaluations": content.get("evaluations", {}) | added}
-        with atomic(run / FILE) as stream:
-            stream.write((json.dumps(content, indent=2) + "\n").encode())
-    return content
+    file = run / FILE
+    try:
+        with filelock.FileLock(run / ".results.lock"):
+            content = read_json(file)
+            if not content and file.exists():
+                places = (run / f"results.damaged-{n}.json" for n in range(1, 10**6))
+                aside = next(place for place in places if not place.exists())
+                file.rename(aside)
+                print(f"warning: {file} is damaged; it was moved to {aside}", flush=True)
+            content |= summary | {"evaluations": content.get("evaluations", {}) | added}
+            with atomic(file) as stream:
+                stream.write((json.dumps(content, indent=2) + "\n").encode())
+    except OSError as error:
+        raise GenexpError(f"{file} cannot be written: {error.strerror}; the scores are not kept") from error
 
 
 def evaluation(
@@ -53,7 +66,7 @@ def evaluation(
     """One score under its key, with all that it follows from; to be given to `record`."""
     settings = {name: value for name, value in metric.items() if name not in ("name", "_target_")}
     return {
-        key(metric, sampling, seed, step): {
+        key(metric, sampling, seed, step, score.get("extractor")): {
             "metric": metric["name"],
             "settings": settings,
             "sampling": sampling,

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,23 +31,16 @@ class Found:
     results: dict[str, Any]
     data_digest: str | None  # of the images that it was trained on
 
-    def score(self) -> tuple[str, float, float | None] | None:
-        """Name, mean and standard error of the first score at the end of training, else of the last on the way."""
+    def score(self) -> tuple[str, float, float | None, int] | None:
+        """Name, mean, standard error and epoch of the newest score: at the end of training, or on the way."""
+        epoch = self.results.get("epochs", 0)
+        for line in _lines_backwards(self.path / "metrics.jsonl"):
+            name = next((key for key in line if key.startswith("score/")), None)
+            if name is not None and line.get("epoch", 0) > epoch:
+                return name.removeprefix("score/"), line[name], None, line["epoch"]
         for name, score in self.results.get("scores", {}).items():
-            return name, score["mean"], score["stderr"]
-        try:
-            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return None
-        for line in reversed(lines):
-            if '"score/' not in line:
-                continue
-            try:
-                values = json.loads(line)
-            except ValueError:  # cut short when the process was killed
-                continue
-            name = next(key for key in values if key.startswith("score/"))
-            return name.removeprefix("score/"), values[name], None
+            if isinstance(score, dict) and isinstance(score.get("mean"), float):
+                return name, score["mean"], score.get("stderr"), epoch
         return None
 
 
@@ -91,7 +86,9 @@ def _read(path: Path) -> Found:
     if said == "running" and not _alive(status.get("pid")):
         said = "killed"
     epochs = status.get("epochs") or (config.epochs if config else 0)
-    epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch", _last_epoch(path))
+    epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch")
+    if epoch is None:  # a status that ends a run early does not say
+        epoch = next((line["epoch"] for line in _lines_backwards(path / "metrics.jsonl") if "epoch" in line), 0)
     try:
         updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
@@ -100,13 +97,17 @@ def _read(path: Path) -> Found:
     return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results, digest)
 
 
-def _last_epoch(path: Path) -> int:
-    """The last epoch that metrics.jsonl knows of; statuses that end a run early do not say."""
+def _lines_backwards(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.jsonl from the last one, but for what was cut short when the process was killed."""
     try:
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return int(json.loads(lines[-1])["epoch"])
-    except (OSError, ValueError, KeyError, IndexError):
-        return 0
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for text in reversed(lines):
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                yield line
 
 
 def _alive(pid: Any) -> bool:
@@ -126,8 +127,9 @@ def _line(found: Found) -> dict[str, str]:
     config, score = found.config, found.score()
     shown = ""
     if score is not None:
-        name, mean, stderr = score
+        name, mean, stderr, epoch = score
         shown = f"{name} {mean:.4g}" if stderr is None else f"{name} {mean:.1f} ± {stderr:.1f}"
+        shown += f" (epoch {epoch})" if epoch < found.epoch else ""
     return {
         "status": found.status,
         "progress": f"{found.epoch}/{found.epochs}",

@@ -7,7 +7,7 @@ import numpy as np
 
 from genexp import pictures, random
 from genexp.config import SampleConfig
-from genexp.errors import UsageError
+from genexp.errors import GenexpError, UsageError
 from genexp.files import atomic
 from genexp.logs import save_picture
 from genexp.models import draw
@@ -23,9 +23,8 @@ def main(config: SampleConfig) -> dict[str, Any]:
     if out is not None and out.suffix not in (".npz", ".png"):
         raise UsageError(f"out={out}: samples are written as FILE.npz (with a grid as FILE.png), or FILE.png alone")
     trained = reopen(config)
-    print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
-    name = f"samples-step{trained.step}-n{config.n}-seed{config.seed}"
-    name += "".join(f"-{key.partition('.')[2]}{value}" for key, value in trained.sampling.items())
+    print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
+    name = "-".join([f"samples-step{trained.step}-n{config.n}-seed{config.seed}", *trained.changes()])
     out = out or trained.path / f"{name}.npz"
     device = trained.data.train.device
     samples = draw(trained.model, config.n, random.generator(device, config.seed, "samples"), trained.data)
@@ -47,6 +46,6 @@ def main(config: SampleConfig) -> dict[str, Any]:
         save_picture(pictures.of_drawn(shown, trained.data), picture)
         print(f"picture: {picture}")
     except OSError as error:
-        raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+        raise GenexpError(f"{error.filename or out} cannot be written: {error.strerror}\nSet out=FILE.npz") from error
     print(f"run: {trained.path}", flush=True)
     return {"scores": {}, "run": str(trained.path)}

@@ -25,6 +25,7 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     records: list[dict[str, Any]]  # the same, or more, for programs: one a row, numbers as numbers
+    prose: bool = False  # cells of words, to be wrapped
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ def _terminal(document: Document, width: int | None) -> str:
     console = Console(file=stream, width=width or max(80, min(shutil.get_terminal_size((100, 0)).columns, 120)))
     console.print(Text(document.title, style="bold"))
     for sheet in document.sheets:
-        prose = _is_prose(sheet)
-        table = Table(title=sheet.title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        prose = sheet.prose
+        console.print(Text(sheet.title))
+        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
         for index, name in enumerate(sheet.header):
             stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", name)  # fid (classifier-0123abcd)
             table.add_column(stacked, justify="left" if prose or not index else "right", no_wrap=not prose)
@@ -71,7 +73,8 @@ def _terminal(document: Document, width: int | None) -> str:
 def _markdown(document: Document, _width: int | None) -> str:
     parts = [f"# {document.title}"]
     for sheet in document.sheets:
-        lines = [sheet.header, ["---"] + ["---:" for _ in sheet.header[1:]], *sheet.rows]
+        rule = ["---" if sheet.prose or not index else "---:" for index in range(len(sheet.header))]
+        lines = [sheet.header, rule, *sheet.rows]
         table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
         parts += [f"## {sheet.title}", table]
     notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
@@ -79,32 +82,22 @@ def _markdown(document: Document, _width: int | None) -> str:
 
 
 def _latex(document: Document, _width: int | None) -> str:
-    parts = [f"% {document.title}; needs \\usepackage{{booktabs}}"]
+    packages = r"\usepackage{array,booktabs,graphicx}"
+    notes = [rf"\footnotesize {_tex(note)}\par" for note in document.notes]
+    parts = [f"% {document.title}; needs {packages}"]
     for sheet in document.sheets:
-        prose = _is_prose(sheet)
-        share = f"p{{{0.85 / len(sheet.header):.2f}\\textwidth}}"
-        columns = share * len(sheet.header) if prose else "l" + "r" * (len(sheet.header) - 1)
+        share = rf">{{\raggedright\arraybackslash}}p{{{0.8 / len(sheet.header):.3f}\textwidth}}"
+        columns = share * len(sheet.header) if sheet.prose else "l" + "r" * (len(sheet.header) - 1)
         body = [" & ".join(_tex(text) for text in row) + r" \\" for row in [sheet.header, *sheet.rows]]
+        tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
+        tabular.append(r"\end{tabular}")
+        if not sheet.prose:  # numbers cannot be wrapped
+            tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
+        last = notes if sheet is document.sheets[-1] else []
+        head = [r"\begin{table}", rf"\caption{{{_tex(sheet.title)}}}", r"\centering\small"]
         parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    rf"\caption{{{_tex(sheet.title)}}}",
-                    r"\centering\small",
-                    rf"\begin{{tabular}}{{{columns}}}",
-                    r"\toprule",
-                    body[0],
-                    r"\midrule",
-                    *body[1:],
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
+            "\n".join([*head, *tabular, *([r"\par\raggedright\medskip"] if last else []), *last, r"\end{table}"])
         )
-    if document.notes:
-        notes = "\n\n".join(rf"\noindent {_tex(note)}" for note in document.notes)
-        parts.append(f"{{\\footnotesize\n{notes}\n\\par}}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,7 +107,8 @@ def _csv(document: Document, _width: int | None) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    for record in records:
+        writer.writerow({k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in record.items()})
     return stream.getvalue()
 
 
@@ -122,10 +116,6 @@ def _json(document: Document, _width: int | None) -> str:
     sheets = [{"title": sheet.title, "rows": sheet.records} for sheet in document.sheets]
     content = {"title": document.title, "tables": sheets, "notes": document.notes}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _is_prose(sheet: Sheet) -> bool:
-    return max(len(text) for row in sheet.rows for text in row[1:]) > 40
 
 
 def _tex(text: str) -> str:

@@ -12,7 +12,7 @@ from genexp import answers, papers
 from genexp.answers import Answer
 from genexp.config import Component, TableConfig
 from genexp.errors import GenexpError
-from genexp.files import atomic, read_json
+from genexp.files import atomic, cache_folder, read_json
 from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
 from genexp.runs import Found, find
 from genexp.sheets import Document, Sheet, render
@@ -22,6 +22,7 @@ THEIS = (
     "of k-means score above images of the data themselves. A score above that of the training images means smoother "
     "samples, not better ones."
 )
+FORMATS = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}  # of out=FILE, unless format says
 HEADER = ["model", "published", "here ± test", "± seeds", "Δ/SE", "samples", "σ", "epochs", "min"]
 MARKS = {
     "*": "as recalled, not verified at the source",
@@ -47,7 +48,9 @@ LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 def main(config: TableConfig) -> None:
     """Print the table, or write it to `out`."""
-    text = render(document(config), config.format)
+    made = document(config)
+    named = FORMATS.get(Path(config.out).suffix) if config.out is not None else None
+    text = render(made, named if named and config.format == "terminal" else config.format)
     if config.out is None:
         print(text, end="")
         return
@@ -63,14 +66,24 @@ def document(config: TableConfig) -> Document:
     """The table that is asked for, joined with the runs below `outputs_dir`."""
     paper = papers.read(config.paper)
     table = paper.table(config.table)
-    runs = find(Path(config.outputs_dir).expanduser())
+    folder = Path(config.outputs_dir).expanduser()
+    runs = find(folder)
     match table:
-        case ParzenTable():
-            return _parzen(config, paper.title, table, runs)
-        case ScoresTable():
-            return _scores(config, paper.title, table, runs)
         case TextTable():
             return _text(paper.title, table)
+        case ParzenTable():
+            made = _parzen(config, paper.title, table, runs)
+        case ScoresTable():
+            made = _scores(config, paper.title, table, runs)
+    recipes = [answers.experiment(words) for _, words, _ in papers.experiments(table, "full")]
+    others = [found for found in runs if not any(answers.of_experiment(wanted, [found]) for wanted in recipes)]
+    made.notes.append(f"What is not run, `genexp reproduce table={config.table}` runs.")
+    if not folder.is_dir():
+        made.notes.append(f"There is no folder {folder}: set outputs_dir=FOLDER to where the runs are.")
+    elif others:
+        count = f"{len(others)} other runs follow" if len(others) > 1 else "1 other run follows"
+        made.notes.append(f"In {folder}, {count} none of this table's recipes; `genexp runs` lists them.")
+    return made
 
 
 @dataclass
@@ -130,12 +143,12 @@ def _parzen(config: TableConfig, title: str, table: ParzenTable, runs: list[Foun
 def _answer(cell: Cell, row: Row, metric: Component, runs: list[Found]) -> tuple[Answer | None, str]:
     """What this project's runs say to a cell, and a word on it."""
     if cell.train is None:
-        return None, row.missing or "no run yet"
+        return None, row.missing or "no recipe yet"
     wanted = answers.experiment(cell.train)
     there = answers.of_experiment(wanted, runs)
     answer = answers.answer(wanted, metric, there)
     if answer is None:
-        return None, ", ".join(f"{found.status} {found.epoch}/{found.epochs}" for found in there) or "not run"
+        return None, f"{there[0].status} {there[0].epoch}/{there[0].epochs}" if there else "not run"
     others = "1 other run" if answer.left_out == 1 else f"{answer.left_out} other runs"
     return answer, f"{others} of fewer epochs, other data or other settings left out" if answer.left_out else ""
 
@@ -166,8 +179,8 @@ def _add(
         return
     score = answer.score
     difference = None
-    if published is not None:
-        combined = math.hypot(answer.standard_error(), published.spread or 0)
+    if published is not None and published.spread is not None:
+        combined = math.hypot(answer.standard_error(), published.spread)
         difference = (answer.mean - published.value) / combined if combined else None
     trained = answer.recipe_epochs is not None
     texts = [
@@ -190,7 +203,7 @@ def _add(
             "runs": answer.runs,
             "n_samples": score["n_samples"],
             "sample_kind": score["sample_kind"],
-            "sigma": " ".join(f"{sigma:g}" for sigma in answer.sigmas),
+            "sigma": answer.sigmas,
             "epochs": answer.epoch if trained else None,
             "recipe_epochs": answer.recipe_epochs,
             "minutes": round(answer.minutes, 2) if trained else None,
@@ -218,13 +231,14 @@ def _here(answer: Answer, metric: Component, footnotes: Footnotes) -> str:
 def _yardsticks(
     config: TableConfig, words: list[str], metric: Component, digest: str | None
 ) -> dict[str, dict[str, Any]]:
-    """What every Parzen score is to be held against, computed once for a data set and kept beside the runs.
+    """What every Parzen score is to be held against, computed once for a data set and kept in a cache.
 
-    With a `digest`, on images of that digest: what was kept of others is computed anew.
+    With a `digest`, on images of that digest: what was kept of others is computed anew. Raises GenexpError when the
+    data set is not there, or its images have another digest.
     """
     dataset = answers.experiment(words).dataset
     key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
-    file = Path(config.outputs_dir).expanduser() / ".yardsticks" / f"{dataset['name']}-{metric['name']}-{key}.json"
+    file = cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"
     kept = read_json(file)
     if not kept or digest not in (None, kept["digest"]):
         from genexp import build  # loads torch
@@ -232,10 +246,15 @@ def _yardsticks(
         from genexp.metrics.yardsticks import score_yardsticks
 
         data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
+        if digest not in (None, data.digest()):
+            raise GenexpError(f"the runs were trained on other images than those of dataset={dataset['name']} now")
         print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", file=sys.stderr, flush=True)
         kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
-        with atomic(file) as stream:
-            stream.write((json.dumps(kept, indent=2) + "\n").encode())
+        try:
+            with atomic(file) as stream:
+                stream.write((json.dumps(kept, indent=2) + "\n").encode())
+        except OSError as error:
+            print(f"warning: {file} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
     scores: dict[str, dict[str, Any]] = kept["scores"]
     return scores
 
@@ -245,7 +264,7 @@ def _text(title: str, table: TextTable) -> Document:
     rows.append(["Models here", *(", ".join(names) or "none yet" for names in table.models)])
     header = ["", *table.columns]
     records = [dict(zip(["aspect", *table.columns], row, strict=True)) for row in rows]
-    return Document(title, [Sheet(table.title, header, rows, records)], [f"Source: {table.source}."])
+    return Document(title, [Sheet(table.title, header, rows, records, prose=True)], [f"Source: {table.source}."])
 
 
 def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Found]) -> Document:
@@ -260,10 +279,10 @@ def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Foun
         answered = {name: answers.answer(wanted, metrics[name], there) for name in table.metrics}
         found[row.name] = {name: answer for name, answer in answered.items() if answer is not None}
         states[row.name] = "" if found[row.name] else "not scored" if there else "not run"
-    footnotes = Footnotes()
+    footnotes, notes = Footnotes(), list[str]()
     used = {
         (name, answer.score.get("extractor", "")) for taken in found.values() for name, answer in taken.items()
-    } or {("parzen", "")}
+    } or {(table.metrics[0], "")}
     columns = sorted(used, key=lambda column: (table.metrics.index(column[0]), column[1]))
     names = [_column(name, extractor) for name, extractor in columns]
     sheet = Sheet(table.title, ["model", *names, "epochs"], [], [])
@@ -276,13 +295,20 @@ def _scores(config: TableConfig, title: str, table: ScoresTable, runs: list[Foun
         sheet.rows.append(
             [name + footnotes.mark(marks), *(texts if taken else [states[name], *[""] * (len(columns) - 1)]), epochs]
         )
-        values = {column: answer.mean for column, answer in zip(names, here, strict=True) if answer}
-        sheet.records.append({"model": name, **values, "epochs": epochs, "note": states[name]})
+        record: dict[str, Any] = {"model": name, "epochs": epochs, "note": states[name]}
+        for column, answer in zip(names, here, strict=True):
+            if answer is not None:
+                record |= {column: answer.mean, f"{column}: stderr": answer.stderr, f"{column}: runs": answer.runs}
+                record |= {f"{column}: {what}": answer.score.get(what) for what in ("n_samples", "sample_kind")}
+        sheet.records.append(record)
+        if any(answer.left_out for answer in taken.values()):
+            notes.append(f"{name}: other runs of fewer epochs, other data or other settings are left out.")
     floors = [_floor(name, extractor, found) for name, extractor in columns]
-    notes = []
     if ("parzen", "") in columns:
         try:
-            images = _yardsticks(config, table.dataset, metrics["parzen"], None)["training_images"]
+            digests = {answer.digest for taken in found.values() for answer in taken.values()}
+            digest = digests.pop() if len(digests) == 1 else None
+            images = _yardsticks(config, table.dataset, metrics["parzen"], digest)["training_images"]
             floors[columns.index(("parzen", ""))] = images["mean"]
         except GenexpError as error:
             notes.append(f"The floor of parzen could not be computed: {str(error).splitlines()[0]}")

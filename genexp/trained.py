@@ -32,20 +32,26 @@ class Trained:
     seconds: float  # of training so far
     sampling: dict[str, Any]  # settings of the sampler that are not those of the run
 
+    def changes(self) -> list[str]:
+        """The settings of the sampler that are not those of the run, for the name of a file: burn_in9."""
+        return [f"{key.partition('.')[2]}{value}" for key, value in self.sampling.items()]
+
     def __str__(self) -> str:
-        return f"{self.config.name} on {self.config.dataset['name']}, epoch {self.epoch:.4g} (step {self.step:,})"
+        changed = "".join(f", {key}={value}" for key, value in self.sampling.items())
+        at = f"epoch {self.epoch:.4g} (step {self.step:,})"
+        return f"{self.config.name} on {self.config.dataset['name']}, {at}{changed}"
 
 
 def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Trained:
     """Load what the configuration names.
 
-    Raises UsageError when it is no run, has no such checkpoint, names code outside genexp that is not trusted, or was
-    asked to be another model; GenexpError when no checkpoint can be read.
+    Raises UsageError when it is no run, has no such checkpoint, was trained on other images, or was asked to be another
+    model; GenexpError when no checkpoint can be read.
     """
     path = Path(config.run).expanduser()
     kept = run.read_config(path)
-    for component in (config.model, config.dataset, config.noise, *getattr(config, "metrics", {}).values()):
-        _refuse_strangers(component, config.trust)
+    if config.device.precision != "float32":
+        raise UsageError("device.precision is for training: samples and scores are always computed in float32")
     device = device or select(config.device.kind, config.device.threads)
     state = _state(path, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir)
@@ -101,12 +107,3 @@ def _changed(config: ReopenedConfig, kept: TrainConfig, model: Model) -> dict[st
             if name != MOVABLE:
                 changed[f"{group}.{name}"] = ours.get(name)
     return changed
-
-
-def _refuse_strangers(component: Component, trust: list[str]) -> None:
-    package = component["_target_"].partition(".")[0]
-    if package not in ("genexp", *trust):
-        raise UsageError(
-            f"the run names code outside genexp, {component['_target_']}, which would be executed\n"
-            f"If you trust it, add trust=[{package}]"
-        )

@@ -52,6 +52,7 @@ class Answer:
 def genexp(monkeypatch, tmp_path, capfd):
     """Run a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 

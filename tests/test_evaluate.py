@@ -181,8 +181,108 @@ def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, tmp_path):
     config.write_text(config.read_text().replace("genexp.models.gan.GAN", "stranger.GAN"))
     answer = genexp("evaluate", f"run={trained}")
     assert answer.code == 2
-    assert "the run names code outside genexp, stranger.GAN" in answer.err
+    assert "stranger.GAN, which would be executed" in answer.err
     assert "trust=[stranger]" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("target", "source"),
+    [
+        ("genexp.logs.SummaryWriter", None),  # in genexp, but no component
+        ("genexp.models.vae.math", None),  # imported there
+        ("genexp.models.gan.UsageError", None),  # imported there
+        (
+            "annotated.GAN",
+            "class GAN:\n    def __init__(self, data, noise, *, a: print('executed'), b: exec('1/0')):\n",
+        ),
+    ],
+)
+def test_nothing_that_a_run_names_is_executed(genexp, trained, tmp_path, target, source):
+    if source:
+        (tmp_path / "annotated.py").write_text(f"{source}        pass\n")
+    config = trained / "config.yaml"
+    config.write_text(config.read_text().replace("genexp.models.gan.GAN", target))
+    answer = genexp("evaluate", f"run={trained}")
+    assert answer.code == 2
+    assert f"{target}, which would be executed" in answer.err
+    assert "executed\n" not in answer.out
+    trusting = genexp("evaluate", f"run={trained}", "trust=[annotated]")  # its annotations are read, not evaluated
+    assert "executed\n" not in trusting.out
+    assert "ZeroDivision" not in trusting.err
+
+
+def test_a_damaged_results_file_is_moved_aside_and_not_replaced(genexp, trained):
+    file = trained / "results.json"
+    torn = file.read_text()[:-30]
+    file.write_text(torn)
+    answer = genexp("evaluate", f"run={trained}")
+    assert answer.code == 0
+    assert "is damaged; it was moved to" in answer.out
+    assert (trained / "results.damaged-1.json").read_text() == torn
+    assert len(kept(trained)["evaluations"]) == 1
+
+
+def test_a_score_by_another_extractor_is_another_score(genexp, trained, monkeypatch, tmp_path):
+    from genexp.metrics import classifier
+
+    words = ["metric@metrics.fid=fid", "metrics.fid.n_samples=100"]
+    for steps in (2, 3):
+        monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / f"cache{steps}"))
+        monkeypatch.setattr(classifier, "RECIPE", classifier.Recipe(steps=steps))
+        for expected in ("s", "scored before"):
+            (line,) = [
+                line for line in genexp("evaluate", f"run={trained}", *words).out.splitlines() if line.startswith("fid")
+            ]
+            assert line.endswith(expected)
+    found = [entry["score"]["extractor"] for entry in kept(trained)["evaluations"].values() if entry["metric"] == "fid"]
+    assert len(set(found)) == 2
+
+
+def test_settings_that_would_be_ignored_are_refused(genexp, trained):
+    answer = genexp("evaluate", f"run={trained}", "device.precision=bfloat16")
+    assert (answer.code, "always computed in float32" in answer.err) == (2, True)
+    answer = genexp("sample", "-m", f"run={trained}", "seed=0,1", "out=s.npz")
+    assert (answer.code, "out= names one file for all jobs" in answer.err) == (2, True)
+    answer = genexp("evaluate", f"run={trained}", f"run={trained}")
+    assert (answer.code, "give one run=" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "x${y}", "back\\slash", "it's, a = folder"])
+def test_a_run_may_be_called_anything(genexp, trained, name):
+    place = trained.with_name(name)
+    trained.rename(place)
+    answer = genexp("evaluate", f"run={place}")
+    assert answer.code == 0, answer.err
+    assert answer.run == place
+
+
+def test_a_folder_of_runs_is_no_run(genexp, trained):
+    answer = genexp("evaluate", "run=outputs")
+    assert "run='outputs/*/*' takes those in it" in answer.err
+    assert f"run={trained}" in genexp("evaluate", str(trained)).err
+    assert "metric@metrics.fid=fid" in genexp("evaluate", f"run={trained}", "metrics.fid=fid").err
+    assert "genexp evaluate takes no model" in genexp("evaluate", f"run={trained}", "model=vae").err
+
+
+def test_a_score_that_cannot_be_kept_is_still_said(genexp, trained, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "atomic", full)
+    answer = genexp("evaluate", f"run={trained}", "seed=4")
+    assert "parzen: " in answer.out
+    assert answer.code == 1
+    assert "No space left on device; the scores are not kept" in answer.err
+
+
+def test_an_older_score_is_listed_with_its_epoch(genexp, trained):
+    status = json.loads((trained / "status.json").read_text())
+    (trained / "status.json").write_text(json.dumps(status | {"status": "interrupted", "epoch": 7}))
+    assert "(epoch 2)" in genexp("runs").out
+    with (trained / "metrics.jsonl").open("a") as stream:
+        stream.write('5\n{"step": 30, "epoch": 3, "score/parzen": 1.5}\n{"torn')
+    assert "parzen 1.5 (epoch 3)" in genexp("runs").out
+    assert genexp("figure", f"run={trained}", "kind=curves").code == 0
 
 
 def test_other_images_are_refused(genexp, trained):
@@ -255,7 +355,7 @@ def test_every_kind_of_figure_of_an_autoencoder(genexp, tmp_path):
     for kind in ("samples", "neighbours", "interpolation", "reconstructions", "manifold"):
         answer = genexp("figure", f"run={run}", f"kind={kind}", "rows=3", "columns=4", "method=pca")
         assert answer.code == 0, answer.err
-        with Image.open(run / "figures" / f"{kind}-step11-seed0.png") as picture:
+        with Image.open(run / "figures" / f"{kind}{'-pca' * (kind == 'manifold')}-3x4-step11-seed0.png") as picture:
             assert picture.width >= 300
     assert genexp("figure", f"run={run}", "kind=curves").code == 0
     assert (run / "figures" / "curves.svg").read_text().lstrip().startswith("<?xml")

@@ -5,12 +5,13 @@ import io
 import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
 from conftest import ROOT
 
-from genexp import answers, papers, reproduce
+from genexp import answers, papers
 from genexp.config import CONFIGS
 from genexp.data.digits import digits
 from genexp.metrics import yardsticks
@@ -78,7 +79,6 @@ metrics:
 @pytest.fixture
 def toy(genexp, tmp_path, monkeypatch):
     """The command line with a small paper of its own."""
-    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
     for name, text in (("paper/toy.yaml", TOY), ("experiment/toy.yaml", EXPERIMENT)):
         (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "conf" / name).write_text(text)
@@ -96,7 +96,7 @@ def paper(name):
 def test_every_cell_that_names_an_experiment_can_be_composed(name):
     for table in paper(name).tables.values():
         for budget in ("quick", "full"):
-            for _, words, _ in reproduce.experiments(table, budget):
+            for _, words, _ in papers.experiments(table, budget):
                 config = answers.experiment(words)
                 full = answers.experiment([word for word in words if not word.startswith("epochs=")])
                 assert answers._but_seed(config) == answers._but_seed(full)  # a quick run can be gone on with
@@ -200,6 +200,40 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
     assert toy("table", "format=csv", "data_dir=nothing").out == before  # what was scored as asked comes first
 
 
+def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
+    toy("reproduce", "budget=quick", "data_dir=nothing")
+    before = toy("table", "format=csv", "data_dir=nothing").out
+    (run,) = [one.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
+    other = run.with_name("another")
+    shutil.copytree(run, other)
+    (other / "results.json").unlink()
+    status = json.loads((other / "status.json").read_text())
+    (other / "status.json").write_text(json.dumps(status | {"status": "interrupted", "epoch": 3}))
+    after = toy("table", "format=csv", "data_dir=nothing").out
+    assert after.replace('"1 other run of fewer epochs, other data or other settings left out"', "") == before
+
+
+def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
+    toy("reproduce", "budget=quick", "data_dir=nothing")
+    for one in find(tmp_path / "outputs"):
+        (one.path / "data.json").write_text('{"digest": "another"}')
+    answer = toy("table", "data_dir=nothing")
+    assert answer.code == 0
+    assert "yardstick: " not in answer.out
+    assert "could not be computed: the runs were trained on other images" in answer.out
+
+
+def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genexp, tmp_path):
+    genexp("train", "model=gan", "dataset=digits", "epochs=1", "model.generator_hidden=[8]")
+    answer = toy("table", "-m", "table=1,scores", "data_dir=nothing")
+    assert answer.code == 0, answer.err
+    assert "failed" not in answer.out
+    assert "1 other run follows none of this table's recipes" in answer.out
+    assert "There is no folder o2" in toy("table", "outputs_dir=o2", "data_dir=nothing").out
+    assert toy("table", "out=t.csv", "data_dir=nothing").code == 0
+    assert (tmp_path / "t.csv").read_text().startswith("table,model,")
+
+
 def test_all_formats_hold_the_same_numbers(toy, tmp_path):
     toy("reproduce", "budget=quick", "data_dir=nothing")
     shown = {form: toy("table", f"format={form}", "data_dir=nothing").out for form in ("markdown", "latex", "csv")}
@@ -251,7 +285,7 @@ def test_a_text_table_is_not_reproduced(genexp):
     assert "gan, conv_gan, dcgan" in genexp("table", "table=2", "format=markdown").out
     answer = genexp("reproduce", "table=2")
     assert answer.code == 2
-    assert "no numbers to reproduce" in answer.err
+    assert "`genexp table table=2` prints it" in answer.err
 
 
 def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
@@ -269,7 +303,8 @@ def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     assert answer.code == 0, answer.err
     found = json.loads(toy("table", "table=scores", "format=json").out)["tables"][0]["rows"]
     assert [row["model"] for row in found] == ["GAN", "DAE", "floor: training images"]
-    (fid,) = [name for name in found[0] if name.startswith("FID")]
+    (fid,) = [name for name in found[0] if name.startswith("FID") and ": " not in name]
+    assert found[0][f"{fid}: n_samples"] == 10_000
     assert re.fullmatch(r"FID ↓ \(classifier-[0-9a-f]{8}\)", fid)
     assert found[0][fid] > 0
     assert float(found[2][fid]) < found[0][fid]

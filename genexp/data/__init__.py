@@ -82,9 +82,11 @@ class DataSet:
         return DataSpec((channels, height, width), mean.float(), max(std, CONTRAST), len(self.train), points)
 
     def digest(self) -> str:
-        """A name for exactly these images, splits and labels included."""
+        """A name for exactly these images, splits, labels and folds included."""
         digest = hashlib.sha256()
-        for tensor in (self.train, self.valid, self.test, *(self.labels[split] for split in sorted(self.labels))):
+        labels = [self.labels[split] for split in sorted(self.labels)]
+        folds = [images for fold in self.folds for images in fold]
+        for tensor in (self.train, self.valid, self.test, *labels, *folds):
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]

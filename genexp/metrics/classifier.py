@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genexp import random
 from genexp.data import DataSet
-from genexp.files import atomic
+from genexp.files import atomic, cache_folder
 from genexp.metrics.extractors import Extractor, exact_convolutions
 
 SEED = 0  # the classifier's own: it is the same whatever the run's is
@@ -30,7 +28,7 @@ CHUNK = 500  # images that it sees at a time
 class Recipe:
     """How the classifier is made. Another recipe is another classifier, kept beside the first."""
 
-    version: int = 1  # to be raised when the code below comes to mean something else
+    version: int = 2  # to be raised when the code below comes to mean something else
     channels: tuple[int, int] = (16, 32)
     features: int = 64
     steps: int = 2500  # five epochs of MNIST
@@ -76,9 +74,9 @@ class Classifier(nn.Module):
 def classifier(data: DataSet) -> Extractor:
     """The classifier of a data set: trained on its training images and labels the first time, then read from the disk.
 
-    It is kept in `cache_folder()`, under the digests of data and recipe; one process trains it, others wait.
+    It is kept in a cache, under the digests of data and recipe; one process trains it, others wait.
     """
-    file = cache_folder() / f"{data.digest()}-{RECIPE.digest()}.pt"
+    file = cache_folder("classifiers") / f"{data.digest()}-{RECIPE.digest()}.pt"
     with _locked(file):
         kept = _read(file)
         if kept is None:
@@ -91,13 +89,6 @@ def classifier(data: DataSet) -> Extractor:
     network.load_state_dict(kept["weights"])
     network = network.to(data.train.device).eval()
     return Extractor(f"classifier-{kept['sha256'][:8]}", kept["accuracy"], network, CHUNK)
-
-
-def cache_folder() -> Path:
-    """Where classifiers are kept: below GENEXP_CACHE_DIR, else below the user's folder for caches."""
-    return (
-        Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / "classifiers"
-    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Scores of features compare within one extractor only, so its name holds the hash of its weights.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,13 @@ class Compared:
 
     def result(self, mean: float, stderr: float | None, floor: float) -> dict[str, Any]:
         """A score as it is returned."""
-        error = f" ± {stderr:.2g}" if stderr is not None else ""
+        shown = f"{mean:.3g}"
+        if stderr:  # with two digits of the error
+            decimals = max(0, 1 - math.floor(math.log10(stderr)))
+            shown = f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
         on = f"{len(self.samples.vectors):,} samples on {len(self.points.vectors):,} {self.defined['split']} images"
         real = f"{len(self.floor.vectors):,} {self.floor_split} images score {floor:.3g}"
-        summary = f"{mean:.3g}{error} by {self.extractor.name} ({on}; {real})"
+        summary = f"{shown} by {self.extractor.name} ({on}; {real})"
         return {"mean": mean, "stderr": stderr, "floor": floor, "summary": summary, **self.defined}
 
 

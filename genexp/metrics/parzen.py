@@ -137,4 +137,6 @@ def score_samples(
     if len(grid) > 1 and best in (0, len(grid) - 1):
         end = "smallest" if best == 0 else "largest"
         result["warning"] = f"σ = {grid[best]:.3g} is the {end} of the grid; the best may lie beyond it"
+    if split == "valid":
+        result["warning"] = "σ was chosen on images that are scored: the score is a little too high"
     return result
