@@ -3,11 +3,12 @@
 import math
 import statistics
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from genexp import config as schema
 from genexp import results
-from genexp.composition import compose
+from genexp.composition import compose, own_folders
 from genexp.config import Component, TrainConfig
 from genexp.runs import Found
 
@@ -42,7 +43,12 @@ class Answer:
 
 def experiment(words: list[str]) -> TrainConfig:
     """The configuration of a `genexp train` command line."""
-    config: TrainConfig = schema.load("train", compose("train", words))
+    return _composed(tuple(words), own_folders())
+
+
+@cache
+def _composed(words: tuple[str, ...], _folders: tuple[str, ...]) -> TrainConfig:
+    config: TrainConfig = schema.load("train", compose("train", list(words)))
     return config
 
 

@@ -34,11 +34,16 @@ def compose(command: str, overrides: list[str]) -> DictConfig:
 
     Within a job, the folder of its --config-dir is searched, too.
     """
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    folders = [f"file://{source.path}" for source in sources if source.provider == "command-line"]
+    searched = [f"hydra.searchpath={list(own_folders())}"] if own_folders() else []
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
-        return hydra.compose(command, [*overrides, *([f"hydra.searchpath={folders}"] if folders else [])])
+        return hydra.compose(command, [*overrides, *searched])
+
+
+def own_folders() -> tuple[str, ...]:
+    """The folders of the user's own configurations, given to the running job as --config-dir."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return tuple(f"file://{source.path}" for source in sources if source.provider == "command-line")
 
 
 def offer_run(command: str, path: Path | None) -> None:
