@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,22 +242,30 @@ def _yardsticks(
     file = cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"
     kept = read_json(file)
     if not kept or digest not in (None, kept["digest"]):
-        from genexp import build  # loads torch
-        from genexp.device import select
-        from genexp.metrics.yardsticks import score_yardsticks
-
-        data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
-        if digest not in (None, data.digest()):
-            raise GenexpError(f"the runs were trained on other images than those of dataset={dataset['name']} now")
-        print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", file=sys.stderr, flush=True)
-        kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
-        try:
-            with atomic(file) as stream:
-                stream.write((json.dumps(kept, indent=2) + "\n").encode())
-        except OSError as error:
-            print(f"warning: {file} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        with redirect_stdout(sys.stderr):  # a table may be going to a file
+            kept = _compute_yardsticks(config, dataset, metric, digest, file)
     scores: dict[str, dict[str, Any]] = kept["scores"]
     return scores
+
+
+def _compute_yardsticks(
+    config: TableConfig, dataset: Component, metric: Component, digest: str | None, file: Path
+) -> dict[str, Any]:
+    from genexp import build  # loads torch
+    from genexp.device import select
+    from genexp.metrics.yardsticks import score_yardsticks
+
+    data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
+    if digest not in (None, data.digest()):
+        raise GenexpError(f"the runs were trained on other images than those of dataset={dataset['name']} now")
+    print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", flush=True)
+    kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
+    try:
+        with atomic(file) as stream:
+            stream.write((json.dumps(kept, indent=2) + "\n").encode())
+    except OSError as error:
+        print(f"warning: {file} cannot be written: {error.strerror}", flush=True)
+    return kept
 
 
 def _text(title: str, table: TextTable) -> Document:
