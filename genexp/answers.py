@@ -104,14 +104,21 @@ def _settings(metric: Component) -> dict[str, Any]:
 
 
 def _evaluation(found: Found, metric: Component) -> dict[str, Any] | None:
-    """The run's newest score by this metric from its own seed and sampler, as asked if there is one."""
+    """The run's score by this metric from its own seed and sampler: as asked, if there is one; of the last step.
+
+    There may still be several, by different extractors: the last that was taken.
+    """
     entries = [
         entry
         for entry in results.evaluations(found.path).values()
         if entry["metric"] == metric["name"] and not entry["sampling"]
         if found.config is not None and entry["seed"] == found.config.seed
     ]
-    return max(entries, key=lambda entry: (entry["settings"] == _settings(metric), entry["step"]), default=None)
+
+    def order(entry: dict[str, Any]) -> tuple[Any, ...]:
+        return entry["settings"] == _settings(metric), entry["step"], entry["provenance"].get("time", "")
+
+    return max(entries, key=order, default=None)
 
 
 def _kind(found: Found, entry: dict[str, Any]) -> tuple[Any, ...]:
