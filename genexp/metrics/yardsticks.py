@@ -26,6 +26,7 @@ class Images(Subject):
     def __init__(self, images: Tensor, kind: str, data: DataSet) -> None:
         self.images, self.kind, self.data, self.seed = images, kind, data, SEED
         self._made = {}
+        self.model = None  # type: ignore[assignment]  # there is none, and scores of samples do not ask for it
 
     @property
     def sample_kind(self) -> str:
