@@ -26,7 +26,8 @@ def main(config: ReproduceConfig) -> None:
     started = time.perf_counter()
     failed, skipped = [], set()
     wanted = list(papers.experiments(chosen, config.budget))
-    print(f"{len(wanted)} experiments, {config.seeds} seeds each, runs in {config.outputs_dir}", flush=True)
+    repeated = f", each with {config.seeds} seeds" if config.seeds > 1 else ""
+    print(f"{len(wanted)} experiments{repeated}; runs in {config.outputs_dir}", flush=True)
     for number, (name, words, on_request) in enumerate(wanted, 1):
         for seed in range(config.seeds):
             if name in skipped:
