@@ -9,7 +9,7 @@ from typing import Any
 from genexp import config as schema
 from genexp import results
 from genexp.composition import compose, own_folders
-from genexp.config import Component, TrainConfig
+from genexp.config import Component, TrainConfig, settings_of
 from genexp.runs import Found
 
 
@@ -67,7 +67,7 @@ def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer 
     scored = [(found, entry) for found in runs if (entry := _evaluation(found, metric)) is not None]
     if not scored:
         return None
-    exact = [pair for pair in scored if pair[1]["settings"] == _settings(metric)]
+    exact = [pair for pair in scored if pair[1]["settings"] == settings_of(metric)]
     longest = max(exact or scored, key=lambda pair: pair[1]["epoch"])
     like = [pair for pair in exact or scored if _kind(*pair) == _kind(*longest)]
     kept = {entry["seed"]: entry for _, entry in reversed(like)}
@@ -99,10 +99,6 @@ def _but_seed(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.identity().items() if key != "seed"}
 
 
-def _settings(metric: Component) -> dict[str, Any]:
-    return {name: value for name, value in metric.items() if name not in ("name", "_target_")}
-
-
 def _evaluation(found: Found, metric: Component) -> dict[str, Any] | None:
     """The run's score by this metric from its own seed and sampler: as asked, if there is one; of the last step.
 
@@ -116,7 +112,7 @@ def _evaluation(found: Found, metric: Component) -> dict[str, Any] | None:
     ]
 
     def order(entry: dict[str, Any]) -> tuple[Any, ...]:
-        return entry["settings"] == _settings(metric), entry["step"], entry["provenance"].get("time", "")
+        return entry["settings"] == settings_of(metric), entry["step"], entry["provenance"].get("time", "")
 
     return max(entries, key=order, default=None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from genexp import random
-from genexp.config import Component
+from genexp.config import Component, settings_of
 from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.metrics import Subject
@@ -18,9 +18,8 @@ from genexp.models import Model
 def target(component: Component) -> partial[Any]:
     """The component's `_target_` with its settings filled in, still to be given what the program provides."""
     module, _, name = component["_target_"].rpartition(".")
-    settings = {key: value for key, value in component.items() if key not in ("name", "_target_")}
     try:
-        return partial(getattr(importlib.import_module(module), name), **settings)
+        return partial(getattr(importlib.import_module(module), name), **settings_of(component))
     except (ImportError, AttributeError) as error:
         raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
 

@@ -220,7 +220,7 @@ def check_component(key: str, component: Component) -> Component:
     schema = pydantic.create_model(
         "Settings", __config__=ConfigDict(strict=True, extra="forbid", protected_namespaces=()), **arguments
     )
-    settings = {name: value for name, value in component.items() if name not in ("name", "_target_")}
+    settings = settings_of(component)
     try:
         checked = schema.model_validate(settings)
     except pydantic.ValidationError as error:
@@ -242,6 +242,11 @@ def _refuse_strangers(key: str, component: Component, trust: list[str]) -> None:
         raise UsageError(
             f"the run names code that is no component of genexp, {target}, which would be executed{remedy}"
         )
+
+
+def settings_of(component: Component) -> dict[str, Any]:
+    """A component's settings, without its name and target."""
+    return {name: value for name, value in component.items() if name not in ("name", "_target_")}
 
 
 def nearest(word: str, names: typing.Iterable[str]) -> str:

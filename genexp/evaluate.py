@@ -31,7 +31,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         if kept:
             scores[name] = known[key]["score"]
         else:
-            scores[name] = build.score({name: metric}, subject)[name]
+            scores[name] = build.target(metric)(subject)
             added = results.evaluation(
                 metric,
                 scores[name],

@@ -1,13 +1,12 @@
 """`genexp figure`: a figure of a run, of its samples, its codes, or the course of its training."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genexp import figures, random
 from genexp.config import FigureConfig
 from genexp.errors import GenexpError, UsageError
+from genexp.files import read_json_lines
 from genexp.logs import save_picture
 from genexp.pictures import Picture
 from genexp.run import read_config
@@ -31,7 +30,7 @@ def main(config: FigureConfig) -> dict[str, Any]:
             kept = read_config(path)
             splits = {name: str(metric["split"]) for name, metric in kept.metrics.items() if "split" in metric}
             title = f"{kept.name} on {kept.dataset['name']}, seed {kept.seed}"
-            figure = figures.curves(_lines(path), title, splits)
+            figure = figures.curves(read_json_lines(path / "metrics.jsonl"), title, splits)
             for file in files:
                 figures.save_figure(figure, file)
         else:
@@ -69,16 +68,3 @@ def _picture(config: FigureConfig, trained: Trained) -> Picture:
             picture = figures.manifold(*subject, config.method)
     enlarged = max(1, WIDTH // picture.shape[1])
     return picture.repeat(enlarged, 0).repeat(enlarged, 1)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, but for one that was cut short."""
-    lines = []
-    file = path / "metrics.jsonl"
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        with suppress(ValueError):
-            line = json.loads(text)
-            lines += [line] if isinstance(line, dict) else []
-    if not lines:
-        raise UsageError(f"{file} has no lines yet: they are written every log.every_steps and at an epoch's end")
-    return lines

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +33,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file, so that a reader sees the old content or the new one, whole."""
+    with atomic(path) as stream:
+        stream.write((json.dumps(content, indent=2) + "\n").encode())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What one of a run's JSON files holds; nothing, if it is missing or damaged."""
     try:
@@ -40,3 +46,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, but for a line that was cut short; none, if it is missing."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    lines = []
+    for text in texts:
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict)]

@@ -24,7 +24,7 @@ class Published(Schema):
     source: str
 
 
-class Trained(Schema):
+class Experiment(Schema):
     """A run of this project: the words of its `genexp train` command line, and those that budget=quick adds."""
 
     train: list[str]
@@ -73,7 +73,7 @@ class TextTable(Schema):
     models: list[list[str]]  # this project's, for each column
 
 
-class ScoresRow(Trained):
+class ScoresRow(Experiment):
     name: str
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import filelock
 
-from genexp.config import Component
+from genexp.config import Component, settings_of
 from genexp.errors import GenexpError
-from genexp.files import atomic, read_json
+from genexp.files import read_json, write_json
 
 FILE = "results.json"
 
@@ -46,8 +46,7 @@ def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]])
                 file.rename(aside)
                 print(f"warning: {file} is damaged; it was moved to {aside}", flush=True)
             content |= summary | {"evaluations": content.get("evaluations", {}) | added}
-            with atomic(file) as stream:
-                stream.write((json.dumps(content, indent=2) + "\n").encode())
+            write_json(file, content)
     except OSError as error:
         raise GenexpError(f"{file} cannot be written: {error.strerror}; the scores are not kept") from error
 
@@ -64,11 +63,10 @@ def evaluation(
     provenance: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """One score under its key, with all that it follows from; to be given to `record`."""
-    settings = {name: value for name, value in metric.items() if name not in ("name", "_target_")}
     return {
         key(metric, sampling, seed, step, score.get("extractor")): {
             "metric": metric["name"],
-            "settings": settings,
+            "settings": settings_of(metric),
             "sampling": sampling,
             "seed": seed,
             "step": step,

@@ -1,6 +1,5 @@
 """The run directory: found again by what the experiment is, held by one process, described by its own files."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from yaml import YAMLError
 
 from genexp.config import TrainConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import atomic, read_json
+from genexp.files import atomic, read_json, write_json
 from genexp.provenance import now
 
 
@@ -61,7 +60,7 @@ class Run:
             stream.write(text.encode())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        self.write_text(name, json.dumps(content, indent=2) + "\n")
+        write_json(self.path / name, content)
 
     def set_status(self, status: str, **details: Any) -> None:
         """running, interrupted, failed or finished, with what else is known: epoch, step, error."""

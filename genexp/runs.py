@@ -1,11 +1,8 @@
 """`genexp runs`: what run directories there are, and how far each has come. Nothing is changed, torch is not loaded."""
 
-import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 from genexp import run
 from genexp.config import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.files import read_json
+from genexp.files import read_json, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Found:
     def score(self) -> tuple[str, float, float | None, int] | None:
         """Name, mean, standard error and epoch of the newest score: at the end of training, or on the way."""
         epoch = self.results.get("epochs", 0)
-        for line in _lines_backwards(self.path / "metrics.jsonl"):
+        for line in reversed(read_json_lines(self.path / "metrics.jsonl")):
             name = next((key for key in line if key.startswith("score/")), None)
             if name is not None and line.get("epoch", 0) > epoch:
                 return name.removeprefix("score/"), line[name], None, line["epoch"]
@@ -88,26 +85,14 @@ def _read(path: Path) -> Found:
     epochs = status.get("epochs") or (config.epochs if config else 0)
     epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch")
     if epoch is None:  # a status that ends a run early does not say
-        epoch = next((line["epoch"] for line in _lines_backwards(path / "metrics.jsonl") if "epoch" in line), 0)
+        lines = reversed(read_json_lines(path / "metrics.jsonl"))
+        epoch = next((line["epoch"] for line in lines if "epoch" in line), 0)
     try:
         updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
         updated = (path / "status.json").stat().st_mtime
     digest = read_json(path / "data.json").get("digest")
     return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results, digest)
-
-
-def _lines_backwards(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of metrics.jsonl from the last one, but for what was cut short when the process was killed."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for text in reversed(lines):
-        with suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
 
 
 def _alive(pid: Any) -> bool:

@@ -13,7 +13,7 @@ from genexp import answers, papers
 from genexp.answers import Answer
 from genexp.config import Component, TableConfig
 from genexp.errors import GenexpError
-from genexp.files import atomic, cache_folder, read_json
+from genexp.files import atomic, cache_folder, read_json, write_json
 from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
 from genexp.runs import Found, find
 from genexp.sheets import Document, Sheet, render
@@ -261,8 +261,7 @@ def _compute_yardsticks(
     print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", flush=True)
     kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
     try:
-        with atomic(file) as stream:
-            stream.write((json.dumps(kept, indent=2) + "\n").encode())
+        write_json(file, kept)
     except OSError as error:
         print(f"warning: {file} cannot be written: {error.strerror}", flush=True)
     return kept

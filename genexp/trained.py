@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genexp import build, run
 from genexp.checkpoint import BEST, load, load_latest
-from genexp.config import Component, ReopenedConfig, TrainConfig
+from genexp.config import Component, ReopenedConfig, TrainConfig, settings_of
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
@@ -42,7 +40,7 @@ class Trained:
         return f"{self.config.name} on {self.config.dataset['name']}, {at}{changed}"
 
 
-def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Trained:
+def reopen(config: ReopenedConfig) -> Trained:
     """Load what the configuration names.
 
     Raises UsageError when it is no run, has no such checkpoint, was trained on other images, or was asked to be another
@@ -52,7 +50,7 @@ def reopen(config: ReopenedConfig, device: torch.device | None = None) -> Traine
     kept = run.read_config(path)
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
-    device = device or select(config.device.kind, config.device.threads)
+    device = select(config.device.kind, config.device.threads)
     state = _state(path, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir)
     trained_on = read_json(path / "data.json").get("digest")
@@ -90,7 +88,7 @@ def _changed(config: ReopenedConfig, kept: TrainConfig, model: Model) -> dict[st
     allowed = {
         "model": list(model.sampler_settings),
         "dataset": [MOVABLE],
-        "noise": [name for name in kept.noise if name not in ("name", "_target_")],  # a chain corrupts, too
+        "noise": list(settings_of(kept.noise)),  # a chain corrupts, too
     }
     changed = {}
     for group, names in allowed.items():

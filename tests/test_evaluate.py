@@ -268,7 +268,7 @@ def test_a_score_that_cannot_be_kept_is_still_said(genexp, trained, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results, "atomic", full)
+    monkeypatch.setattr(results, "write_json", full)
     answer = genexp("evaluate", f"run={trained}", "seed=4")
     assert "parzen: " in answer.out
     assert answer.code == 1

@@ -1,7 +1,6 @@
 """The classifier of a data set: trained once, reproducibly, kept on the disk, and named by the hash of its weights."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genexp import random
+from genexp.checkpoint import write
 from genexp.data import DataSet
-from genexp.files import atomic, cache_folder
+from genexp.files import cache_folder
 from genexp.metrics.extractors import Extractor, exact_convolutions
 
 SEED = 0  # the classifier's own: it is the same whatever the run's is
@@ -179,11 +179,8 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _keep(file: Path, kept: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(kept, buffer)  # not to the file: torch turns a full disk into an error that does not say so
     try:
-        with atomic(file) as stream:
-            stream.write(buffer.getbuffer())
+        write(file, kept)
     except OSError as error:
         print(
             f"warning: {file.parent}: {error.strerror}; the classifier is not kept, and trained each time", flush=True
