@@ -1,5 +1,9 @@
-"""Checkpoints: written whole or not at all, loaded without executing anything, the newest readable one found."""
+"""Checkpoints: written whole or not at all, loaded without executing anything, the newest undamaged one found.
 
+A checkpoint is the zip archive that torch.save makes, with a SHA-256 of itself as the archive's comment.
+"""
+
+import hashlib
 import io
 import pickle
 from collections.abc import Callable
@@ -13,7 +17,8 @@ from genexp.files import atomic
 
 KEEP = 2
 BEST = "best.pt"  # beside the newest: the state with the best validation score of those that were scored
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
+COMMENT = len(b"sha256:") + 64
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -30,19 +35,31 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state to one file, whole or not at all."""
+    """Write a state to one file with its digest, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(state, buffer)  # not to the file: torch turns a full disk into an error that does not say so
+    archive = buffer.getbuffer()
+    archive[-2:] = COMMENT.to_bytes(2, "little")  # a zip archive ends in its comment, and in the length of that before
     with atomic(path) as stream:
-        stream.write(buffer.getbuffer())
+        stream.write(archive)
+        stream.write(_comment(archive))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A state, on the CPU; nothing that the file contains is executed. Raises GenexpError if it cannot be read."""
+    """A state, on the CPU; nothing that the file contains is executed.
+
+    Raises GenexpError if the file cannot be read, or is not as it was written.
+    """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = memoryview(path.read_bytes())
+        if content[-COMMENT:] != _comment(content[:-COMMENT]):
+            raise ValueError("its digest is not that of its content")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no state")
     except UNREADABLE as error:
-        raise GenexpError(f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from error
+        reason = error.strerror if isinstance(error, OSError) else (str(error) or type(error).__name__).splitlines()[0]
+        raise GenexpError(f"{path} is damaged or cannot be read ({reason})") from error
     return state
 
 
@@ -52,16 +69,20 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest readable state, on the CPU; None if there is no checkpoint.
+    """The newest undamaged state, on the CPU; None if there is no checkpoint.
 
-    One that cannot be read is named to `warn`, and passed over. Raises GenexpError when there are some and none can.
+    One that is damaged is named to `warn`, and passed over. Raises GenexpError when there are some and all are.
     """
     paths = checkpoints(folder)
     for path in paths:
         try:
             return load(path)
         except GenexpError as error:
-            warn(str(error))
+            warn(f"{error}; the one before it is taken")
     if paths:
         raise GenexpError(f"no checkpoint in {folder} can be read\nSet fresh=true to start over (the old run is kept)")
     return None
+
+
+def _comment(archive: memoryview) -> bytes:
+    return b"sha256:" + hashlib.sha256(archive).hexdigest().encode()

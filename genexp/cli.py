@@ -8,6 +8,7 @@ import glob
 import importlib
 import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -53,16 +54,27 @@ class Job:
 def main() -> int:
     """Run the command line in sys.argv; return the exit code."""
     sys.path.append(str(Path.cwd()))  # where a user's own models may be
+    with _interruptible():
+        try:
+            return _dispatch(sys.argv[1:])
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:  # `genexp train --cfg job | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            return explain(error)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, is what Ctrl-C is."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _dispatch(sys.argv[1:])
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # `genexp train --cfg job | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        return _explain(error)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -115,11 +127,12 @@ def _run(command: str, arguments: list[str]) -> int:
             hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
             raise UsageError(f"there is no flag '{flag}'{hint}")
 
+    from genexp import config, provenance
+
+    provenance.command_line = shlex.join(["genexp", command, *arguments])
     # Hydra wants the overrides together; people write flags where they like.
     settings = [word for word in arguments if word[0:1] != "-" and ("=" in word or word.startswith("~"))]
     arguments = [word for word in arguments if word not in settings] + settings
-
-    from genexp import config
 
     jobs: list[Job] = []
     several = bool({"-m", "--multirun"} & set(arguments))
@@ -148,7 +161,7 @@ def _run(command: str, arguments: list[str]) -> int:
         except Exception as error:
             jobs.append(Job(overrides, None, error))
             if several:
-                _explain(error)
+                explain(error)
 
     interrupted = True
     try:
@@ -159,7 +172,7 @@ def _run(command: str, arguments: list[str]) -> int:
                 if len(calls) == 1:
                     raise
                 jobs.append(Job(words, None, error))
-                _explain(error)
+                explain(error)
         interrupted = False
     finally:
         if several and jobs:
@@ -204,11 +217,14 @@ def _runs(pattern: str) -> list[str]:
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C waits for the end of an import: torch's own handling of it leaves half-loaded modules behind."""
     asked = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    before = {
+        number: signal.signal(number, lambda *_: asked.append(True)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
         raise KeyboardInterrupt
 
@@ -219,7 +235,7 @@ def _hydra(command: str, arguments: list[str], task: Any, run: Path | None = Non
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from genexp.composition import VERSION_BASE, explain, offer_run
+    from genexp.composition import VERSION_BASE, in_plain_words, offer_run
     from genexp.config import CONFIGS, REOPENING
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise to us, who say it in fewer words
@@ -229,7 +245,7 @@ def _hydra(command: str, arguments: list[str], task: Any, run: Path | None = Non
     try:
         hydra.main(config_path=str(CONFIGS), config_name=command, **VERSION_BASE)(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, command, arguments) from error
+        raise in_plain_words(error, command, arguments) from error
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -303,7 +319,7 @@ def _short(score: dict[str, Any]) -> str:
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
-def _explain(error: Exception) -> int:
+def explain(error: Exception) -> int:
     """Print an error for the person at the terminal; return its exit code."""
     if os.environ.get("GENEXP_DEBUG") == "1":
         import traceback

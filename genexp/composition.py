@@ -87,7 +87,7 @@ def in_each_job(overrides: list[str]) -> list[str]:
     ]
 
 
-def explain(error: Exception, command: str, arguments: list[str]) -> UsageError:
+def in_plain_words(error: Exception, command: str, arguments: list[str]) -> UsageError:
     """A UsageError that names the mistake and the remedy."""
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")

@@ -63,6 +63,12 @@ class Log(Schema):
     projector: bool
 
 
+class Checkpoint(Schema):
+    """When the state of a run is saved besides the end of each epoch."""
+
+    every_minutes: ranges.PositiveFloat | None
+
+
 class TrainConfig(Schema):
     """The configuration of `genexp train`, one field for each top-level key."""
 
@@ -78,6 +84,7 @@ class TrainConfig(Schema):
     device: Device
     metrics: dict[str, Component]
     log: Log
+    checkpoint: Checkpoint
     data_dir: Text
     outputs_dir: Text
     run_dir: Text | None

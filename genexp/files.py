@@ -16,11 +16,14 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / kind
 
 
+PARTIAL = ".partial"  # how a file is called until it is complete, and what a killed process leaves behind
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file to write in; it appears under `path` only once it is complete and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -28,9 +31,21 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)  # mkstemp makes files private; these are to be shared like any other
         Path(name).replace(path)
+        sync(path.parent)  # or the new name may be lost with the power, though the content is not
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Have the system put on the disk what it was given of a file, or the names in a folder."""
+    if path.is_dir() and os.name == "nt":  # there folders cannot be opened, and names are safe
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,25 +9,32 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.event_pb2 import Event
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genexp.files import atomic
+from genexp.files import atomic, sync
 from genexp.loop import Tick
 from genexp.pictures import Picture
 
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files, one for each session of a run
+SCORES = ("score/", "valid/")  # the curves of scores on the test and on the validation images
 LINE_SECONDS = 2
 WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
 
 
 class Logs:
-    """The log files of one run, cut back to the step that it goes on from."""
+    """The log files of one run, cut back to the step that it goes on from.
 
-    def __init__(self, folder: Path, from_step: int) -> None:
+    With `scored_again`, what TensorBoard was told of scores at that very step is taken back, too.
+    """
+
+    def __init__(self, folder: Path, from_step: int, scored_again: bool = False) -> None:
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         _cut_back(self.metrics, from_step)
+        _cut_back_events(folder / "tensorboard", from_step, scored_again)
         self.stream = self.metrics.open("a", encoding="utf-8")
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
         if not from_step:
@@ -67,6 +74,13 @@ class Logs:
         writer: Any = self.tensorboard.file_writer  # add_hparams would write to a folder of its own
         for summary in make(plain, {_tag(name): value for name, value in scores.items()}):
             writer.add_summary(summary)
+
+    def flush(self) -> None:
+        """Put all of it on the disk: a checkpoint that is written next takes for granted what was logged before."""
+        self.stream.flush()
+        self.tensorboard.flush()
+        for file in (self.metrics, *(self.folder / "tensorboard").glob(EVENTS)):
+            sync(file)
 
     def __enter__(self) -> "Logs":
         return self
@@ -168,3 +182,35 @@ def _cut_back(file: Path, step: int) -> None:
             continue
     with atomic(file) as stream:
         stream.write("".join(kept).encode())
+
+
+def _cut_back_events(folder: Path, step: int, scored_again: bool) -> None:
+    """Make TensorBoard's files of earlier sessions one, of what they say up to `step`.
+
+    TensorBoard itself would leave later points out, but not every reader of its files does, and points that are logged
+    once more at the same step would be there twice.
+    """
+    files = sorted(folder.glob(EVENTS))
+    if not files:
+        return
+    if step:
+        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # slow to import
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with atomic(files[0]) as stream:
+            writer = RecordWriter(stream)
+            for file in files:
+                for record in RawEventFileLoader(str(file)).Load():  # up to where it was cut short, if it was
+                    event = Event.FromString(record)
+                    first = event.HasField("file_version") and file == files[0]
+                    if first or (event.HasField("summary") and _stays(event, step, scored_again)):
+                        writer.write(record)
+    for file in files[1:] if step else files:
+        file.unlink()
+
+
+def _stays(event: Event, step: int, scored_again: bool) -> bool:
+    tags = [value.tag for value in event.summary.value]
+    if event.step > step or any(tag.startswith("_hparams_/") for tag in tags):  # those are logged at every end
+        return False
+    return not (scored_again and event.step == step and any(tag.startswith(SCORES) for tag in tags))

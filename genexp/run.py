@@ -1,6 +1,7 @@
 """The run directory: found again by what the experiment is, held by one process, described by its own files."""
 
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from genexp import provenance
 from genexp.config import TrainConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import atomic, read_json, write_json
+from genexp.files import PARTIAL, atomic, read_json, write_json
 from genexp.provenance import now
+
+LOCK = ".lock"
+PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
 
 
 class Run:
@@ -42,8 +47,11 @@ class Run:
                 print(f"moved the old run to {aside}", flush=True)
                 lock = _hold(path)
             run = cls(path, lock)
-            run.set_status("running")  # first, or a run killed from here on would pass for the finished one it was
+            run.sweep_up()
+            if _holds_a_run(path):  # first, or a run killed from here on would pass for the finished one it was
+                run.set_status("running")
             run.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
+            run.set_status("running")
         except OSError as error:
             raise GenexpError(
                 f"the run directory {path} cannot be written: {error.strerror}\n"
@@ -53,6 +61,12 @@ class Run:
 
     def close(self) -> None:
         self._lock.release()
+
+    def sweep_up(self) -> None:
+        """Remove what a killed process had begun to write; evaluations, which may go on now, write results.json."""
+        for file in [*self.path.glob(f".*{PARTIAL}"), *self.path.glob(f"*/.*{PARTIAL}")]:
+            if not file.name.startswith(".results"):
+                file.unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace one of the run's files, so that a reader sees the old text or the new one, whole."""
@@ -64,7 +78,8 @@ class Run:
 
     def set_status(self, status: str, **details: Any) -> None:
         """running, interrupted, failed or finished, with what else is known: epoch, step, error."""
-        self.write_json("status.json", {"status": status, **details, "pid": os.getpid(), "updated": now()})
+        holder = {"pid": os.getpid(), "host": platform.node(), "command": provenance.command_line}
+        self.write_json("status.json", {"status": status, **details, **holder, "updated": now()})
 
 
 def finished(config: TrainConfig) -> dict[str, Any] | None:
@@ -98,25 +113,36 @@ def refuse_other_data(config: TrainConfig, digest: str) -> None:
 def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
     if path.exists() and not path.is_dir():
         raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER to another place")
-    if not path.is_dir() or {entry.name for entry in path.iterdir()} <= {".lock"}:
+    if not path.is_dir():
         return
     if not _holds_a_run(path):
+        if all(entry.name in (LOCK, "status.json") or entry.name.endswith(PARTIAL) for entry in path.iterdir()):
+            return  # what a run leaves that was killed as it began
         raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
     if config.fresh:
         return
     ours, theirs = flat(config.identity()), flat(_kept_config(path).identity())
-    differences = [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
-    if differences:
-        shown = ", ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differences[:4])
-        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+    if ours != theirs:
         raise UsageError(
-            f"{path} holds another experiment ({shown}{more})\n"
-            "Set run_dir=FOLDER to another place, or fresh=true to start over there (the old run is moved aside)"
+            f"{path} holds another experiment:\n{differences(theirs, ours)}\n"
+            "Give this one another place (run_dir=FOLDER, or none: each experiment has a directory of its own), or set "
+            "fresh=true to start over there (the old run is moved aside)"
         )
 
 
+def differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """A table of the settings in which two flat dictionaries differ."""
+    rows: list[tuple[str, ...]] = [("setting", "there", "here")]
+    for key in {**there, **here}:
+        if there.get(key) != here.get(key):
+            rows.append((key, *(str(side[key]) if key in side else "–" for side in (there, here))))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
 def _holds_a_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("config.yaml", "status.json", "checkpoints"))
+    return any((path / name).exists() for name in ("config.yaml", "checkpoints"))
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -137,13 +163,26 @@ def _kept_config(path: Path) -> TrainConfig:
 
 def _hold(path: Path) -> filelock.BaseFileLock:
     path.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path / ".lock")
+    lock = filelock.FileLock(path / LOCK)  # the system lets go of it when its holder dies, however that was
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except filelock.Timeout as error:
-        holder = read_json(path / "status.json").get("pid", "unknown")
-        raise GenexpError(f"another process (pid {holder}) is training {path}\nWait for it, or stop it") from error
+        holder = read_json(path / "status.json")
+        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'another machine')}"
+        doing = f" ({holder['command']})" if holder.get("command") else ""
+        raise GenexpError(f"another process is training {path}: {who}{doing}\nWait for it, or stop it") from error
     return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process trains the run now; of a directory that we may not write in, its status is believed."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(path / LOCK).acquire(timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

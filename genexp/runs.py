@@ -1,7 +1,6 @@
 """`genexp runs`: what run directories there are, and how far each has come. Nothing is changed, torch is not loaded."""
 
 import math
-import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +79,7 @@ def _read(path: Path) -> Found:
     except UsageError:
         config = None
     said = str(status.get("status", "unknown"))
-    if said == "running" and not _alive(status.get("pid")):
+    if said == "running" and not run.is_held(path):
         said = "killed"
     epochs = status.get("epochs") or (config.epochs if config else 0)
     epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch")
@@ -93,18 +92,6 @@ def _read(path: Path) -> Found:
         updated = (path / "status.json").stat().st_mtime
     digest = read_json(path / "data.json").get("digest")
     return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results, digest)
-
-
-def _alive(pid: Any) -> bool:
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _line(found: Found) -> dict[str, str]:

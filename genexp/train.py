@@ -3,6 +3,8 @@
 import math
 import signal
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,17 +14,17 @@ from typing import Any
 
 import torch
 
-from genexp import build, pictures, random, results, run
+from genexp import build, pictures, provenance, random, results, run
 from genexp.checkpoint import BEST, checkpoints, load, load_latest, save, write
 from genexp.config import TrainConfig, nearest
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
+from genexp.files import read_json
 from genexp.logs import Logs, Terminal, duration
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
-from genexp.provenance import provenance
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
@@ -50,11 +52,10 @@ def main(config: TrainConfig) -> dict[str, Any]:
     stop = Stop()
     try:
         held.write_json("data.json", {"digest": digest})
+        made_by = _begin_session(held, training, device, config)
         with stop.listening():
-            scores = _train(config, training, data, device, held, stop)
-            stop.at_once()
-            scores = _conclude(config, training, data, held, scores)
-            summary = _summary(config, training, data, device, scores)
+            scores = _train_and_score(config, training, data, device, held, stop)
+            summary = _summary(config, training, data, scores, made_by)
             evaluations = _evaluations(config, summary)
             results.record(held.path, summary, evaluations)
             held.set_status("finished", epoch=summary["epochs"], step=summary["steps"])
@@ -155,19 +156,47 @@ class Stop:
             raise KeyboardInterrupt
 
 
-def _train(
-    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run, stop: Stop
-) -> dict[str, Any] | None:
-    """Train to the end of the epochs asked for; return the scores, if the last epoch was scored on the way."""
-    folder = held.path / "checkpoints"
-    state = load_latest(folder, _warn)
+def _begin_session(held: run.Run, training: Training, device: torch.device, config: TrainConfig) -> dict[str, Any]:
+    """Load the newest checkpoint, and keep where what is computed from here on comes from, which is returned."""
+    state = load_latest(held.path / "checkpoints", _warn)
     if state is not None:
         training.load_state_dict(state)
+    made_by = provenance.provenance(device, config.device.precision)
+    sessions = read_json(held.path / "provenance.json").get("sessions", [])
+    held.write_json("provenance.json", {"sessions": [*sessions, {"from_step": training.step, **made_by}]})
+    provenance.keep_patch(held.path)
+    return made_by
+
+
+def _train_and_score(
+    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run, stop: Stop
+) -> dict[str, Any]:
+    """Train to the end of the epochs asked for; return the scores there."""
     length = steps_per_epoch(training.model, len(data.train), config.batch_size)
     epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended before it is scored
-    if training.step == epochs * length:
-        return None
-    begun = f"going on from epoch {training.step / length:.4g}" if state else "started"
+    trained = training.step == epochs * length
+    with Logs(held.path, training.step, scored_again=trained) as logs:
+        scores = None
+        if not trained:
+            config = config.model_copy(update={"epochs": epochs})
+            scores = _train(config, training, data, device, held, logs, stop)
+        stop.at_once()
+        return _conclude(config, training, data, logs, scores)
+
+
+def _train(
+    config: TrainConfig,
+    training: Training,
+    data: DataSet,
+    device: torch.device,
+    held: run.Run,
+    logs: Logs,
+    stop: Stop,
+) -> dict[str, Any] | None:
+    """Train, log, draw and save; return the scores, if the last epoch was scored on the way."""
+    folder = held.path / "checkpoints"
+    length, epochs = steps_per_epoch(training.model, len(data.train), config.batch_size), config.epochs
+    begun = f"going on from epoch {training.step / length:.4g}" if training.step else "started"
     print(f"{begun}: {held.path}", flush=True)
     sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test"))
     print(
@@ -176,9 +205,12 @@ def _train(
     )
     scores: dict[str, Any] | None = None
     best = _best_so_far(folder)
-    with Logs(held.path, training.step) as logs, Terminal(epochs, length, training.step) as terminal:
-        held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step)
-        for tick in ticks(config.model_copy(update={"epochs": epochs}), training, data, device):
+    every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
+    due = time.monotonic() + every
+    steps = epochs * length
+    with Terminal(epochs, length, training.step) as terminal:
+        held.set_status("running", epoch=training.step // length, epochs=epochs, step=training.step, steps=steps)
+        for tick in ticks(config, training, data, device):
             if tick.ends_epoch:
                 training.check_finite()  # before anything is made of such weights
             scored = tick.ends_epoch and _every(config.log.scores_every_epochs, tick.epoch)
@@ -186,14 +218,15 @@ def _train(
             if tick.values is not None:
                 logs.scalars(tick, tick.values | _means(scores or {}))
             terminal.show(tick)
-            if tick.ends_epoch:
-                if _every(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs:
-                    _show(logs, training.model, data, tick, config.seed)
-                held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step)
-            if tick.ends_epoch or stop.requested:
+            if tick.ends_epoch and (_every(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs):
+                _show(logs, training.model, data, tick, config.seed)
+            if tick.ends_epoch or stop.requested or time.monotonic() >= due:
                 training.check_finite()
+                logs.flush()
+                best = _keep_best(folder, training, scores or {}, best)  # first: what is saved next is not done again
                 save(folder, training.step, training.state_dict())
-            best = _keep_best(folder, training, scores or {}, best)
+                held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step, steps=steps)
+                due = time.monotonic() + every
             if stop.requested:
                 raise KeyboardInterrupt
     return scores
@@ -217,21 +250,20 @@ def _keep_best(folder: Path, training: Training, scores: dict[str, Any], best: f
 
 
 def _conclude(
-    config: TrainConfig, training: Training, data: DataSet, held: run.Run, scores: dict[str, Any] | None
+    config: TrainConfig, training: Training, data: DataSet, logs: Logs, scores: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Score, unless the last epoch was scored on the way, and log what is known only at the end."""
-    with Logs(held.path, training.step) as logs:
-        if scores is None:
-            print("scoring", flush=True)
-            scores = _score(config, training.model, data)
-            logs.points(_means(scores), training.step)
-        logs.hparams(run.flat(config.identity()), _means(scores))
-        if config.log.projector and isinstance(training.model, Autoencoder):
-            shown = slice(0, PROJECTED)
-            labels, images = data.labels["valid"][shown], data.images("valid", shown)
-            logs.projector(codes(training.model, data), labels, images.cpu(), training.step)
-        elif config.log.projector:
-            _warn(f"log.projector=true: {config.model['name']} has no encoder, so it has no codes to show")
+    if scores is None:
+        print("scoring", flush=True)
+        scores = _score(config, training.model, data)
+        logs.points(_means(scores), training.step)
+    logs.hparams(run.flat(config.identity()), _means(scores))
+    if config.log.projector and isinstance(training.model, Autoencoder):
+        shown = slice(0, PROJECTED)
+        labels, images = data.labels["valid"][shown], data.images("valid", shown)
+        logs.projector(codes(training.model, data), labels, images.cpu(), training.step)
+    elif config.log.projector:
+        _warn(f"log.projector=true: {config.model['name']} has no encoder, so it has no codes to show")
     return scores
 
 
@@ -259,7 +291,9 @@ def _score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
 
 
 def _means(scores: dict[str, Any]) -> dict[str, float]:
-    return {f"score/{name}": found["mean"] for name, found in scores.items()}
+    """The curves of scores: on the test images, and on the validation images where a score has such."""
+    valid = {f"valid/{name}": found["valid_mean"] for name, found in scores.items() if "valid_mean" in found}
+    return {f"score/{name}": found["mean"] for name, found in scores.items()} | valid
 
 
 def _every(period: int | None, epoch: int) -> bool:
@@ -275,6 +309,8 @@ def _ending(error: BaseException, held: run.Run, training: Training, config: Tra
         held.set_status(
             "interrupted" if interrupted else "failed", step=training.step, error=str(error) or type(error).__name__
         )
+        if not isinstance(error, KeyboardInterrupt | GenexpError):
+            held.write_text("error.txt", "".join(traceback.format_exception(error)))
     if interrupted:
         kept = f"saved {newest}" if newest else "nothing was saved yet"
         return KeyboardInterrupt(f"interrupted at step {training.step}, {kept}; {again} goes on from there")
@@ -310,7 +346,7 @@ def _evaluations(config: TrainConfig, summary: dict[str, Any]) -> dict[str, dict
 
 
 def _summary(
-    config: TrainConfig, training: Training, data: DataSet, device: torch.device, scores: dict[str, Any]
+    config: TrainConfig, training: Training, data: DataSet, scores: dict[str, Any], made_by: dict[str, Any]
 ) -> dict[str, Any]:
     length = steps_per_epoch(training.model, len(data.train), config.batch_size)
     images = training.step * images_per_step(training.model, config.batch_size)
@@ -325,7 +361,7 @@ def _summary(
         "train_seconds": round(training.seconds, 3),
         "images_per_second": round(images / training.seconds, 1),
         "scores": scores,
-        "provenance": provenance(device, config.device.precision),
+        "provenance": made_by,
     }
 
 
