@@ -6,7 +6,8 @@ A checkpoint is the zip archive that torch.save makes, with a SHA-256 of itself 
 import hashlib
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,33 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), reverse=True)
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest undamaged state, on the CPU; None if there is no checkpoint.
+def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest undamaged checkpoint and its state, on the CPU; None if there is none.
 
     One that is damaged is named to `warn`, and passed over. Raises GenexpError when there are some and all are.
     """
     paths = checkpoints(folder)
     for path in paths:
         try:
-            return load(path)
+            return path, load(path)
         except GenexpError as error:
             warn(f"{error}; the one before it is taken")
     if paths:
         raise GenexpError(f"no checkpoint in {folder} can be read\nSet fresh=true to start over (the old run is kept)")
     return None
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Within it, the state in `path` is given to a model. Raises GenexpError when it is of something else."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0].removesuffix(":")
+        raise GenexpError(
+            f"{path} holds the state of another model ({said})\n"
+            "Put the run's own checkpoint back, or train with fresh=true (the old run is kept)"
+        ) from error
 
 
 def _comment(archive: memoryview) -> bytes:

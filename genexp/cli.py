@@ -4,11 +4,11 @@ Nothing here imports torch, and Hydra is imported only once a subcommand is know
 """
 
 import difflib
+import errno
 import glob
 import importlib
-import math
 import os
-import shlex
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import genexp
 from genexp.errors import GenexpError, UsageError
+from genexp.files import was_set_aside
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +29,8 @@ COMMANDS = {
     "evaluate": "score a run again, under other settings",
     "sample": "draw samples of a run into a file",
     "figure": "draw a figure of a run: samples beside their neighbours, interpolations, curves ...",
+    "export": "put a run's weights into a folder to share: safetensors, and a model card",
+    "rerun": "train a run again, and see whether its scores come out equal",
     "runs": "list the runs",
     "table": "print a table of a paper, with the runs beside the published numbers",
     "reproduce": "run what a table still lacks, then print it",
@@ -38,6 +41,11 @@ HYDRA_FLAGS = {
     *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
     *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
 }
+
+VALUED_FLAGS = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--experimental-rerun", "--info", "-i"),
+}  # whose value may be the next word
 
 INTERRUPTED = 130
 
@@ -129,11 +137,20 @@ def _run(command: str, arguments: list[str]) -> int:
 
     from genexp import config, provenance
 
-    provenance.command_line = shlex.join(["genexp", command, *arguments])
+    provenance.command_line = provenance.shown([command, *arguments])
     # Hydra wants the overrides together; people write flags where they like.
     settings = [word for word in arguments if word[0:1] != "-" and ("=" in word or word.startswith("~"))]
     arguments = [word for word in arguments if word not in settings] + settings
 
+    for word in settings:
+        name, _, value = word.partition("=")
+        if not name:
+            raise UsageError(f"'{word}' has no name: write name=value")
+        if value.startswith("[") and (config.CONFIGS / name).is_dir():  # Hydra would lay one over the other
+            raise UsageError(f"{word}: one at a time; -m {name}={value.strip('[]')} runs one after the other")
+
+    if command == "train":
+        settings, arguments = _from_a_run(settings, arguments)
     jobs: list[Job] = []
     several = bool({"-m", "--multirun"} & set(arguments))
     if several and any(word.startswith("out=") and "," not in word for word in settings):
@@ -154,6 +171,12 @@ def _run(command: str, arguments: list[str]) -> int:
             print(f"\njob {len(jobs) + 1}: {' '.join(overrides) or '(defaults)'}", flush=True)
         try:
             checked = config.load(command, composed)
+            if getattr(checked, "search", None) is not None:
+                from genexp import search
+
+                search.main(checked, overrides)
+                jobs.append(Job(overrides, {}, None))
+                return
             with _uninterrupted():
                 module = importlib.import_module(f"genexp.{command}")
             results = module.main(checked)
@@ -163,6 +186,11 @@ def _run(command: str, arguments: list[str]) -> int:
             if several:
                 explain(error)
 
+    if command == "train" and several:  # genexp's own sweeper sees to all of it
+        from genexp import sweep
+
+        _hydra(command, arguments, sweep.job)
+        return 0
     interrupted = True
     try:
         for words, run in calls:
@@ -182,26 +210,57 @@ def _run(command: str, arguments: list[str]) -> int:
     return 1 if any(done.error for done in jobs) else 0
 
 
+def _from_a_run(settings: list[str], arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The settings and all arguments, with `from=PATH` made a choice that Hydra can compose."""
+    sources = [word for word in settings if word.startswith("from=")]
+    if not sources:
+        return settings, arguments
+    from genexp.composition import SOURCE, offer_source
+
+    paths = _runs(sources[0].removeprefix("from=").strip("'\""))
+    if len(sources) > 1 or len(paths) != 1:
+        raise UsageError(f"{' '.join(sources)}: give the directory of one run; `genexp runs` lists them")
+    trusted = [word for word in settings if word.startswith("trust=")]
+    packages = [name.strip() for word in trusted for name in word.removeprefix("trust=").strip("[]").split(",")]
+    rest = [word for word in settings if word not in (*sources, *trusted)]
+    offer_source(Path(paths[0]), rest, packages)
+    return [f"from={SOURCE}", *rest], [word for word in arguments if word not in settings] + [f"from={SOURCE}", *rest]
+
+
 def _for_each_run(command: str, arguments: list[str]) -> list[tuple[list[str], Path | None]]:
-    """The arguments once for each run that `run=` names, a path or a glob, with that run."""
+    """The arguments once for each run that `run=`, or a bare word, names, a path or a glob, with that run."""
     words = [word for word in arguments if word.startswith("run=")]
-    if len(words) > 1:
-        raise UsageError(f"{' '.join(words)}: give one run=, which may be a glob")
-    if not words:
+    bare = _bare(arguments)
+    if len(words) > 1 or (words and bare):
+        raise UsageError(f"{' '.join(words + bare)}: give one run=, which may be a glob")
+    if not words and not bare:
         if any(word.startswith("-") and word not in ("-m", "--multirun") for word in arguments):  # --help, --cfg job
             return [(arguments, None)]
-        path = next((word for word in arguments if Path(word).exists()), "PATH")
-        raise UsageError(f"which run? genexp {command} run={path}; `genexp runs` lists them")
-    pattern = words[0].removeprefix("run=").strip("'\"")
-    rest = [word for word in arguments if word not in words]
+        raise UsageError(f"which run? genexp {command} run=PATH, or PATH alone; `genexp runs` lists them")
+    patterns = bare or [words[0].removeprefix("run=").strip("'\"")]
+    rest = [word for word in arguments if word not in words + bare]
+    found = [path for pattern in patterns for path in _runs_there(pattern)]
+    if len(patterns) > 1:  # the shell has expanded a glob, and leaves nothing out
+        found = [path for path in found if not was_set_aside(Path(path))]
+    if len(found) > 1 and any(word.startswith("out=") for word in rest):
+        raise UsageError(f"out= names one place, but {' '.join(words + bare)} names {len(found)} runs; leave it out")
+    return [(rest, Path(path)) for path in found]
+
+
+def _bare(arguments: list[str]) -> list[str]:
+    """The words that are neither settings nor flags, nor the value of a flag."""
+    behind = zip(["", *arguments], arguments, strict=False)
+    return [word for flag, word in behind if word[:1] not in "-~" and "=" not in word and flag not in VALUED_FLAGS]
+
+
+def _runs_there(pattern: str) -> list[str]:
+    """`_runs`, or a UsageError where there are none."""
     found = _runs(pattern)
     if not found:
         below = (_runs(f"{pattern}/*/*") and f"run='{pattern}/*/*'") or (_runs(f"{pattern}/*") and f"run='{pattern}/*'")
         hint = f"; {below} takes those in it" if below else "; `genexp runs` lists them"
         raise UsageError(f"run={pattern}: there is no run's directory{hint}")
-    if len(found) > 1 and any(word.startswith("out=") for word in rest):
-        raise UsageError(f"out= names one file, but run={pattern} names {len(found)} runs; leave it out")
-    return [(rest, Path(path)) for path in found]
+    return found
 
 
 def _runs(pattern: str) -> list[str]:
@@ -210,7 +269,7 @@ def _runs(pattern: str) -> list[str]:
     if Path(pattern, "config.yaml").is_file():  # whatever brackets its name has
         return [pattern]
     found = glob.glob(pattern)  # noqa: PTH207 (a Path's own takes no absolute patterns)
-    return sorted(path for path in found if Path(path, "config.yaml").is_file() and ".old-" not in Path(path).name)
+    return sorted(path for path in found if Path(path, "config.yaml").is_file() and not was_set_aside(Path(path)))
 
 
 @contextmanager
@@ -244,18 +303,24 @@ def _hydra(command: str, arguments: list[str], task: Any, run: Path | None = Non
         offer_run(command, run)
     try:
         hydra.main(config_path=str(CONFIGS), config_name=command, **VERSION_BASE)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException) as error:  # the first are OSErrors, some of them
         raise in_plain_words(error, command, arguments) from error
-    except BrokenPipeError:
+    except (GenexpError, BrokenPipeError, MemoryError):
         raise
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a choice is sought as a file
+            raise UsageError(f"there is no setting of this name: {Path(error.filename).name[:60]}...") from error
         raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error
+    except Exception as error:  # jobs keep their own errors: this is of composing, or of Hydra's flags
+        raise in_plain_words(error, command, arguments) from error
 
 
 def _job_overrides() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    return list(HydraConfig.get().overrides.task)
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # as they were written
+    return list(words)
 
 
 def _complete(arguments: list[str]) -> int:
@@ -279,12 +344,16 @@ def _complete(arguments: list[str]) -> int:
         choices = [f"experiment={option}" for option in options_of("experiment")]
         print("\n".join(choice for choice in choices if choice.startswith(word)))
         return 0
-    if word.startswith("run="):
-        print("\n".join(f"run={path}" for path in _runs(f"{word.removeprefix('run=') or 'outputs/*/'}*")))
+    if word.startswith(("run=", "from=")):
+        key, _, typed = word.partition("=")
+        print("\n".join(f"{key}={path}" for path in _runs(f"{typed or 'outputs/*/'}*")))
         return 0
-    tail = line.split(behind[0], 1)[1]
+    tail, bare = line.split(behind[0], 1)[1], _bare(behind[1:])
+    for path in bare:  # a run, which Hydra would not read
+        tail = tail.replace(f" {path}", "", 1)
     os.environ["COMP_LINE"] = words[0] + tail
-    runs = [path for word in words if word.startswith("run=") for path in _runs(word.removeprefix("run=").strip("'\""))]
+    named = [word.removeprefix("run=").strip("'\"") for word in words if word.startswith("run=")] + bare
+    runs = [path for pattern in named for path in _runs(pattern)]
     _hydra(behind[0], ["-sc", *arguments], lambda _: None, Path(runs[0]) if runs else None)
     return 0
 
@@ -293,6 +362,8 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from genexp.results import shown
+
     table = Table(title="interrupted sweep" if interrupted else "sweep", title_justify="left")
     common = set.intersection(*(set(done.overrides) for done in jobs)) if len(jobs) > 1 else set()
     names = sorted({name for done in jobs if done.results for name in done.results["scores"]})
@@ -300,23 +371,14 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
         table.add_column(column, no_wrap=True)
     for number, done in enumerate(jobs, 1):
         scores = done.results["scores"] if done.results else {}
-        shown = [_short(scores[name]) if name in scores else "–" for name in names]
+        cells = [shown(scores[name]) if name in scores else "–" for name in names]
         cause = str(done.error).splitlines()[0] if done.error and str(done.error) else repr(done.error)
         where = cause if done.error else done.results.get("run", "") if done.results else ""
         status = "failed" if done.error else "finished"
         words = [word for word in done.overrides if word not in common and not word.startswith("run=")]
         settings = " ".join(words) or "(defaults)"
-        table.add_row(str(number), settings, status, *shown, where)
+        table.add_row(str(number), settings, status, *cells, where)
     Console(width=Console(width=10**6).measure(table).maximum).print(table)  # a path that is cut is of no use
-
-
-def _short(score: dict[str, Any]) -> str:
-    """The mean and its standard error, with two digits of the latter."""
-    mean, stderr = score["mean"], score["stderr"]
-    if not stderr:  # a count has none, and of equal values it is 0
-        return f"{mean:g}"
-    decimals = max(0, 1 - math.floor(math.log10(stderr)))
-    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
 def explain(error: Exception) -> int:
@@ -327,6 +389,10 @@ def explain(error: Exception) -> int:
         traceback.print_exception(error)
     if isinstance(error, GenexpError):
         message, code = str(error), error.exit_code
+    elif isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
+        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGT]iB)", str(error))
+        size = f": {asked.group(2) or f'{int(asked.group(1)) / 2**30:,.1f} GiB'} at once" if asked else ""
+        message, code = f"not enough memory{size}\nSet what is large (n, n_samples, batch_size, the model) smaller", 1
     else:
         said = str(error).strip().splitlines()
         message = f"{type(error).__name__}: {said[0] if said else ''}\nGENEXP_DEBUG=1 shows where it happened"

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,20 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
-    ConfigCompositionException,
     HydraException,
     MissingConfigException,
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
-from genexp.config import CONFIGS, RUN_SETTINGS, SCHEMAS, nearest
+from genexp.config import CONFIGS, GROUPS, RUN_SETTINGS, SCHEMAS, nearest, refuse_strangers
 from genexp.errors import UsageError
+from genexp.run import read_config
+
+SOURCE = "run"  # what from=PATH is called where Hydra composes
+_source: list[Path] = []  # the path, while it is called so
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
 OLD = hydra.__version__.startswith("1.3.")
@@ -56,7 +61,7 @@ def offer_run(command: str, path: Path | None) -> None:
         file = path / "config.yaml"
         try:
             kept = OmegaConf.to_container(OmegaConf.load(file))
-        except (OSError, OmegaConfBaseException, YAMLError) as error:
+        except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
             raise UsageError(f"{path} is no run's directory: {file.name} is missing or damaged there") from error
         taken = [name for name in (*RUN_SETTINGS, "metrics") if name in SCHEMAS[command].model_fields]
         if not isinstance(kept, dict) or any(name not in kept for name in taken):
@@ -67,6 +72,66 @@ def offer_run(command: str, path: Path | None) -> None:
     ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings), **REPLACE)
 
 
+def offer_source(path: Path, words: list[str], trust: list[str]) -> None:
+    """Make all that a kept run was trained with one choice, `from=run`, upon which `words` are set.
+
+    A component that the words choose themselves is left out, and with a model what it brings. Raises UsageError when
+    `path` keeps no run, or one of code that is neither of genexp nor trusted.
+    """
+    kept = read_config(path)
+    refuse_strangers(kept, trust)
+    chosen = {re.split("[=@]", word.lstrip("+~"))[0] for word in words}
+    if "experiment" in chosen:
+        raise UsageError("experiment= brings settings of its own, as from= does: leave one of them out")
+    brought = ("optimizer", "noise") if "model" in chosen else ()
+    store = ConfigStore.instance().store
+    defaults: list[Any] = []
+    overriding: list[Any] = []
+
+    def choose(key: str, component: Any, replaces: bool) -> None:
+        name = f"of_the_run_{key.rpartition('.')[2]}"
+        store(group=key.partition("@")[0], name=name, node=OmegaConf.create(component), **REPLACE)
+        (overriding if replaces else defaults).append({f"{'override ' * replaces}/{key}": name})
+
+    for group in GROUPS:
+        if group not in chosen and group not in brought:
+            choose(group, getattr(kept, group), replaces=True)
+    settings = {"seed": kept.seed, "log": kept.log.model_dump(), "checkpoint": kept.checkpoint.model_dump()}
+    settings["device"] = {"precision": kept.device.precision}
+    settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
+    if "model" not in chosen:
+        settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size}
+        file = CONFIGS / "model" / f"{kept.model['name']}.yaml"
+        offered: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+        players = [
+            str(key).rpartition(".")[2]
+            for entry in offered.get("defaults", [])
+            for key in entry
+            if "@optimizers." in str(key)
+        ]
+        for player in dict.fromkeys([*players, *kept.optimizers]):
+            key = f"optimizer@optimizers.{player}"
+            if player in kept.optimizers:
+                choose(key, kept.optimizers[player], replaces=False)
+            else:
+                defaults.append({f"/{key}": None})
+        listed = [name.rpartition(".")[2] for name in _entries("train") if name.startswith("metric@metrics.")]
+        for name in dict.fromkeys([*listed, *kept.metrics]):
+            key = f"metric@metrics.{name}"
+            if name in kept.metrics:
+                choose(key, kept.metrics[name], replaces=name in listed)
+            else:
+                overriding.append({f"override /{key}": None})
+    node = OmegaConf.create({"defaults": [*defaults, *overriding], **settings})
+    _source[:] = [path]
+    store(group="from", name=SOURCE, node=node, package="_global_", **REPLACE)
+
+
+def as_typed(words: Iterable[str]) -> list[str]:
+    """Overrides as the user gave them."""
+    return [f"from={_source[0]}" if word == f"from={SOURCE}" and _source else word for word in words]
+
+
 def in_each_job(overrides: list[str]) -> list[str]:
     """The overrides of a sweep over choices, with `model.chains=9` beside `model=dae,cae` as a sweep of one value.
 
@@ -75,13 +140,16 @@ def in_each_job(overrides: list[str]) -> list[str]:
     parser = OverridesParser.create()
     try:
         parsed = {word: parser.parse_override(word) for word in overrides}
-    except OverrideParseException:
+    except HydraException:
         return overrides  # Hydra will meet it again, and is answered by `explain`
     if not any(found.is_sweep_override() and "." not in found.key_or_group for found in parsed.values()):
         return overrides
     return [
         f"{word.partition('=')[0]}=choice({word.partition('=')[2]})"
-        if "." in found.key_or_group and not found.is_sweep_override() and not found.is_delete()
+        if "." in found.key_or_group
+        and not word.startswith("hydra")
+        and not found.is_sweep_override()
+        and not found.is_delete()
         else word
         for word, found in parsed.items()
     ]
@@ -89,6 +157,16 @@ def in_each_job(overrides: list[str]) -> list[str]:
 
 def in_plain_words(error: Exception, command: str, arguments: list[str]) -> UsageError:
     """A UsageError that names the mistake and the remedy."""
+    groups = _groups(command)
+    words = [word.lstrip("+").partition("=")[::2] for word in arguments]
+    if isinstance(error, MissingConfigException) or "Config group override must be" in str(error):
+        for group, option in words:  # ../gan, /etc/passwd, null, 3
+            if group in groups and ("/" in option or "Config group" in str(error)) and group != "experiment":
+                options = options_of(group)
+                if option not in options:
+                    return UsageError(
+                        f"{group}={option}: there is no such {group}\nThe choices are: {', '.join(options)}"
+                    )
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group.split("/")[0] == "experiment":
@@ -97,8 +175,23 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
         hint = nearest(option, options)
         return UsageError(f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
-        return UsageError(f"'{error.override}' cannot be read as a setting: {_first_line(error)}\nWrite name=value")
+        said = _first_line(error)
+        if "Exception:" in said:  # a class of the parser's, and the word once more
+            said = "it holds a character that is allowed in quotes only"
+        return UsageError(
+            f"'{error.override}' cannot be read as a setting: {said}\n"
+            "Write name=value; quotes around a value have to pass the shell: \"name='value'\""
+        )
     text = str(error)
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return UsageError(f"{mark.name}, line {mark.line + 1}: {error.problem or error.context}")
+    if isinstance(error, UnicodeDecodeError):
+        wrong = [str(file) for file in _own_files(arguments) if not _is_text(file)]
+        return UsageError(f"{', '.join(wrong) or 'a configuration'} is not text in UTF-8")
+    if "integer string conversion" in text:
+        word = max(arguments, key=len)
+        return UsageError(f"{word[:40]}...: a number of so many digits cannot be read")
     unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
     if unknown:
         if "@optimizers." in unknown.group(1):
@@ -122,12 +215,27 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
     if "Ambiguous value" in text:
         return UsageError(f"{_first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
     cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
-    kind = "" if isinstance(error, HydraException | ConfigCompositionException) else f"{type(error).__name__}: "
-    return UsageError(f"{kind}{_first_line(error)}{cause}")
+    return UsageError(f"{_first_line(error)}{cause}")
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _own_files(arguments: list[str]) -> list[Path]:
+    """The YAML files in the folder that is given as --config-dir."""
+    flags = ("--config-dir", "-cd")
+    folders = [word.partition("=")[2] for word in arguments if word.startswith("--config-dir=")]
+    folders += [behind for word, behind in pairwise(arguments) if word in flags]
+    return sorted(file for folder in folders for file in Path(folder).rglob("*.yaml"))
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except ValueError:
+        return False
+    return True
 
 
 def options_of(group: str) -> list[str]:
@@ -148,9 +256,13 @@ def _keys(command: str, arguments: list[str]) -> list[str]:
 
 def _groups(command: str) -> list[str]:
     """The groups of which a command lets one choose an option."""
+    return [name for name in _entries(command) if name.isidentifier()]
+
+
+def _entries(command: str) -> list[str]:
+    """The keys of a command's defaults list."""
     entries = [entry for entry in OmegaConf.load(CONFIGS / f"{command}.yaml").defaults if isinstance(entry, DictConfig)]
-    names = [str(name) for entry in entries for name in entry]
-    return [name for name in names if name.isidentifier()]
+    return [str(name) for entry in entries for name in entry]
 
 
 def _leaves(config: DictConfig) -> list[str]:

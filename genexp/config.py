@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -40,6 +40,8 @@ Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML o
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 # run_dir=2026 is a folder, though Hydra reads a number
+Place = Annotated[Text, Field(min_length=1)]  # a path; nothing would be the folder one is in
+ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
 
 
 class Schema(BaseModel):
@@ -51,7 +53,7 @@ class Device(Schema):
 
     kind: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["float32", "bfloat16"]
-    threads: ranges.PositiveInt | None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None  # torch dies of a signal where it can start no more
 
 
 class Log(Schema):
@@ -69,10 +71,33 @@ class Checkpoint(Schema):
     every_minutes: ranges.PositiveFloat | None
 
 
+class Sweep(Schema):
+    """How the jobs of a sweep are run."""
+
+    jobs: ranges.PositiveInt
+    retries: Annotated[int, Field(ge=0)]
+    fail_fast: bool
+    rank_by: Text | None
+
+
+class Search(Schema):
+    """How settings are sought that score well."""
+
+    name: Literal["optuna"]
+    trials: ranges.PositiveInt
+    metric: Text
+    sampler: Literal["tpe", "random"]
+    seed: ranges.Seed
+    prune: bool
+    startup_trials: Annotated[int, Field(ge=0)]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    ranges: dict[str, Any]  # checked by `search`
+
+
 class TrainConfig(Schema):
     """The configuration of `genexp train`, one field for each top-level key."""
 
-    name: Text = Field(pattern=r"^[\w.+-]+$")
+    name: Text = Field(pattern=r"^[\w.+-]+$", max_length=100)
     seed: ranges.Seed
     epochs: ranges.PositiveInt
     batch_size: ranges.PositiveInt
@@ -84,10 +109,13 @@ class TrainConfig(Schema):
     device: Device
     metrics: dict[str, Component]
     log: Log
-    checkpoint: Checkpoint
-    data_dir: Text
-    outputs_dir: Text
-    run_dir: Text | None
+    # Runs that were kept before there were these settings lack them.
+    checkpoint: Checkpoint = Checkpoint(every_minutes=1.0)
+    sweep: Sweep = Sweep(jobs=1, retries=0, fail_fast=False, rank_by=None)
+    search: Search | None = None
+    data_dir: Place
+    outputs_dir: Place
+    run_dir: Place | None
     fresh: bool
 
     def identity(self) -> dict[str, Any]:
@@ -110,9 +138,9 @@ class TrainConfig(Schema):
 
 
 class ReopenedConfig(Schema):
-    """What `genexp evaluate`, `sample` and `figure` have in common: a run, and its settings, some of them changed."""
+    """What `genexp evaluate`, `sample`, `figure` and `export` have in common: a run, and its settings, some changed."""
 
-    run: Text
+    run: Place
     checkpoint: Literal["last", "best"]
     trust: list[str]  # packages outside genexp that may be imported because the run names them
     seed: ranges.Seed
@@ -133,7 +161,31 @@ class SampleConfig(ReopenedConfig):
     """The configuration of `genexp sample`."""
 
     n: ranges.PositiveInt
+    out: Place | None
+
+
+class ExportConfig(ReopenedConfig):
+    """The configuration of `genexp export`."""
+
     out: Text | None
+
+
+class DeviceAgain(Schema):
+    """Where a run is repeated; None: as it was."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    precision: Literal["float32", "bfloat16"] | None
+    threads: ranges.PositiveInt | None
+
+
+class RerunConfig(Schema):
+    """The configuration of `genexp rerun`."""
+
+    run: Text
+    trust: list[str]
+    data_dir: Text
+    device: DeviceAgain
+    fresh: bool
 
 
 class FigureConfig(ReopenedConfig):
@@ -143,13 +195,13 @@ class FigureConfig(ReopenedConfig):
     rows: ranges.PositiveInt
     columns: Annotated[int, Field(ge=2)]
     method: Literal["tsne", "pca"]
-    out: Text | None
+    out: Place | None
 
 
 class RunsConfig(Schema):
     """The configuration of `genexp runs`."""
 
-    outputs_dir: Text
+    outputs_dir: Place
     sort: Literal["path", "status", "progress", "score", "age"]
     filter: Text | list[Text] | None
 
@@ -160,9 +212,9 @@ class TableConfig(Schema):
     paper: dict[str, Any]  # checked by `papers.Paper`
     table: Text
     format: Literal["terminal", "markdown", "latex", "csv", "json"]
-    out: Text | None
-    outputs_dir: Text
-    data_dir: Text
+    out: Place | None
+    outputs_dir: Place
+    data_dir: Place
     device: Device
 
 
@@ -178,12 +230,22 @@ SCHEMAS: dict[str, type[Schema]] = {
     "evaluate": EvaluateConfig,
     "sample": SampleConfig,
     "figure": FigureConfig,
+    "export": ExportConfig,
+    "rerun": RerunConfig,
     "runs": RunsConfig,
     "table": TableConfig,
     "reproduce": ReproduceConfig,
 }
-REOPENING = tuple(command for command, schema in SCHEMAS.items() if issubclass(schema, ReopenedConfig))
+REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
 RUN_SETTINGS = ("seed", "model", "dataset", "noise", "data_dir")  # what these take from the run
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """A configuration as a command gets it: without Hydra's own part."""
+    kept = composed.copy()
+    with read_write(kept), open_dict(kept):
+        kept.pop("hydra", None)
+    return kept
 
 
 def load(command: str, composed: DictConfig) -> Any:
@@ -195,16 +257,21 @@ def load(command: str, composed: DictConfig) -> Any:
     try:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UsageError(f"the configuration cannot be resolved: {error}") from error
+        said = str(error).splitlines()[0].replace("KeyError raised while resolving interpolation: ", "")
+        where = f"{error.full_key}: " if error.full_key else ""
+        for group in GROUPS:
+            if group in schema.model_fields and not isinstance(composed.get(group), DictConfig):
+                raise UsageError(f"{group} is missing: give it, as in {group}=NAME") from error
+        if "'model.name'" in said:
+            raise UsageError("model.name is missing: each choice has a `name` and a `_target_`, its class") from error
+        raise UsageError(f"{where}the configuration cannot be resolved: {said}") from error
     try:
         config = schema.model_validate(plain)
     except pydantic.ValidationError as error:
         raise _usage_error(error, "", list(schema.model_fields)) from error
     fields = schema.model_fields
     if isinstance(config, ReopenedConfig):
-        named = {"model": config.model, "dataset": config.dataset, "noise": config.noise}
-        for key, component in {**named, **getattr(config, "metrics", {})}.items():
-            _refuse_strangers(key, component, config.trust)
+        refuse_strangers(config, config.trust)
     groups = {key: check_component(key, getattr(config, key)) for key in GROUPS if key in fields}
     for key in ("metrics", "optimizers"):
         if key in fields:
@@ -221,6 +288,12 @@ def check_component(key: str, component: Component) -> Component:
     for required in ("name", "_target_"):
         if not isinstance(component.get(required), str):
             raise UsageError(f"{key}.{required} is missing: each choice has a `name` and a `_target_`, its class")
+    try:
+        pydantic.TypeAdapter(ComponentName).validate_python(component["name"])
+    except pydantic.ValidationError as error:
+        raise UsageError(
+            f"{key}.name={component['name']}: should be of at most 64 letters, digits, '.', '_', '+' and '-'"
+        ) from error
     arguments = _keyword_arguments(key, component["_target_"])
     if arguments is None:
         return component
@@ -235,9 +308,38 @@ def check_component(key: str, component: Component) -> Component:
     return {"name": component["name"], "_target_": component["_target_"], **checked.model_dump()}
 
 
-def _refuse_strangers(key: str, component: Component, trust: list[str]) -> None:
+def components(config: Schema) -> dict[str, Component]:
+    """Every component that a configuration names, by its key."""
+    found = {key: getattr(config, key) for key in GROUPS if hasattr(config, key)}
+    for key in ("optimizers", "metrics"):
+        found |= {f"{key}.{name}": one for name, one in getattr(config, key, {}).items()}
+    return found
+
+
+def imports(module: str) -> set[str]:
+    """The modules that a module imports when it is loaded or later, and its neighbours for it, as their sources say."""
+    found: set[str] = set()
+    unread = {module}
+    while unread:
+        source = _source("", f"{unread.pop()}.")
+        nodes = list(ast.walk(source)) if source is not None else []
+        named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        unread |= {name for name in named - found if name.startswith(f"{module.rpartition('.')[0]}.")}
+        found |= named
+    return found
+
+
+def refuse_strangers(config: Schema, trust: list[str]) -> None:
     """Raise UsageError when a run names code that is not one of genexp's components, nor in a trusted package."""
-    target = str(component.get("_target_"))
+    for key, component in components(config).items():
+        _refuse_stranger(key, component, trust)
+
+
+def _refuse_stranger(key: str, component: Component, trust: list[str]) -> None:
+    if not isinstance(component.get("_target_"), str):
+        raise UsageError(f"the run names no class as its {key}: its config.yaml is damaged")
+    target = str(component["_target_"])
     module, _, name = target.rpartition(".")
     if target.startswith(OWN) and (source := _source(key, target)) is not None:
         imports = [node for node in source.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -348,7 +450,12 @@ def _source(key: str, target: str) -> ast.Module | None:
             raise UsageError(f"{key}._target_={target}: there is no such module in genexp")
     for file in files:
         if file.is_file() and file.suffix == ".py":
-            return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+            try:
+                return ast.parse(file.read_bytes(), filename=str(file))
+            except (SyntaxError, ValueError) as error:
+                line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+                said = error.msg if isinstance(error, SyntaxError) else error
+                raise UsageError(f"{key}._target_={target}: {file}{line}: {said}") from error
     return None
 
 

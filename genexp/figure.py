@@ -39,7 +39,8 @@ def main(config: FigureConfig) -> dict[str, Any]:
             files = [out or path / "figures" / _name(config, trained)]
             save_picture(_picture(config, trained), files[0])
     except OSError as error:
-        raise GenexpError(f"{error.filename or out or path} cannot be written: {error.strerror}") from error
+        where = out or path / "figures"
+        raise GenexpError(f"{where} cannot be written: {error.strerror}\nSet out=FILE to another place") from error
     for file in files:
         print(f"figure: {file}")
     print(f"run: {path}", flush=True)

@@ -261,6 +261,7 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     """
     from matplotlib.figure import Figure
 
+    lines = [line for line in lines if _is_logged(line)]
     panels = _series(_of_equal_windows(lines))
     if not panels:
         raise UsageError("kind=curves: the run has logged nothing yet\nTry again after log.every_steps steps")
@@ -276,6 +277,11 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
         axes = figure.add_subplot(rows, columns, index, xlabel=unit, xlim=(0, end))
         _draw_panel(axes, group, series, length, (splits or {}).get(group.removeprefix("score/")))
     return figure
+
+
+def _is_logged(line: Mapping[str, Any]) -> bool:
+    """Whether training logs such a line; a file that was damaged may hold others."""
+    return all(isinstance(value, int | float) for value in line.values()) and {"step", "epoch"} <= line.keys()
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / kind
 
 
+TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
+RERUN = ".rerun"  # what a run's directory is called, behind its name, when it is trained again beside it
 PARTIAL = ".partial"  # how a file is called until it is complete, and what a killed process leaves behind
 
 
@@ -35,6 +38,39 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it appears under `path` only once it is complete. What is there is moved to `aside(path)`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+    old = aside(path) if path.exists() else None
+    try:
+        yield made
+        made.chmod(0o755)  # as above
+        if old is not None:
+            path.rename(old)
+        try:
+            made.rename(path)
+        except OSError:
+            if old is not None:
+                old.rename(path)
+            raise
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def aside(path: Path) -> Path:
+    """Where what lies under `path` is moved to when something new takes its place: PATH.old-1, or the next one free."""
+    return next(place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists())
+
+
+def was_set_aside(path: Path) -> bool:
+    """Whether a directory's name says that it is no run to count: an old one, or one run again."""
+    return ".old-" in path.name or path.name.endswith(RERUN)
 
 
 def sync(path: Path) -> None:
@@ -58,19 +94,34 @@ def read_json(path: Path) -> dict[str, Any]:
     """What one of a run's JSON files holds; nothing, if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, but for a line that was cut short; none, if it is missing."""
+def last_json_line(path: Path) -> dict[str, Any]:
+    """The last whole object of a file of JSON lines, without reading all of it; nothing, if there is none."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - TAIL))
+            lines = stream.read().split(b"\n")
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with suppress(ValueError, RecursionError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+    return {}
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, but for lines that are damaged; none, if it is missing."""
+    try:
+        texts = path.read_bytes().splitlines()
     except OSError:
         return []
     lines = []
     for text in texts:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             lines.append(json.loads(text))
     return [line for line in lines if isinstance(line, dict)]

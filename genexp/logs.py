@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from genexp.clock import duration
 from genexp.files import atomic, sync
 from genexp.loop import Tick
 from genexp.pictures import Picture
@@ -155,13 +156,6 @@ def _summary(values: dict[str, float], wide: bool) -> str:
     shown |= {name: values[name] for name in watched if wide}
     parts = [f"{name} {value:.{3 if wide else 2}f}" for name, value in shown.items()]
     return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
-
-
-def duration(seconds: float) -> str:
-    """M:SS or H:MM:SS."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def _tag(name: str) -> str:

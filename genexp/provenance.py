@@ -3,14 +3,15 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
+from genexp.clock import now
 from genexp.files import atomic
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class Checkout:
     patch: bytes = b""  # what differs from the commit, new files included; `git apply` makes the same of it
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+def shown(words: list[str]) -> str:
+    """The command line of genexp with these words, as one would type it."""
+    return shlex.join(["genexp", *words])
 
 
 def provenance(device: "torch.device", precision: str) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 from genexp import answers, papers, table
+from genexp.clock import duration
 from genexp.config import EvaluateConfig, ReproduceConfig, TrainConfig
 from genexp.errors import DataError, GenexpError, UsageError
 from genexp.evaluate import main as evaluate
-from genexp.logs import duration
 from genexp.papers import ScoresTable, TextTable
 from genexp.train import main as train
 

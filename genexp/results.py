@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from genexp.errors import GenexpError
 from genexp.files import read_json, write_json
 
 FILE = "results.json"
+LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 
 def key(metric: Component, sampling: dict[str, Any], seed: int, step: int, extractor: str | None) -> str:
@@ -27,7 +29,15 @@ def key(metric: Component, sampling: dict[str, Any], seed: int, step: int, extra
 def evaluations(run: Path) -> dict[str, dict[str, Any]]:
     """Every score of the run by its key: `metric`, `settings`, `sampling`, `step`, `epoch`, `score`, `provenance`."""
     kept: dict[str, dict[str, Any]] = read_json(run / FILE).get("evaluations", {})
-    return kept
+    return kept if _whole(kept) else {}
+
+
+def _whole(evaluations: Any) -> bool:
+    """Whether these are evaluations as `record` writes them; another program may have been at the file."""
+    fields = {"metric", "settings", "sampling", "seed", "step", "epoch", "train_seconds", "score", "provenance"}
+    return isinstance(evaluations, dict) and all(
+        isinstance(one, dict) and fields <= one.keys() for one in evaluations.values()
+    )
 
 
 def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]]) -> None:
@@ -40,11 +50,12 @@ def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]])
     try:
         with filelock.FileLock(run / ".results.lock"):
             content = read_json(file)
-            if not content and file.exists():
+            if file.exists() and not (content and _whole(content.get("evaluations", {}))):
                 places = (run / f"results.damaged-{n}.json" for n in range(1, 10**6))
                 aside = next(place for place in places if not place.exists())
                 file.rename(aside)
                 print(f"warning: {file} is damaged; it was moved to {aside}", flush=True)
+                content = {}
             content |= summary | {"evaluations": content.get("evaluations", {}) | added}
             write_json(file, content)
     except OSError as error:
@@ -76,3 +87,12 @@ def evaluation(
             "provenance": provenance,
         }
     }
+
+
+def shown(score: dict[str, Any]) -> str:
+    """The mean and its standard error, with two digits of the latter."""
+    mean, stderr = score["mean"], score["stderr"]
+    if not stderr:  # a count has none, and of equal values it is 0
+        return f"{mean:g}"
+    decimals = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"

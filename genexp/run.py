@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from genexp import provenance
-from genexp.config import TrainConfig
+from genexp.clock import now
+from genexp.config import GROUPS, TrainConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import PARTIAL, atomic, read_json, write_json
-from genexp.provenance import now
+from genexp.files import PARTIAL, aside, atomic, read_json, write_json
 
 LOCK = ".lock"
+WEIGHTS = "model.safetensors"  # of an exported run, in the place of its checkpoints
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
 
 
@@ -26,6 +28,7 @@ class Run:
     def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
         self.path = path
         self._lock = lock
+        self._known: dict[str, Any] = {}
 
     @classmethod
     def open(cls, config: TrainConfig) -> "Run":
@@ -39,12 +42,10 @@ class Run:
         try:
             lock = _hold(path)
             if config.fresh and _holds_a_run(path):
-                aside = next(
-                    place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists()
-                )
-                path.rename(aside)
+                old = aside(path)
+                path.rename(old)
                 lock.release()
-                print(f"moved the old run to {aside}", flush=True)
+                print(f"moved the old run to {old}", flush=True)
                 lock = _hold(path)
             run = cls(path, lock)
             run.sweep_up()
@@ -65,7 +66,9 @@ class Run:
     def sweep_up(self) -> None:
         """Remove what a killed process had begun to write; evaluations, which may go on now, write results.json."""
         for file in [*self.path.glob(f".*{PARTIAL}"), *self.path.glob(f"*/.*{PARTIAL}")]:
-            if not file.name.startswith(".results"):
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            elif not file.name.startswith(".results"):
                 file.unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
@@ -77,17 +80,20 @@ class Run:
         write_json(self.path / name, content)
 
     def set_status(self, status: str, **details: Any) -> None:
-        """running, interrupted, failed or finished, with what else is known: epoch, step, error."""
+        """running, interrupted, failed or finished; `details`, such as epoch and step, are said again with the next."""
+        self._known |= details
         holder = {"pid": os.getpid(), "host": platform.node(), "command": provenance.command_line}
-        self.write_json("status.json", {"status": status, **details, **holder, "updated": now()})
+        self.write_json("status.json", {"status": status, **self._known, **holder, "updated": now()})
 
 
 def finished(config: TrainConfig) -> dict[str, Any] | None:
     """The results of this configuration's run, if it finished at least its epochs, with all that is asked for now."""
     path = config.directory()
-    if config.fresh or not (path / "results.json").is_file():
+    if config.fresh:
         return None
     _refuse_other_experiments(path, config)
+    if not (path / "results.json").is_file():
+        return None
     results = read_json(path / "results.json")
     status = read_json(path / "status.json")
     stored = _kept_config(path)
@@ -95,7 +101,23 @@ def finished(config: TrainConfig) -> dict[str, Any] | None:
         return None
     if config.log.projector and not stored.log.projector:
         return None
-    return results if results.get("epochs", 0) >= config.epochs else None
+    return results if _whole(results) and results["epochs"] >= config.epochs else None
+
+
+def _whole(results: dict[str, Any]) -> bool:
+    """Whether these are results as training writes them; where another program was at them, they are made again."""
+    scores = results.get("scores")
+    if not isinstance(scores, dict) or not isinstance(results.get("epochs"), int):
+        return False
+    known = {"train_seconds", "images_per_second"} <= results.keys()
+    return known and all(isinstance(score, dict) and "summary" in score for score in scores.values())
+
+
+def threads_begun(config: TrainConfig) -> int | None:
+    """The CPU threads with which this configuration's run was begun, if it was: more or fewer round differently."""
+    sessions = [] if config.fresh else read_json(config.directory() / "provenance.json").get("sessions", [])
+    threads = sessions[-1].get("threads") if sessions and isinstance(sessions[-1], dict) else None
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def refuse_other_data(config: TrainConfig, digest: str) -> None:
@@ -111,10 +133,18 @@ def refuse_other_data(config: TrainConfig, digest: str) -> None:
 
 
 def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
-    if path.exists() and not path.is_dir():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long
+        raise GenexpError(
+            f"the run directory {path} cannot be: {error.strerror}\nSet run_dir=FOLDER (or name) to something shorter"
+        ) from error
+    if there and not path.is_dir():
         raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER to another place")
     if not path.is_dir():
         return
+    if is_export(path):
+        raise UsageError(f"{path} is an export of a run, and is not trained\nSet run_dir=FOLDER to another place")
     if not _holds_a_run(path):
         if all(entry.name in (LOCK, "status.json") or entry.name.endswith(PARTIAL) for entry in path.iterdir()):
             return  # what a run leaves that was killed as it began
@@ -145,12 +175,20 @@ def _holds_a_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("config.yaml", "checkpoints"))
 
 
+def is_export(path: Path) -> bool:
+    """Whether this is a folder that `genexp export` made, not a run's directory."""
+    return (path / WEIGHTS).is_file() and not (path / "status.json").exists()
+
+
 def read_config(path: Path) -> TrainConfig:
     """The configuration that a run directory keeps. Raises UsageError when it is missing or damaged."""
     file = path / "config.yaml"
     try:
-        return TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
+        config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
+        if not all("name" in getattr(config, group) for group in GROUPS):
+            raise ValueError("a component has no name")
+        return config
+    except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
         raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
 
 

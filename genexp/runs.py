@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from genexp import run
+from genexp.clock import age
 from genexp.config import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.files import read_json, read_json_lines
+from genexp.files import read_json, read_json_lines, was_set_aside
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,27 @@ class Found:
 
     def score(self) -> tuple[str, float, float | None, int] | None:
         """Name, mean, standard error and epoch of the newest score: at the end of training, or on the way."""
-        epoch = self.results.get("epochs", 0)
+        epoch = _number(self.results.get("epochs"))
         for line in reversed(read_json_lines(self.path / "metrics.jsonl")):
             name = next((key for key in line if key.startswith("score/")), None)
-            if name is not None and line.get("epoch", 0) > epoch:
+            if name is not None and isinstance(line[name], float) and _number(line.get("epoch")) > epoch:
                 return name.removeprefix("score/"), line[name], None, line["epoch"]
-        for name, score in self.results.get("scores", {}).items():
+        scores = self.results.get("scores")
+        for name, score in scores.items() if isinstance(scores, dict) else ():
             if isinstance(score, dict) and isinstance(score.get("mean"), float):
-                return name, score["mean"], score.get("stderr"), epoch
+                return name, score["mean"], _number(score.get("stderr")) or None, epoch
         return None
 
 
+def _number(value: Any) -> Any:
+    """A number of epochs, of a file that may hold anything."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0
+
+
 def find(outputs_dir: Path) -> list[Found]:
-    """Every run directory below `outputs_dir`, by path; runs that were moved aside are left out."""
+    """Every run directory below `outputs_dir`, by path; runs that were moved aside, and reruns, are left out."""
     files = (file for file in outputs_dir.rglob("config.yaml") if (file.parent / "status.json").is_file())
-    return [_read(file.parent) for file in sorted(files) if ".old-" not in file.parent.name]
+    return [_read(file.parent) for file in sorted(files) if not was_set_aside(file.parent)]
 
 
 def main(config: RunsConfig) -> None:
@@ -81,17 +88,27 @@ def _read(path: Path) -> Found:
     said = str(status.get("status", "unknown"))
     if said == "running" and not run.is_held(path):
         said = "killed"
-    epochs = status.get("epochs") or (config.epochs if config else 0)
-    epoch = results.get("epochs", 0) if said == "finished" else status.get("epoch")
-    if epoch is None:  # a status that ends a run early does not say
+    epochs = _number(status.get("epochs")) or (config.epochs if config else 0)
+    epoch = _number(results.get("epochs") if said == "finished" else status.get("epoch"))
+    if said != "finished" and status.get("epoch") is None:  # a status that ends a run early does not say
         lines = reversed(read_json_lines(path / "metrics.jsonl"))
-        epoch = next((line["epoch"] for line in lines if "epoch" in line), 0)
+        epoch = next((_number(line["epoch"]) for line in lines if "epoch" in line), 0)
     try:
         updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
         updated = (path / "status.json").stat().st_mtime
     digest = read_json(path / "data.json").get("digest")
-    return Found(path, config, said, epoch, max(epoch, epochs), status.get("error"), updated, results, digest)
+    return Found(
+        path,
+        config,
+        said,
+        epoch,
+        max(epoch, epochs),
+        status.get("error") and str(status["error"]),
+        updated,
+        results,
+        digest,
+    )
 
 
 def _line(found: Found) -> dict[str, str]:
@@ -137,14 +154,3 @@ def _order(found: Found, line: dict[str, str], sort: str) -> tuple[Any, ...]:
         case "age":
             return -found.updated, line["run"]
     return (line["run"],)
-
-
-def age(seconds: float) -> str:
-    """3 min, 5 h or 2 days."""
-    if seconds < 60:
-        return "now"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86400:.0f} days"

@@ -28,8 +28,9 @@ def main(config: SampleConfig) -> dict[str, Any]:
     out = out or trained.path / f"{name}.npz"
     device = trained.data.train.device
     samples = draw(trained.model, config.n, random.generator(device, config.seed, "samples"), trained.data)
+    archived = out.suffix == ".npz"
     try:
-        if out.suffix == ".npz":
+        if archived:
             with atomic(out) as stream:
                 np.savez(
                     stream,
@@ -40,12 +41,12 @@ def main(config: SampleConfig) -> dict[str, Any]:
                 )
             kind = {"draw": "draws", "mean": "means"}[trained.model.sample_kind]
             print(f"samples: {out} ({config.n:,} {kind}, {' × '.join(map(str, samples.shape[1:]))}, in [0, 1])")
-        picture = out.with_suffix(".png")
+        out = picture = out.with_suffix(".png")
         few = pictures.TILES if trained.data.mixture is None else pictures.POINTS
-        shown = samples[:few] if out.suffix == ".npz" else samples
+        shown = samples[:few] if archived else samples
         save_picture(pictures.of_drawn(shown, trained.data), picture)
         print(f"picture: {picture}")
     except OSError as error:
-        raise GenexpError(f"{error.filename or out} cannot be written: {error.strerror}\nSet out=FILE.npz") from error
+        raise GenexpError(f"{out} cannot be written: {error.strerror}\nSet out=FILE.npz to another place") from error
     print(f"run: {trained.path}", flush=True)
     return {"scores": {}, "run": str(trained.path)}

@@ -26,6 +26,11 @@ class Sheet:
     rows: list[list[str]]
     records: list[dict[str, Any]]  # the same, or more, for programs: one a row, numbers as numbers
     prose: bool = False  # cells of words, to be wrapped
+    left: tuple[str, ...] = ()  # columns of words among those of numbers
+
+    def is_left(self, index: int) -> bool:
+        """Whether a column is aligned to the left."""
+        return self.prose or not index or self.header[index] in self.left
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ def _terminal(document: Document, width: int | None) -> str:
     console.print(Text(document.title, style="bold"))
     for sheet in document.sheets:
         prose = sheet.prose
-        console.print(Text(sheet.title))
+        if sheet.title:
+            console.print(Text(sheet.title))
         table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
         for index, name in enumerate(sheet.header):
             stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", name)  # fid (classifier-0123abcd)
-            table.add_column(stacked, justify="left" if prose or not index else "right", no_wrap=not prose)
+            table.add_column(stacked, justify="left" if sheet.is_left(index) else "right", no_wrap=not prose)
         for row in sheet.rows:
             table.add_row(*(Text(text) for text in row), end_section=prose)
         # Numbers that are cut are of no use: a table of them is as wide as it has to be.
@@ -73,10 +79,10 @@ def _terminal(document: Document, width: int | None) -> str:
 def _markdown(document: Document, _width: int | None) -> str:
     parts = [f"# {document.title}"]
     for sheet in document.sheets:
-        rule = ["---" if sheet.prose or not index else "---:" for index in range(len(sheet.header))]
+        rule = ["---" if sheet.is_left(index) else "---:" for index in range(len(sheet.header))]
         lines = [sheet.header, rule, *sheet.rows]
         table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-        parts += [f"## {sheet.title}", table]
+        parts += [f"## {sheet.title}", table] if sheet.title else [table]
     notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
@@ -102,7 +108,11 @@ def _latex(document: Document, _width: int | None) -> str:
 
 
 def _csv(document: Document, _width: int | None) -> str:
-    records = [{"table": sheet.title, **record} for sheet in document.sheets for record in sheet.records]
+    records = [
+        ({"table": sheet.title} if sheet.title else {}) | record
+        for sheet in document.sheets
+        for record in sheet.records
+    ]
     names = list(dict.fromkeys(name for record in records for name in record))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, lineterminator="\n")

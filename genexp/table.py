@@ -15,6 +15,7 @@ from genexp.config import Component, TableConfig
 from genexp.errors import GenexpError
 from genexp.files import atomic, cache_folder, read_json, write_json
 from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
+from genexp.results import LOWER_IS_BETTER
 from genexp.runs import Found, find
 from genexp.sheets import Document, Sheet, render
 
@@ -44,7 +45,6 @@ COLUMNS = (
     "and ours over seeds (± seeds / √n) where there are several; that of a single run is not known, and not in it."
 )
 ABBREVIATED = {"inception_score": "IS", "fid": "FID", "kid": "KID", "ms_ssim": "MS-SSIM"}
-LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 
 def main(config: TableConfig) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from genexp import build, pictures, provenance, random, results, run
-from genexp.checkpoint import BEST, checkpoints, load, load_latest, save, write
+from genexp.checkpoint import BEST, checkpoints, fitting, load, load_latest, save, write
+from genexp.clock import duration
 from genexp.config import TrainConfig, nearest
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import DivergedError, GenexpError, UsageError
 from genexp.files import read_json
-from genexp.logs import Logs, Terminal, duration
+from genexp.logs import Logs, Terminal
 from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
@@ -37,7 +38,8 @@ def main(config: TrainConfig) -> dict[str, Any]:
     done = run.finished(config)
     if done is not None and "path" not in config.dataset:  # what lies at a path may have changed since
         return _already_finished(config, done)
-    device = select(config.device.kind, config.device.threads)
+    begun = run.threads_begun(config)  # to go on with as many is to end where an uninterrupted run does
+    device = select(config.device.kind, config.device.threads or begun)
     if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
         _warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
     data = build_data(config)
@@ -105,7 +107,7 @@ def build_training(config: TrainConfig, data: DataSet, device: torch.device) -> 
     return Training(
         model,
         {
-            player: build.target(config.optimizers.get(player, config.optimizer))(list(part.parameters()))
+            player: build.make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
             for player, part in players.items()
         },
     )
@@ -158,9 +160,11 @@ class Stop:
 
 def _begin_session(held: run.Run, training: Training, device: torch.device, config: TrainConfig) -> dict[str, Any]:
     """Load the newest checkpoint, and keep where what is computed from here on comes from, which is returned."""
-    state = load_latest(held.path / "checkpoints", _warn)
-    if state is not None:
-        training.load_state_dict(state)
+    latest = load_latest(held.path / "checkpoints", _warn)
+    if latest is not None:
+        file, state = latest
+        with fitting(file):
+            training.load_state_dict(state)
     made_by = provenance.provenance(device, config.device.precision)
     sessions = read_json(held.path / "provenance.json").get("sessions", [])
     held.write_json("provenance.json", {"sessions": [*sessions, {"from_step": training.step, **made_by}]})
@@ -306,9 +310,7 @@ def _ending(error: BaseException, held: run.Run, training: Training, config: Tra
     again = "the same command without fresh=true" if config.fresh else "the same command"
     interrupted = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # a full disk must not hide the error that it caused
-        held.set_status(
-            "interrupted" if interrupted else "failed", step=training.step, error=str(error) or type(error).__name__
-        )
+        held.set_status("interrupted" if interrupted else "failed", step=training.step, error=_words(error))
         if not isinstance(error, KeyboardInterrupt | GenexpError):
             held.write_text("error.txt", "".join(traceback.format_exception(error)))
     if interrupted:
@@ -326,6 +328,12 @@ def _ending(error: BaseException, held: run.Run, training: Training, config: Tra
             f"{kept}; once that is mended, {again} goes on from there"
         )
     return error
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, GenexpError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _evaluations(config: TrainConfig, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""A run opened again: its model as a checkpoint has it, with the data that it was trained on."""
+"""A run, or an export of one, opened again: its model as a checkpoint has it, with the data that it was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genexp import build, run
-from genexp.checkpoint import BEST, load, load_latest
+from genexp import build, run, weights
+from genexp.checkpoint import BEST, fitting, load, load_latest
 from genexp.config import Component, ReopenedConfig, TrainConfig, settings_of
 from genexp.data import DataSet
 from genexp.device import select
@@ -51,24 +51,36 @@ def reopen(config: ReopenedConfig) -> Trained:
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
     device = select(config.device.kind, config.device.threads)
-    state = _state(path, config.checkpoint)
+    file, state = _state(path, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir)
-    trained_on = read_json(path / "data.json").get("digest")
-    if trained_on is not None and trained_on != data.digest():
-        raise UsageError(
-            f"dataset={config.dataset['name']}: these are not the images that {path} was trained on\n"
-            "Put those back, or set data_dir (or dataset.path) to where they are"
-        )
+    refuse_other_images(path, config.dataset, data)
     data = data.to(device)
     model = build.model(config.model, config.noise, data.spec(), kept.seed, device)
     changed = _changed(config, kept, model)
-    model.load_state_dict(state["model"])
-    step: int = state["step"]
+    with fitting(file):
+        model.load_state_dict(state["model"])
+        step, seconds = int(state["step"]), float(state["seconds"])
     epoch = step / steps_per_epoch(model, len(data.train), kept.batch_size)
-    return Trained(path, kept, model, data, step, epoch, state["seconds"], changed)
+    return Trained(path, kept, model, data, step, epoch, seconds, changed)
 
 
-def _state(path: Path, checkpoint: str) -> dict[str, Any]:
+def refuse_other_images(path: Path, component: Component, data: DataSet) -> None:
+    """Raise UsageError when these are not the images that the run at `path` was trained on."""
+    trained_on = read_json(path / "data.json").get("digest")
+    if trained_on is not None and trained_on != data.digest():
+        raise UsageError(
+            f"dataset={component['name']}: these are not the images that {path} was trained on\n"
+            "Put those back, or set data_dir (or dataset.path) to where they are"
+        )
+
+
+def _state(path: Path, checkpoint: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a checkpoint, and the state in it."""
+    if run.is_export(path):
+        if checkpoint == "best":
+            raise UsageError(f"{path} is an export, which holds one checkpoint; leave checkpoint= out")
+        tensors, about = weights.read(path / run.WEIGHTS)
+        return path / run.WEIGHTS, {**about, "model": tensors}
     folder = path / "checkpoints"
     if checkpoint == "best":
         if not (folder / BEST).exists():
@@ -76,11 +88,11 @@ def _state(path: Path, checkpoint: str) -> dict[str, Any]:
                 f"{path} keeps no best checkpoint: it is chosen by validation score among the epochs that were scored "
                 "on the way\nTrain with log.scores_every_epochs=N, or take checkpoint=last"
             )
-        return load(folder / BEST)
-    state = load_latest(folder, lambda message: print(f"warning: {message}", flush=True))
-    if state is None:
+        return folder / BEST, load(folder / BEST)
+    latest = load_latest(folder, lambda message: print(f"warning: {message}", flush=True))
+    if latest is None:
         raise UsageError(f"{path} has no checkpoint yet: the first is written at the end of an epoch")
-    return state
+    return latest
 
 
 def _changed(config: ReopenedConfig, kept: TrainConfig, model: Model) -> dict[str, Any]:

@@ -41,7 +41,7 @@ TARGETS = sorted(
         line.split(": ")[1]
         for file in CONFIGS.rglob("*.yaml")
         for line in file.read_text().splitlines()
-        if "_target_" in line
+        if "_target_" in line and "hydra_plugins" not in line  # those are Hydra's to make
     }
 )
 

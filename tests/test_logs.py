@@ -7,7 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from genexp.logs import Terminal, _cut_back, duration
+from genexp.clock import duration
+from genexp.logs import Terminal, _cut_back
 from genexp.loop import Tick
 from genexp.pictures import grid
 

@@ -227,7 +227,7 @@ def test_checkpoints_keep_two_and_pass_over_a_damaged_one(tmp_path):
     assert [newest.name, older.name] == ["step-000000003.pt", "step-000000002.pt"]
     newest.write_bytes(newest.read_bytes()[:-600])
     warnings = []
-    state = checkpoint.load_latest(tmp_path, warnings.append)
+    _, state = checkpoint.load_latest(tmp_path, warnings.append)
     assert state["step"] == 2
     assert newest.name in warnings[0]
     checkpoint.save(tmp_path, 2, state)  # gone back behind the damaged one, which goes

@@ -1,0 +1,238 @@
+"""Training jobs as processes of their own, a few at a time: what happens to one does not touch another.
+
+The processes are forked from a server that has imported torch and run nothing, so that a job begins at once; where
+there is no fork, each is a new interpreter. A job whose parent dies saves and leaves.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from genexp import provenance, run
+from genexp.clock import now
+from genexp.config import TrainConfig, imports
+from genexp.errors import GenexpError, UsageError
+from genexp.files import read_json, write_json
+
+INTERRUPTED = 130
+FAREWELL = 5.0  # seconds that a job has to leave at once when it is told to for the second time
+IMPORTED = ("genexp.train", "torch._dynamo")  # before any job begins; every optimizer of torch imports the second
+FINISHED = ""  # what a job says at its end; anything else is why it failed
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training run that is to be made."""
+
+    config: TrainConfig
+    overrides: tuple[str, ...]  # the settings that make it
+    folder: str | None = None  # of the user's own configurations
+
+    @property
+    def command(self) -> str:
+        """The command line that makes this run alone."""
+        return provenance.shown(["train", *(["--config-dir", self.folder] if self.folder else []), *self.overrides])
+
+    @property
+    def directory(self) -> Path:
+        return self.config.directory()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job's process ended."""
+
+    code: int  # exit code, or the number of the signal that killed it, negative
+    error: str | None  # None if it finished
+
+
+class _Worker:
+    """A running process, with the slot that it takes."""
+
+    def __init__(self, job: Job, log: Path | None, slot: int, process: Any, said: Connection) -> None:
+        self.job, self.log, self.slot, self.process, self.said = job, log, slot, process, said
+
+
+class Slots:
+    """At most `n` jobs at once: the CPU's threads are divided among them, and the GPUs, if there are any, dealt out.
+
+    On leaving the context, jobs that are left are told to save and leave, and waited for; a second interruption kills
+    them.
+    """
+
+    def __init__(self, n: int, jobs: Iterable[Job] = ()) -> None:
+        """`jobs` are some of those to come: what their data sets import is imported once, not by each."""
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self._context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            sources = {job.config.dataset["_target_"].rpartition(".")[0] for job in jobs}
+            modules = {module for source in sources for module in imports(source)}
+            self._context.set_forkserver_preload([*IMPORTED, *sorted(modules)])
+        self.n = n
+        self._workers: dict[Job, _Worker] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        return list(self._workers)
+
+    @property
+    def free(self) -> bool:
+        return len(self._workers) < self.n
+
+    def start(self, job: Job, log: Path | None) -> None:
+        """Start the job's process, in a free slot; what it prints goes to the end of `log`, if there is one."""
+        slot = min(set(range(self.n)) - {worker.slot for worker in self._workers.values()})
+        gpus = visible_gpus() if job.config.device.kind in ("auto", "cuda") else []
+        threads = job.config.device.threads or run.threads_begun(job.config) or max(1, cores() // self.n)
+        device = job.config.device.model_copy(update={"threads": threads})
+        config = job.config.model_copy(update={"device": device})
+        ours, theirs = self._context.Pipe(duplex=False)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)  # a server of processes has that of its beginning, as it has the folder
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        arguments = (config, job.command, log, Path.cwd(), environment, theirs)
+        process = self._context.Process(target=_work, args=arguments)
+        process.start()
+        theirs.close()
+        self._workers[job] = _Worker(job, log, slot, process, ours)
+
+    def wait(self, seconds: float) -> list[tuple[Job, Ending]]:
+        """The jobs that have ended; waits until one does, but no longer than that."""
+        connection.wait([worker.process.sentinel for worker in self._workers.values()], seconds)
+        ended = [worker for worker in self._workers.values() if not worker.process.is_alive()]
+        return [(worker.job, self._ending(worker)) for worker in ended]
+
+    def stop(self, jobs: list[Job]) -> None:
+        """Tell the jobs to save and leave; one that is told so again leaves at once."""
+        for job in jobs:
+            if (worker := self._workers.get(job)) is not None:
+                worker.process.terminate()
+
+    def __enter__(self) -> "Slots":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(self.running)
+        try:
+            while self._workers:
+                self.wait(1.0)
+        finally:  # interrupted once more
+            self.stop(self.running)
+            end = time.monotonic() + FAREWELL
+            while self._workers and time.monotonic() < end:
+                self.wait(0.1)
+            for worker in self._workers.values():
+                worker.process.kill()
+            while self._workers:
+                self.wait(1.0)
+
+    def _ending(self, worker: _Worker) -> Ending:
+        del self._workers[worker.job]
+        worker.process.join()
+        code = worker.process.exitcode
+        try:
+            said = worker.said.recv() if worker.said.poll() else None
+        except (EOFError, OSError):
+            said = None
+        worker.said.close()
+        worker.process.close()
+        if code == 0 and said == FINISHED:
+            return Ending(code, None)
+        if said:
+            return Ending(code, said)
+        error = f"left with exit code {code} before it was finished"
+        if code < 0:
+            name = signal.Signals(-code).name
+            memory = " (the system does so when memory runs out)" if name == "SIGKILL" else ""
+            error = f"killed by {name}{memory}"
+        _say_in_status(worker.job.directory, error)
+        return Ending(code or 1, error)
+
+
+def cores() -> int:
+    """How many CPU cores this process may use, or was told to use."""
+    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):  # Ray sets the first
+        if os.environ.get(variable, "").isdigit():
+            return max(1, int(os.environ[variable]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not asked."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def _say_in_status(directory: Path, error: str) -> None:
+    """Write down why a job failed that could not do so itself."""
+    status = read_json(directory / "status.json")
+    if status.get("status") == "running" and not run.is_held(directory):
+        try:
+            write_json(directory / "status.json", status | {"status": "failed", "error": error})
+        except OSError:  # the sweep's table says it, too
+            return
+
+
+def _work(
+    config: TrainConfig, command: str, log: Path | None, folder: Path, environment: dict[str, str], say: Connection
+) -> None:
+    """What a job's process does."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the sweep, which passes it on, and not the jobs a second time
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if log is not None:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    provenance.command_line = command
+    print(f"{now()} {command}", flush=True)
+    try:
+        from genexp import train
+
+        train.main(config)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", flush=True)
+        say.send(str(interrupt) or "interrupted")
+        sys.exit(INTERRUPTED)
+    except GenexpError as error:
+        print(f"genexp: {error}", flush=True)
+        say.send(str(error))
+        sys.exit(error.exit_code)
+    except BaseException as error:
+        traceback.print_exc()
+        say.send(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    say.send(FINISHED)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_mistake(ending: Ending) -> bool:
+    """Whether the job failed for what it was asked, so that it would fail again."""
+    return ending.code == UsageError.exit_code

@@ -1,0 +1,242 @@
+"""`genexp train -m`: the jobs of a sweep, run here or handed to another launcher. What is finished stays finished."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from genexp import config, run
+from genexp.board import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Row, close, common, display
+from genexp.errors import GenexpError, UsageError
+from genexp.files import read_json
+from genexp.jobs import INTERRUPTED, Ending, Job, Slots, is_mistake
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+LOOK = 0.5  # seconds between two looks at the jobs
+PATIENCE = 5.0  # seconds between two looks at runs that another process holds
+
+
+def plan(composed: Sequence[tuple[Sequence[str], "DictConfig"]]) -> list[Job]:
+    """The jobs of these overrides, each with the configuration that Hydra composed of them.
+
+    Raises UsageError, before anything runs, if a job's configuration is wrong, or its directory holds another run.
+    """
+    from genexp.composition import as_typed  # which imports Hydra
+
+    jobs: list[Job] = []
+    homes: dict[Path, Job] = {}
+    for number, (words, whole) in enumerate(composed, 1):
+        own = tuple(as_typed(word for word in words if not word.startswith(("hydra", "sweep."))))
+        folders = [source.path for source in whole.hydra.runtime.config_sources if source.provider == "command-line"]
+        try:
+            job = Job(config.load("train", config.without_hydra(whole)), own, folders[0] if folders else None)
+            run.finished(job.config)  # refuses a directory that holds another experiment
+        except UsageError as error:
+            raise UsageError(f"job {number} ({' '.join(own)}): {error}\nNo job was started") from error
+        if job.config.search is not None:
+            raise UsageError("search= is a sweep of its own: leave out -m, and give values as search.ranges")
+        if homes.setdefault(job.directory, job).config.identity() != job.config.identity():
+            raise UsageError("run_dir= names one directory for several experiments of a sweep; leave it out")
+        jobs.append(job)
+    return jobs
+
+
+def run_here(jobs: list[Job]) -> None:
+    """Run what is not finished yet, `sweep.jobs` at once, each in a process of its own; show, rank and keep the table.
+
+    Raises GenexpError when a job failed, KeyboardInterrupt when interrupted.
+    """
+    rows = [begun(job) for job in jobs]
+    with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
+        try:
+            _run(rows, folder)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("interrupted; jobs that ran were saved, the same command goes on") from interrupt
+        finally:
+            say_stopped(rows)
+            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
+    fail_if_any(rows)
+
+
+def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job]], object]) -> None:
+    """Have another launcher run what is not finished yet; what became of each job is read from its directory.
+
+    Raises GenexpError when a job failed: that the launcher does not complain is no proof that all went well.
+    """
+    rows = [begun(job) for job in jobs]
+    with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
+        todo = [row for row in rows if row.state != FINISHED]
+        said = "it left no result, and no word why; see the launcher's own logs"
+        print(f"{len(rows) - len(todo)} of {len(rows)} jobs are finished already", flush=True)
+        try:
+            if todo:
+                launch([row.job for row in todo if row.job is not None])
+        except Exception as error:  # one for all jobs, of whatever kind; the table says what became of each
+            said = f"the launcher said: {type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
+        finally:
+            for row in todo:
+                _read_ending(row, said)
+            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
+    fail_if_any(rows)
+
+
+def job(composed: "DictConfig") -> None:
+    """One job of a sweep, on whatever machine a launcher calls this. Raises GenexpError when it failed.
+
+    It trains in a process of its own: the death of that is then an error like any other, while that of a launcher's
+    own process makes it lose or repeat other jobs.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    words = tuple(word for word in HydraConfig.get().overrides.task if not word.startswith("sweep."))
+    alone = Job(config.load("train", composed), words)
+    with Slots(1) as slots:
+        slots.start(alone, log=None)
+        while not (ended := slots.wait(LOOK)):
+            continue
+    if (error := ended[0][1].error) is not None:
+        raise GenexpError(error)
+
+
+def begun(job: Job) -> Row:
+    """The row of a job, with its results if it is finished; what lies at a data set's path may have changed since."""
+    made = Row.of(job)
+    done = None if "path" in job.config.dataset else run.finished(job.config)
+    if done is not None:
+        made.state, made.results = FINISHED, done
+    return made
+
+
+def end(row: Row, ending: Ending, retries: int) -> None:
+    """Say in the row what became of its process, and whether it is to be begun again."""
+    if ending.error is None:
+        row.state, row.cause, row.results = FINISHED, "", read_json(row.directory / "results.json")
+        return
+    row.cause = ending.error.splitlines()[0]
+    if ending.code == INTERRUPTED:
+        row.state, row.cause = STOPPED, row.cause.partition(",")[0]
+    elif row.attempts <= retries and not is_mistake(ending) and row.job is not None:
+        row.state = WAITING
+        again = row.job.config.model_copy(update={"fresh": False})  # the old run was moved aside at the first attempt
+        row.job = Job(again, row.job.overrides, row.job.folder)
+    else:
+        row.state = FAILED
+
+
+def say_stopped(rows: list[Row]) -> None:
+    """Let the rows of jobs that were stopped with the sweep say so."""
+    for row in rows:
+        if row.state == RUNNING:
+            row.state, row.cause = STOPPED, "interrupted"
+
+
+def fail_if_any(rows: list[Row]) -> None:
+    """Raise GenexpError if a job did not come to its end."""
+    failed = sum(row.state == FAILED for row in rows)
+    stopped = sum(row.state in (STOPPED, WAITING, RUNNING) for row in rows)
+    if failed or stopped:
+        counts = [f"{failed} failed"] * bool(failed) + [f"{stopped} did not come to their end"] * bool(stopped)
+        raise GenexpError(f"of {len(rows)} jobs {', '.join(counts)}; the same command runs only what is not finished")
+
+
+@contextmanager
+def held(outputs_dir: str, kind: str, name: str) -> Iterator[Path]:
+    """The folder of a sweep's table and logs, held by this process. Raises GenexpError if another holds it."""
+    folder = Path(outputs_dir).expanduser() / kind / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / run.LOCK)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise GenexpError(f"another process is at work on {folder}\nWait for it, or stop it") from error
+    except OSError as error:
+        raise GenexpError(
+            f"{folder} cannot be written: {error.strerror}\nSet outputs_dir=FOLDER to a place that can"
+        ) from error
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+def _run(rows: list[Row], folder: Path) -> None:
+    old = sum(row.state == FINISHED for row in rows)
+    if old:
+        print(f"{old} of {len(rows)} jobs are finished already", flush=True)
+    settings = next(row.job for row in rows if row.job is not None).config.sweep
+    looked = 0.0
+    with (
+        display(rows, common(rows)) as show,
+        Slots(settings.jobs, [row.job for row in rows if row.job is not None]) as slots,
+    ):
+        while slots.running or any(row.state == WAITING for row in rows):
+            if time.monotonic() > looked + PATIENCE:
+                looked = time.monotonic()
+                _look_elsewhere(rows)
+            while slots.free and (row := _next(rows)) is not None and row.job is not None:
+                slots.start(row.job, folder / "logs" / f"{row.directory.name}.txt")
+                row.state, row.first_seen = RUNNING, None
+                row.attempts += 1
+                show(row)
+            for ended, ending in slots.wait(LOOK):
+                row = next(row for row in rows if row.job is ended)
+                end(row, ending, settings.retries)
+                show(row)
+                if row.state == FAILED and settings.fail_fast:
+                    for other in rows:
+                        other.state = STOPPED if other.state == WAITING else other.state
+                    slots.stop(slots.running)
+            show(None)
+            if not slots.running:  # all that is left is run by others
+                time.sleep(LOOK)
+
+
+def _look_elsewhere(rows: list[Row]) -> None:
+    """Find out which of the jobs that wait are run by another process, and what became of those that were."""
+    for row in rows:
+        if row.state == WAITING and row.job is not None:
+            ours = any(other.state == RUNNING and other.directory == row.directory for other in rows)
+            was, row.elsewhere = row.elsewhere, not ours and run.is_held(row.directory)
+            if was and not row.elsewhere and (done := run.finished(row.job.config)) is not None:
+                row.state, row.results = FINISHED, done
+
+
+def _next(rows: list[Row]) -> Row | None:
+    """The next job to start: one whose run nobody is at; two jobs may be one run, for more epochs or other scores."""
+    busy = {row.directory for row in rows if row.state == RUNNING}
+    free = (row for row in rows if row.state == WAITING and not row.elsewhere and row.directory not in busy)
+    return next(free, None)
+
+
+def _read_ending(row: Row, said: str) -> None:
+    """What became of a job that ran elsewhere."""
+    status = read_json(row.directory / "status.json")
+    assert row.job is not None
+    try:
+        done = run.finished(row.job.config.model_copy(update={"fresh": False}))
+    except UsageError:
+        done = None
+    if done is not None:
+        row.state, row.results = FINISHED, done
+    elif run.is_held(row.directory):
+        row.state, row.cause = RUNNING, "it still runs"
+    elif status.get("status") == "interrupted":
+        row.state, row.cause = STOPPED, str(status.get("error", ""))
+    else:
+        failed = status.get("status") == "failed"
+        row.state, row.cause = FAILED, str(status.get("error") if failed else said).splitlines()[0]
+
+
+def _name(rows: list[Row]) -> str:
+    """What a sweep's folder is called: by the settings that are swept, and a digest of the runs."""
+    swept = sorted({word.partition("=")[0] for row in rows for word in row.overrides if word not in common(rows)})
+    keys = "-".join(re.sub(r"\W+", "_", key).strip("_") for key in swept)[:60] or "one"
+    digest = hashlib.sha256("\n".join(sorted(str(row.directory) for row in rows)).encode()).hexdigest()[:8]
+    return f"{keys}-{digest}"

@@ -1,0 +1,61 @@
+"""Hydra's side of a sweep: it says what the jobs are; `genexp.sweep` runs them, or hands them to another launcher.
+
+Hydra looks for its plugins in the package `hydra_plugins`, and imports this one at each start: so nothing heavy here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GenexpSweeper(BasicSweeper):
+    """Composes and checks all jobs before the first one runs, whichever launcher runs them."""
+
+    def __init__(self) -> None:
+        super().__init__(max_batch_size=None)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from genexp import sweep
+        from genexp.errors import UsageError
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (batch,) = self.split_arguments(parser.parse_overrides(arguments), None)
+        if not batch:
+            raise UsageError(f"no job follows from {' '.join(arguments)}: a range or list there is empty")
+        jobs = sweep.plan([(words, _compose(self.hydra_context, self.config, words)) for words in batch])
+        if isinstance(self.launcher, GenexpLauncher):
+            return sweep.run_here(jobs)
+        launch = self.launcher.launch
+        return sweep.run_elsewhere(jobs, lambda todo: launch([list(job.overrides) for job in todo], 0))
+
+
+class GenexpLauncher(Launcher):
+    """Runs each job in a process of its own on this machine, `sweep.jobs` at once."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs of another sweeper. Raises GenexpError, after the last one has ended, if one failed."""
+        from genexp import sweep
+
+        composed = [(list(words), _compose(self.hydra_context, self.config, words)) for words in job_overrides]
+        sweep.run_here(sweep.plan(composed))
+        returned = []
+        for words, config in composed:
+            returned.append(JobReturn(overrides=words, cfg=config, status=JobStatus.COMPLETED))
+        return returned
+
+
+def _compose(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    composed: DictConfig = context.config_loader.load_sweep_config(config, list(overrides))
+    return composed

@@ -1,0 +1,151 @@
+"""Real training processes killed at random instants, and what came of them beside runs that nobody touched.
+
+`scripts/faults 200` kills more often than the suite does.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from conftest import assert_same_state, last_checkpoint, read_metrics, without_times
+from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from genexp import cli
+from genexp.checkpoint import BEST, load
+from genexp.jobs import IMPORTED
+
+OFTEN = [  # so that instants fall within checkpoints, pictures and scores as well
+    "checkpoint.every_minutes=0.0005",
+    "log.samples_every_epochs=1",
+    "log.scores_every_epochs=2",
+    "log.every_steps=3",
+    "metrics.parzen.n_samples=100",
+    "device.threads=1",
+]
+GAN = ["model=gan", "dataset=digits", "epochs=40", "model.generator_hidden=[64]", "model.discriminator_hidden=[32]"]
+CHAIN = ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"]
+RUNS = {  # a run of every model that takes a second or two
+    "ae": ["model=ae", "dataset=digits", "epochs=10", "model.hidden=[32]", "model.latent_dim=5"],
+    "cae": ["model=cae", "dataset=digits", "epochs=20", *CHAIN],
+    "conv_gan": [
+        *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=4"),
+        *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4"),
+    ],
+    "dae": ["model=dae", "dataset=digits", "epochs=20", *CHAIN],
+    "dcgan": ["model=dcgan", "dataset=digits", "epochs=3", "model.channels=4", "model.latent_dim=8"],
+    "gan": GAN,
+    "vae": ["model=vae", "dataset=digits", "epochs=15", "model.hidden=[32]", "metrics.iwae.n_samples=5"],
+}
+
+
+def work(folder: Path, words: list[str]) -> None:
+    """What a process does: the command line, as a user gives it."""
+    os.chdir(folder)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["genexp", "train", *words]
+    sys.exit(cli.main())
+
+
+class Trial:
+    """A folder with pictures, runs in it, and the processes that make them."""
+
+    def __init__(self, folder: Path) -> None:
+        # From a server that has imported torch: a process begins in an instant, so kills fall in what we wrote.
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([*IMPORTED, "genexp.cli", "sklearn.datasets"])
+        self.folder = folder
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
+        for number, picture in enumerate(pixels):
+            Image.fromarray(picture).save(folder / "pictures" / f"{number:03d}.png")
+
+    def run(self, words: list[str], place: str, kill_after: float | None) -> bool:
+        """Begin the run or go on with it; kill it after so many seconds. Whether it came to its end before that."""
+        process = self.context.Process(target=work, args=(self.folder, [*words, *OFTEN, f"outputs_dir={place}"]))
+        process.start()
+        process.join(kill_after)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            return False
+        assert process.exitcode == 0, (self.folder / "log.txt").read_text()[-3000:]
+        return True
+
+    def compare(self, model: str, kills: int, rng: random.Random) -> int:
+        """Kill a run of the model so many times at least, and hold what becomes of it against one left alone.
+
+        Returns how many kills there were. What was killed is begun again until it ends; then the next one is begun.
+        """
+        words = RUNS[model]
+        self.run(words, f"{model}-whole", None)
+        begun = time.perf_counter()
+        self.run(words, f"{model}-timed", None)
+        seconds = time.perf_counter() - begun
+        done, attempt = 0, 0
+        while done < kills:
+            attempt += 1
+            place = f"{model}-{attempt}"
+            while not self.run(words, place, rng.uniform(0.02, 1.0) * seconds if done < kills else None):
+                done += 1
+            same(self.only_run(f"{model}-whole"), self.only_run(place))
+        return done
+
+    def only_run(self, place: str) -> Path:
+        (found,) = (file.parent for file in (self.folder / place).glob("*/*/results.json"))
+        return found
+
+
+def same(whole: Path, killed: Path) -> None:
+    """Assert that two runs left the same: state, best state, log lines, curves, pictures, scores, to the last bit."""
+    assert_same_state(last_checkpoint(killed), last_checkpoint(whole))
+    assert_same_state(load(killed / "checkpoints" / BEST), load(whole / "checkpoints" / BEST))
+    assert without_times(read_metrics(killed)) == without_times(read_metrics(whole))
+    steps = [line["step"] for line in read_metrics(killed)]
+    assert steps == sorted(set(steps))
+    assert points(killed) == points(whole)
+    pictures = sorted(file.relative_to(whole) for file in whole.rglob("*.png"))
+    assert pictures == sorted(file.relative_to(killed) for file in killed.rglob("*.png"))
+    assert all((whole / picture).read_bytes() == (killed / picture).read_bytes() for picture in pictures)
+    results = [json.loads((run / "results.json").read_text()) for run in (whole, killed)]
+    assert results[0]["scores"] == results[1]["scores"]
+    assert results[0]["evaluations"].keys() == results[1]["evaluations"].keys()
+    assert json.loads((killed / "status.json").read_text())["status"] == "finished"
+    assert not list(killed.rglob("*.partial"))
+
+
+def points(run: Path) -> list[tuple[str, int]]:
+    """Every point of TensorBoard's files, as they lie on the disk: tag and step, each to be there once."""
+    found = []
+    for file in sorted((run / "tensorboard").glob("events.*")):
+        for event in EventFileLoader(str(file)).Load():
+            found += [(value.tag, event.step) for value in event.summary.value]
+    assert len(found) == len(set(found)), "a point is there twice"
+    return sorted(found)
+
+
+def main() -> None:
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 10**6
+    rng = random.Random(seed)
+    begun, done = time.perf_counter(), 0
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(Path(folder))
+        for model in RUNS:
+            share = -(-kills // len(RUNS))
+            done += trial.compare(model, share, rng)
+            print(f"{model}: {share} kills survived, {done} so far, {time.perf_counter() - begun:.0f} s", flush=True)
+    print(f"{done} kills, all survived bit for bit (seed {seed}, {time.perf_counter() - begun:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""Sweeps: processes of their own, what the death of one costs the others, and what a second command still does."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import pytest
+from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
+from rich.console import Console
+
+from genexp import jobs
+from genexp.board import FAILED, FINISHED, RUNNING, WAITING, Row, live_table, ranking
+
+UNRULY = '''
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from genexp.models import Model, Outcome, Update
+
+
+class Unruly(Model):
+    """Does at its step `at` what its mode says."""
+
+    sample_kind = "draw"
+
+    def __init__(self, data, noise, *, mode: str, at: int):
+        super().__init__()
+        self.shape, self.mode, self.at, self.moves = data.shape, mode, at, 0
+        self.image = nn.Linear(1, data.size, bias=False)
+
+    def players(self):
+        return {"image": self.image}
+
+    def updates(self):
+        return [Update(("image",), self.play)]
+
+    def play(self, images):
+        self.moves += 1
+        if self.moves == self.at:
+            match self.mode:
+                case "raise":
+                    raise RuntimeError("a mistake in the model")
+                case "exit":
+                    sys.exit(0)
+                case "leave":
+                    os._exit(0)
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "once" if not Path("died").exists():
+                    Path("died").touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        if self.mode == "slow":
+            __import__("time").sleep(0.05)
+        return Outcome({"image": (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()}, {})
+
+    def sample(self, n, generator, data):
+        noise = torch.randn(n, self.image.weight.numel(), generator=generator)
+        return (self.image.weight[:, 0] + 0.1 * noise).view(n, *self.shape).clamp(0, 1)
+'''
+SWEEP = [
+    *("train", "-m", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3", "optimizer=adam"),
+    *("metrics.parzen.n_samples=100", "sweep.jobs=2"),
+]
+
+
+@pytest.fixture
+def unruly(tmp_path):
+    """A model that misbehaves as it is told, as a user would bring it."""
+    (tmp_path / "unruly.py").write_text(UNRULY)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf/model/unruly.yaml").write_text("name: unruly\n_target_: unruly.Unruly\nmode: none\nat: 20\n")
+
+
+def table(tmp_path) -> list[dict]:
+    (file,) = tmp_path.glob("outputs/sweeps/*/table.csv")
+    return list(csv.DictReader(file.open()))
+
+
+def states(tmp_path, key="model.mode") -> dict[str, str]:
+    return {row[key]: row["state"] for row in table(tmp_path)}
+
+
+@pytest.mark.usefixtures("unruly")
+def test_what_becomes_of_one_job_does_not_touch_another(genexp, tmp_path):
+    answer = genexp(*SWEEP, "model.mode=raise,exit,leave,kill,none,quiet")
+    assert answer.code == 1
+    assert "of 6 jobs 4 failed; the same command runs only what is not finished" in answer.err
+    assert "Traceback" not in answer.out + answer.err
+    modes = {"raise": "failed", "exit": "failed", "leave": "failed", "kill": "failed"}
+    assert states(tmp_path) == modes | {"none": "finished", "quiet": "finished"}
+    causes = {row["model.mode"]: row["cause"] for row in table(tmp_path)}
+    assert causes["raise"] == "RuntimeError: a mistake in the model"
+    assert causes["exit"] == "SystemExit: 0"
+    assert causes["leave"] == "left with exit code 0 before it was finished"
+    assert causes["kill"].startswith("killed by SIGKILL")
+    for row in table(tmp_path):
+        said = json.loads((tmp_path / row["run"] / "status.json").read_text())
+        assert said["status"] == row["state"]
+        assert said.get("error", "") == row["cause"]
+        assert all(cause in answer.out for cause in causes.values())
+    (raised,) = (row["run"] for row in table(tmp_path) if row["model.mode"] == "raise")
+    assert "unruly.py" in (tmp_path / raised / "error.txt").read_text()
+    (log,) = tmp_path.glob(f"outputs/sweeps/*/logs/{raised.rpartition('/')[2]}.txt")
+    assert "in play\n" in log.read_text()
+
+    untouched = {row["run"]: (tmp_path / row["run"] / "results.json").stat().st_mtime_ns
+                 for row in table(tmp_path) if row["state"] == "finished"}  # fmt: skip
+    again = genexp(*SWEEP, "model.mode=raise,exit,leave,kill,none,quiet")
+    assert again.code == 1
+    assert "2 of 6 jobs are finished already" in again.out
+    assert {run: (tmp_path / run / "results.json").stat().st_mtime_ns for run in untouched} == untouched
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_job_that_is_killed_is_tried_again_and_ends_as_if_it_had_not_been(genexp, tmp_path):
+    answer = genexp(*SWEEP, "model.mode=once,none", "sweep.retries=1")
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "died").exists()
+    assert "failed, to be tried again: model.mode=once" in answer.out
+    assert "running (attempt 2): model.mode=once" in answer.out
+    killed, whole = (next(row["run"] for row in table(tmp_path) if row["model.mode"] == m) for m in ("once", "none"))
+    assert_same_state(last_checkpoint(tmp_path / killed), last_checkpoint(tmp_path / whole))
+    assert without_times(read_metrics(tmp_path / killed)) == without_times(read_metrics(tmp_path / whole))
+
+
+@pytest.mark.usefixtures("unruly")
+def test_fail_fast_has_the_others_save_and_stop(genexp, tmp_path):
+    answer = genexp(*SWEEP, "epochs=30", "model.mode=slow,raise,none", "sweep.fail_fast=true", "sweep.retries=1")
+    assert answer.code == 1
+    assert states(tmp_path) == {"slow": "stopped", "raise": "failed", "none": "stopped"}
+    assert "1 failed, 2 did not come to their end" in answer.err
+    (slow,) = (row["run"] for row in table(tmp_path) if row["model.mode"] == "slow")
+    assert json.loads((tmp_path / slow / "status.json").read_text())["status"] == "interrupted"
+    assert list((tmp_path / slow / "checkpoints").iterdir())
+
+
+def test_a_wrong_value_is_told_before_any_job_begins(genexp, tmp_path):
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,-1")
+    assert answer.code == 2
+    assert "job 2" in answer.err
+    assert "seed=-1" in answer.err
+    assert "No job was started" in answer.err
+    assert not (tmp_path / "outputs/digits").exists()
+
+
+def test_adding_values_runs_only_the_new_ones(genexp, tmp_path):
+    assert genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "sweep.jobs=2").code == 0
+    first = {run: run.stat().st_mtime_ns for run in tmp_path.glob("outputs/digits/*/results.json")}
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1,2", "sweep.jobs=2")
+    assert answer.code == 0
+    assert "2 of 3 jobs are finished already" in answer.out
+    assert "job 3/3 finished: seed=2" in answer.out
+    assert "job 1/3" not in answer.out
+    assert {run: run.stat().st_mtime_ns for run in first} == first
+
+
+def test_jobs_that_are_one_run_take_turns(genexp, tmp_path):
+    """More epochs, or another score, of the same experiment: two jobs with one directory."""
+    answer = genexp("train", *SMALL, "-m", "epochs=1,2", "sweep.jobs=2")
+    assert answer.code == 0, answer.out + answer.err
+    assert len(list(tmp_path.glob("outputs/digits/*"))) == 1
+    assert [row["state"] for row in table(tmp_path)] == ["finished", "finished"]
+
+
+def test_a_run_directory_for_all_jobs_is_refused(genexp):
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "run_dir=here")
+    assert answer.code == 2
+    assert "run_dir=" in answer.err
+
+
+def test_fresh_starts_each_job_over_once(genexp, tmp_path):
+    words = ["train", *SMALL, "-m", "epochs=1", "seed=0,1"]
+    assert genexp(*words).code == 0
+    assert genexp(*words, "fresh=true").code == 0
+    assert len(list(tmp_path.glob("outputs/digits/*.old-1"))) == 2
+
+
+def start(tmp_path, *words, jobs=2):
+    """The sweep in a process of its own, as from a shell, once its first run has a checkpoint."""
+    command = [sys.executable, "-m", "genexp", *SWEEP, f"sweep.jobs={jobs}", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 60
+    while not list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
+        assert time.time() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def pids(tmp_path) -> list[int]:
+    status = (json.loads(file.read_text()) for file in tmp_path.glob("outputs/digits/*/status.json"))
+    return [said["pid"] for said in status if said["status"] == "running"]
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.time() + 30
+    while os.path.exists(f"/proc/{pid}") and "zombie" not in open(f"/proc/{pid}/status").read():  # noqa: PTH110, PTH123, SIM115
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("unruly")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_saves_all_jobs_and_the_same_command_goes_on(genexp, tmp_path, number):
+    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert sorted(states(tmp_path, "seed").values()) == ["stopped", "stopped", "waiting"]
+    for file in tmp_path.glob("outputs/digits/*/status.json"):
+        assert json.loads(file.read_text())["status"] == "interrupted"
+    answer = genexp(*SWEEP, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    assert answer.code == 0, answer.err
+    assert set(states(tmp_path, "seed").values()) == {"finished"}
+
+
+@pytest.mark.usefixtures("unruly")
+def test_jobs_whose_sweep_is_killed_save_and_leave(tmp_path):
+    process = start(tmp_path, "epochs=100", "model.mode=slow", "seed=0,1")
+    running = pids(tmp_path)
+    process.kill()
+    process.wait()
+    for pid in running:
+        wait_until_gone(pid)
+    for file in tmp_path.glob("outputs/digits/*/status.json"):
+        assert json.loads(file.read_text())["status"] == "interrupted"
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path):
+    process = start(tmp_path, "epochs=6", "model.mode=slow", "seed=0", jobs=1)
+    answer = genexp(*SWEEP, "epochs=6", "model.mode=slow", "seed=0,1")
+    assert answer.code == 0, answer.out + answer.err
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    (run,) = (row["run"] for row in csv.DictReader(
+        next(tmp_path.glob("outputs/sweeps/seed-*/table.csv")).open()) if row["seed"] == "0")  # fmt: skip
+    assert len(json.loads((tmp_path / run / "provenance.json").read_text())["sessions"]) == 1  # nobody began it again
+
+
+def test_the_same_sweep_twice_at_once_is_refused(genexp, tmp_path):
+    words = ["train", *SMALL, "-m", "epochs=1", "seed=0,1"]
+    assert genexp(*words).code == 0
+    (folder,) = tmp_path.glob("outputs/sweeps/*")
+    with filelock.FileLock(folder / ".lock"):
+        answer = genexp(*words)
+    assert answer.code == 1
+    assert "another process is at work on" in answer.err
+
+
+def test_threads_are_divided_and_kept_by_a_run_that_goes_on(genexp, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "cores", lambda: 4)
+    assert genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "sweep.jobs=2").code == 0
+    for file in tmp_path.glob("outputs/digits/*/results.json"):
+        assert json.loads(file.read_text())["provenance"]["threads"] == 2
+    assert genexp("train", *SMALL, "-m", "epochs=2", "seed=0,1", "sweep.jobs=4").code == 0
+    for file in tmp_path.glob("outputs/digits/*/results.json"):
+        assert json.loads(file.read_text())["provenance"]["threads"] == 2  # another number would round differently
+
+
+def test_gpus_are_named_as_the_environment_allows(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 3")
+    assert jobs.visible_gpus() == ["1", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert jobs.visible_gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert jobs.visible_gpus() == []
+
+
+def test_each_job_is_given_the_gpu_of_its_slot(genexp, tmp_path, monkeypatch):
+    """No GPU is needed to see what the jobs are told."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    (tmp_path / "told.py").write_text(
+        UNRULY.replace(
+            "self.moves += 1", "Path(f'told-{os.environ[\"CUDA_VISIBLE_DEVICES\"]}').touch(); self.moves += 1"
+        )
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf/model/unruly.yaml").write_text("name: unruly\n_target_: told.Unruly\nmode: slow\nat: 0\n")
+    assert genexp(*SWEEP, "seed=0,1").code == 0
+    assert sorted(file.name for file in tmp_path.glob("told-*")) == ["told-5", "told-7"]
+
+
+def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
+    def row(seed, **scores):
+        results = {"scores": {name: {"mean": mean, "stderr": 1.0} | more for name, (mean, more) in scores.items()}}
+        return Row((f"seed={seed}",), tmp_path / f"{seed}", None, FINISHED, results=results | {"train_seconds": 61.0})
+
+    rows = [row(0, parzen=(10.0, {"valid_mean": 3.0}), fid=(5.0, {})),
+            row(1, parzen=(9.0, {"valid_mean": 4.0}), fid=(6.0, {})),
+            row(2, parzen=(float("nan"), {"valid_mean": float("nan")}), fid=(7.0, {})),
+            Row(("seed=3",), tmp_path / "3", None, FAILED, "it died")]  # fmt: skip
+    by_parzen = ranking(rows, None, set()).sheets[0]
+    assert [(record["rank"], record["seed"]) for record in by_parzen.records] == [
+        (1, "1"),
+        (2, "0"),
+        (None, "2"),
+        (None, "3"),
+    ]
+    assert by_parzen.rows[0][:4] == ["1", "seed=1", "finished", "4.0"]
+    assert by_parzen.rows[0][-2:] == ["1:01", str(tmp_path / "1")]
+    assert by_parzen.rows[3][-1] == "it died"
+    by_fid = ranking(rows, "fid", set()).sheets[0]
+    assert [record["seed"] for record in by_fid.records] == ["0", "1", "2", "3"]
+
+
+def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypatch):
+    (tmp_path / "status.json").write_text(json.dumps({"epoch": 1, "epochs": 4, "step": 10, "steps": 40}))
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 10, "epoch": 1, "loss/generator": 0.5, "loss/discriminator": 1.25}\n'
+    )
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr("genexp.board.time.monotonic", lambda: next(clock))
+    rows = [Row(("seed=0",), tmp_path, None, RUNNING), Row(("seed=1",), tmp_path / "none", None, WAITING)]
+    live_table(rows, set(), 40)
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 20, "epoch": 2, "loss/generator": 0.5, "loss/discriminator": 1.25}\n'
+    )
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(live_table(rows, set(), 40))
+    assert "2 jobs: 1 running, 1 waiting" in shown.get()
+    line = next(line for line in shown.get().splitlines() if "seed=0" in line)
+    assert line.split() == ["1", "seed=0", "running", "2/4", "0.500", "/", "1.250", "0:20"]
+    many = [Row((f"seed={n}",), tmp_path / "none", None, FAILED if n == 90 else WAITING) for n in range(100)]
+    with console.capture() as shown:
+        console.print(live_table(many, set(), 20))
+    assert len(shown.get().splitlines()) <= 20
+    assert "seed=90" in shown.get()
+    assert "and 87 more" in shown.get()
