@@ -25,6 +25,11 @@ from genexp.config import CONFIGS, GROUPS, RUN_SETTINGS, SCHEMAS, nearest, refus
 from genexp.errors import UsageError
 from genexp.run import read_config
 
+LAUNCHERS = {  # the configurations of other packages, with the package, and the extra that brings it
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+}
 SOURCE = "run"  # what from=PATH is called where Hydra composes
 _source: list[Path] = []  # the path, while it is called so
 
@@ -167,6 +172,11 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
                     return UsageError(
                         f"{group}={option}: there is no such {group}\nThe choices are: {', '.join(options)}"
                     )
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in LAUNCHERS:
+        package, extra = LAUNCHERS[str(error.missing_cfg_file)]
+        return UsageError(
+            f'this launcher needs {package}, which is not installed here\npip install "genexp[{extra}]" installs it'
+        )
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group.split("/")[0] == "experiment":
@@ -207,6 +217,9 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
             return UsageError(f"there is no setting '{key}': a score is added by metric@metrics.{name}={name}")
         if (CONFIGS / key).is_dir() and key not in _groups(command):
             return UsageError(f"genexp {command} takes no {key}; see `genexp {command} --help`")
+        if part == "hydra":
+            choices = " ".join(word for word in arguments if word.startswith("hydra/"))
+            return UsageError(f"there is no setting '{key}'; see `genexp {command} {choices} --cfg hydra`")
         keys = _keys(command, arguments)
         siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
         there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"

@@ -1,6 +1,7 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard, pictures of samples, and the terminal."""
 
 import json
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -79,14 +80,23 @@ class Logs:
     def flush(self) -> None:
         """Put all of it on the disk: a checkpoint that is written next takes for granted what was logged before."""
         self.stream.flush()
-        self.tensorboard.flush()
+        for _ in range(2):  # TensorBoard writes in a thread, whose error is raised by the call after the one it met
+            self.tensorboard.flush()
         for file in (self.metrics, *(self.folder / "tensorboard").glob(EVENTS)):
             sync(file)
 
     def __enter__(self) -> "Logs":
+        self._hook = threading.excepthook
+        threading.excepthook = self._say_unless_full
         return self
 
+    def _say_unless_full(self, arguments: threading.ExceptHookArgs) -> None:
+        """A disk that is full for TensorBoard's thread is told by the main one, which meets it, too."""
+        if not issubclass(arguments.exc_type, OSError):
+            self._hook(arguments)
+
     def __exit__(self, *_: object) -> None:
+        threading.excepthook = self._hook
         self.stream.close()
         self.tensorboard.close()
 

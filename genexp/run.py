@@ -39,6 +39,7 @@ class Run:
         """
         path = config.directory()
         _refuse_other_experiments(path, config)
+        lock = None
         try:
             lock = _hold(path)
             if config.fresh and _holds_a_run(path):
@@ -54,6 +55,8 @@ class Run:
             run.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
             run.set_status("running")
         except OSError as error:
+            if lock is not None:
+                lock.release()
             raise GenexpError(
                 f"the run directory {path} cannot be written: {error.strerror}\n"
                 "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"

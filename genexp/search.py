@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import math
+import random
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -286,19 +287,22 @@ def _name(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> str:
 def _study(search: Search, folder: Path) -> "optuna.Study":
     import optuna
 
+    url = f"sqlite:///{folder / 'study.db'}"
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     pruner = optuna.pruners.MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=search.warmup_epochs)
     try:
         study = optuna.create_study(
             study_name=folder.name,
-            storage=f"sqlite:///{folder / 'study.db'}",
-            sampler=samplers[search.sampler](seed=search.seed),
+            storage=url,
             pruner=pruner if search.prune else optuna.pruners.NopPruner(),
             direction="maximize",
             load_if_exists=True,
         )
     except Exception as error:  # of SQLAlchemy, which is known here only through Optuna
         raise GenexpError(f"{folder / 'study.db'} cannot be opened: {str(error).splitlines()[0]}") from error
+    # A session's own seed: with that of the first it would draw again what was tried already.
+    seed = random.Random(f"{search.seed} {len(study.trials)}").getrandbits(32)
+    study.sampler = samplers[search.sampler](seed=seed)
     return study
 
 

@@ -1,12 +1,17 @@
 """`genexp train -m`: the jobs of a sweep, run here or handed to another launcher. What is finished stays finished."""
 
 import hashlib
+import os
+import platform
 import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -18,6 +23,8 @@ from genexp.jobs import INTERRUPTED, Ending, Job, Slots, is_mistake
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+Task = Callable[["DictConfig"], None]  # what is called with each job's configuration, wherever that is
 
 LOOK = 0.5  # seconds between two looks at the jobs
 PATIENCE = 5.0  # seconds between two looks at runs that another process holds
@@ -33,13 +40,12 @@ def plan(composed: Sequence[tuple[Sequence[str], "DictConfig"]]) -> list[Job]:
     jobs: list[Job] = []
     homes: dict[Path, Job] = {}
     for number, (words, whole) in enumerate(composed, 1):
-        own = tuple(as_typed(word for word in words if not word.startswith(("hydra", "sweep."))))
-        folders = [source.path for source in whole.hydra.runtime.config_sources if source.provider == "command-line"]
+        typed = as_typed(words)
         try:
-            job = Job(config.load("train", config.without_hydra(whole)), own, folders[0] if folders else None)
+            job = _job(typed, whole.hydra, config.load("train", config.without_hydra(whole)))
             run.finished(job.config)  # refuses a directory that holds another experiment
         except UsageError as error:
-            raise UsageError(f"job {number} ({' '.join(own)}): {error}\nNo job was started") from error
+            raise UsageError(f"job {number} ({' '.join(_own(typed))}): {error}\nNo job was started") from error
         if job.config.search is not None:
             raise UsageError("search= is a sweep of its own: leave out -m, and give values as search.ranges")
         if homes.setdefault(job.directory, job).config.identity() != job.config.identity():
@@ -65,44 +71,60 @@ def run_here(jobs: list[Job]) -> None:
     fail_if_any(rows)
 
 
-def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job]], object]) -> None:
+def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[Exception | None]]) -> None:
     """Have another launcher run what is not finished yet; what became of each job is read from its directory.
 
-    Raises GenexpError when a job failed: that the launcher does not complain is no proof that all went well.
+    `launch` has the task called with each job's configuration, and returns what it knows of those that failed. Raises
+    GenexpError when a job failed: that the launcher does not complain is no proof that all went well.
     """
     rows = [begun(job) for job in jobs]
     with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
         todo = [row for row in rows if row.state != FINISHED]
-        said = "it left no result, and no word why; see the launcher's own logs"
         print(f"{len(rows) - len(todo)} of {len(rows)} jobs are finished already", flush=True)
+        source = next((word for word in jobs[0].overrides if word.startswith("from=")), None)
+        task = partial(job, here=Path.cwd(), logs=folder.resolve() / "logs", source=source)
         try:
-            if todo:
-                launch([row.job for row in todo if row.job is not None])
-        except Exception as error:  # one for all jobs, of whatever kind; the table says what became of each
-            said = f"the launcher said: {type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
+            for turn in _turns(todo):
+                _hand_over(turn, lambda jobs: launch(jobs, task))
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(
+                "interrupted; jobs that were handed over may run on, until their launcher's own command (scancel, ray "
+                "stop) stops them; the same command goes on"
+            ) from interrupt
         finally:
-            for row in todo:
-                _read_ending(row, said)
             close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
     fail_if_any(rows)
 
 
-def job(composed: "DictConfig") -> None:
+def job(composed: "DictConfig", here: Path | None = None, logs: Path | None = None, source: str | None = None) -> None:
     """One job of a sweep, on whatever machine a launcher calls this. Raises GenexpError when it failed.
 
+    `here` is the folder where the sweep was started, `logs` that for what jobs print, and `source` the word from=PATH.
     It trains in a process of its own: the death of that is then an error like any other, while that of a launcher's
     own process makes it lose or repeat other jobs.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    words = tuple(word for word in HydraConfig.get().overrides.task if not word.startswith("sweep."))
-    alone = Job(config.load("train", composed), words)
+    from genexp.composition import SOURCE
+
+    if here is not None:
+        _enter(here)
+    hydra = HydraConfig.get()
+    words = [source if source and word == f"from={SOURCE}" else word for word in hydra.overrides.task]
+    alone = _job(words, hydra, config.load("train", composed))
+    log = logs / f"{alone.directory.name}.txt" if logs is not None else None
+    row = Row.of(alone)
     with Slots(1) as slots:
-        slots.start(alone, log=None)
-        while not (ended := slots.wait(LOOK)):
-            continue
-    if (error := ended[0][1].error) is not None:
-        raise GenexpError(error)
+        while row.state == WAITING and row.job is not None:
+            row.attempts += 1
+            with _deaf():
+                slots.start(row.job, log)
+            while not (ended := slots.wait(LOOK)):
+                continue
+            ((_, ending),) = ended
+            end(row, ending, alone.config.sweep.retries)
+    if ending.error is not None:
+        raise GenexpError(ending.error)
 
 
 def begun(job: Job) -> Row:
@@ -215,23 +237,110 @@ def _next(rows: list[Row]) -> Row | None:
     return next(free, None)
 
 
-def _read_ending(row: Row, said: str) -> None:
-    """What became of a job that ran elsewhere."""
-    status = read_json(row.directory / "status.json")
+def _job(words: Sequence[str], hydra: Any, checked: config.TrainConfig) -> Job:
+    """The job that these words make, where Hydra's own settings are `hydra`."""
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return Job(checked, _own(words), folders[0] if folders else None)
+
+
+def _own(words: Sequence[str]) -> tuple[str, ...]:
+    """The words that are of a job, and not of how the sweep is run."""
+    return tuple(word for word in words if not word.startswith(("hydra", "sweep.")))
+
+
+def _turns(rows: list[Row]) -> Iterator[list[Row]]:
+    """The rows in lists to be run one after another: two jobs may be one run, and another process may be at one."""
+    while any(row.state == WAITING for row in rows):
+        _look_elsewhere(rows)
+        free = {row.directory: row for row in reversed(rows) if row.state == WAITING and not row.elsewhere}
+        if free:
+            yield list(free.values())[::-1]
+        else:
+            time.sleep(LOOK)
+
+
+def _hand_over(rows: list[Row], launch: Callable[[list[Job]], Sequence[Exception | None]]) -> None:
+    """Have the rows' jobs launched, and say in the rows what became of them."""
+    before = [_status(row) for row in rows]
+    errors: Sequence[Exception | None] = [None] * len(rows)
+    interrupted = True
+    try:
+        errors = launch([row.job for row in rows if row.job is not None])
+        interrupted = False
+    except Exception as raised:  # of whatever kind: the launcher ran none of them, or lost them all
+        errors = [raised] * len(rows)
+        interrupted = False
+    finally:
+        end_of_patience = time.monotonic() + (0 if interrupted else PATIENCE)
+        while any(run.is_held(row.directory) for row in rows) and time.monotonic() < end_of_patience:
+            time.sleep(LOOK)  # a job whose launcher's process was killed saves, and leaves
+        for row, old, error in zip(rows, before, errors, strict=True):
+            _read_ending(row, _status(row) if _status(row) != old else {}, error, interrupted)
+
+
+def _read_ending(row: Row, status: dict[str, Any], error: Exception | None, interrupted: bool) -> None:
+    """Say in the row what became of its job, from what its run's status now says and what its launcher knows."""
     assert row.job is not None
     try:
         done = run.finished(row.job.config.model_copy(update={"fresh": False}))
     except UsageError:
         done = None
-    if done is not None:
+    ended = status.get("status")
+    said = str(status.get("error", "")).splitlines()[:1]
+    if done is not None and (status or not row.job.config.fresh):
         row.state, row.results = FINISHED, done
     elif run.is_held(row.directory):
         row.state, row.cause = RUNNING, "it still runs"
-    elif status.get("status") == "interrupted":
-        row.state, row.cause = STOPPED, str(status.get("error", ""))
-    else:
-        failed = status.get("status") == "failed"
-        row.state, row.cause = FAILED, str(status.get("error") if failed else said).splitlines()[0]
+    elif ended == "interrupted":
+        row.state, row.cause = STOPPED, f"interrupted at step {status.get('step', 0)}"
+    elif ended == "failed":
+        row.state, row.cause = FAILED, "".join(said)
+    elif not interrupted:
+        row.state = FAILED
+        row.cause = _in_a_line(error) if error else "it left no result, and no word why; see the launcher's own logs"
+
+
+def _status(row: Row) -> dict[str, Any]:
+    return read_json(row.directory / "status.json")
+
+
+def _in_a_line(error: Exception) -> str:
+    """What a launcher says of a job, or of all; submitit and Ray say it in many lines."""
+    if isinstance(error, GenexpError):
+        return str(error).splitlines()[0]
+    text = str(error).strip()
+    lost = re.search(r"has not produced any output \(state: ([^)]+)", text)
+    if lost:
+        return f"the launcher's process was lost ({lost[1]})"
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
+    telling = lines[-1 if "Traceback" in text else 0] if lines else ""
+    return f"the launcher said: {type(error).__name__}: {telling}"
+
+
+def _enter(folder: Path) -> None:
+    """Go to the folder where the sweep was started: paths are relative to it, and a user's own models may be there."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise GenexpError(f"{platform.node()} does not see {folder}, where the sweep was started") from error
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started within does not hear SIGUSR2, by which Slurm tells all processes that their time is nearly up.
+
+    It is submitit's to answer; that ends the job, which then saves as on any other interruption.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _name(rows: list[Row]) -> str:

@@ -3,7 +3,9 @@
 Hydra looks for its plugins in the package `hydra_plugins`, and imports this one at each start: so nothing heavy here.
 """
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -34,8 +36,18 @@ class GenexpSweeper(BasicSweeper):
         jobs = sweep.plan([(words, _compose(self.hydra_context, self.config, words)) for words in batch])
         if isinstance(self.launcher, GenexpLauncher):
             return sweep.run_here(jobs)
-        launch = self.launcher.launch
-        return sweep.run_elsewhere(jobs, lambda todo: launch([list(job.overrides) for job in todo], 0))
+        words = dict(zip(jobs, batch, strict=True))
+        return sweep.run_elsewhere(jobs, lambda todo, task: self._launch([words[job] for job in todo], task))
+
+    def _launch(self, overrides: list[Sequence[str]], task: TaskFunction) -> list[Exception | None]:
+        """Have the launcher call the task for each job, and wait for all; the errors of those that failed."""
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        assert self.config is not None
+        self.launcher.setup(hydra_context=self.hydra_context, task_function=task, config=self.config)
+        with _forgiving(self.launcher):
+            returned: Sequence[Any] = self.launcher.launch([list(words) for words in overrides], 0)
+        return [_error(job) for job in returned]
 
 
 class GenexpLauncher(Launcher):
@@ -54,6 +66,43 @@ class GenexpLauncher(Launcher):
         for words, config in composed:
             returned.append(JobReturn(overrides=words, cfg=config, status=JobStatus.COMPLETED))
         return returned
+
+
+@contextmanager
+def _forgiving(launcher: Launcher) -> Iterator[None]:
+    """Make the launchers of submitit and Ray wait for all jobs, with an exception in the place of what one returned.
+
+    By themselves they raise the first one, and leave the others to themselves: when a job was cancelled, for instance.
+    """
+    plugin = type(launcher).__module__
+    if "submitit" in plugin:
+        owner, name = importlib.import_module("submitit").Job, "results"
+    elif "ray" in plugin:
+        owner, name = importlib.import_module("ray"), "get"
+    else:
+        yield
+        return
+    original = getattr(owner, name)
+
+    def forgiving(*arguments: Any, **options: Any) -> Any:
+        try:
+            return original(*arguments, **options)
+        except Exception as error:
+            return [error] if name == "results" else error
+
+    setattr(owner, name, forgiving)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _error(returned: Any) -> Exception | None:
+    """Why a job failed, if it did, from what a launcher has in the place of its return."""
+    if isinstance(returned, JobReturn):
+        failed = returned.status == JobStatus.FAILED and isinstance(returned._return_value, Exception)
+        return returned._return_value if failed else None
+    return returned if isinstance(returned, Exception) else None
 
 
 def _compose(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -1,11 +1,19 @@
 """Training processes of every model, killed at random instants, and disks that are full."""
 
+import json
+import platform
 import random
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
-from faults import RUNS, Trial
+from conftest import SMALL, assert_same_state, last_checkpoint
+from faults import RUNS, Trial, same
 from test_models import MODELS
+
+from genexp.checkpoint import load
 
 KILLS = 3  # of each model: 21 in all
 
@@ -19,3 +27,103 @@ def test_killed_at_random_instants_a_run_ends_as_if_nobody_had_touched_it(tmp_pa
     seed = time.time_ns() % 10**6  # another one each time: what holds holds at any instant
     print(f"seed {seed}")
     assert Trial(tmp_path).compare(model, KILLS, random.Random(seed)) >= KILLS
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own, and what changes the size of that; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: str, *options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([*options, f"size={size}"]), "tmpfs", str(folder)]
+        return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+    if not mount("1m"):
+        pytest.skip("no right to mount a small disk here; test_train has a limited file size instead")
+    yield folder, lambda size: mount(size, "remount")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["40k", "100k", "240k", "400k", "560k"])
+def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, small_disk, size):
+    """At whatever moment it is full: at the beginning, in a log line, an event file, a picture or a checkpoint."""
+    words = [
+        "train",
+        *SMALL,
+        "epochs=20",
+        "log.every_steps=1",
+        "log.samples_every_epochs=1",
+        "log.scores_every_epochs=2",
+    ]
+    whole = genexp(*words)
+    folder, resize = small_disk
+    assert resize(size)
+    full = genexp(*words, f"outputs_dir={folder}/outputs")
+    assert full.code == 1
+    assert "cannot be written: No space left on device" in full.err
+    assert "Traceback" not in full.err + full.out
+    kept = sorted(folder.glob("outputs/digits/*/checkpoints/step-*.pt"))
+    steps = [load(file)["step"] for file in kept]
+    if kept:
+        assert f"{kept[-1]} is intact" in full.err
+    assert not list(folder.rglob("*.partial"))
+    assert genexp(*words, f"outputs_dir={folder}/outputs").code == 1  # still full, still nothing lost
+    assert sorted(folder.glob("outputs/digits/*/checkpoints/step-*.pt")) == kept
+    assert resize("100m")
+    mended = genexp(*words, f"outputs_dir={folder}/outputs")
+    assert mended.code == 0, mended.err
+    assert (f"going on from epoch {steps[-1] / 11:.4g}" if steps else "started") in mended.out
+    same(whole.run, mended.run)
+
+
+def test_a_damaged_checkpoint_is_named_by_its_digest_and_passed_over(genexp):
+    """One bit of the weights, which torch itself would not notice."""
+    whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=whole")
+    first = genexp("train", *SMALL, "epochs=2")
+    newest = max((first.run / "checkpoints").glob("step-*.pt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    answer = genexp("train", *SMALL, "epochs=3")
+    assert answer.code == 0
+    assert f"{newest} is damaged or cannot be read (its digest is not that of its content)" in answer.out
+    assert "going on from epoch 1:" in answer.out
+    assert_same_state(last_checkpoint(answer.run), last_checkpoint(whole.run))
+
+
+def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tmp_path):
+    command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=100000"]
+    holder = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
+        assert holder.poll() is None
+        time.sleep(0.05)
+    answer = genexp("train", *SMALL, "epochs=100000")
+    assert answer.code == 1
+    assert f"process {holder.pid} on {platform.node()}" in answer.err
+    assert "genexp train dataset=digits" in answer.err
+    holder.kill()
+    holder.wait()
+    (run,) = tmp_path.glob("outputs/digits/*")
+    step = max(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()[:-1])
+    after = genexp("train", *SMALL, f"epochs={step // 11 + 2}")
+    assert after.code == 0
+    assert "going on from epoch" in after.out
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    """While the first one waits for a score to be taken, which takes a minute here."""
+    words = [*SMALL, "epochs=2", "log.scores_every_epochs=1", "metrics.parzen.n_samples=3000000"]
+    process = subprocess.Popen([sys.executable, "-m", "genexp", "train", *words], cwd=tmp_path, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob("outputs/digits/*/metrics.jsonl")):
+        time.sleep(0.05)
+    time.sleep(2)
+    process.terminate()
+    time.sleep(1)
+    assert process.poll() is None
+    begun = time.monotonic()
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted" in err
+    assert time.monotonic() - begun < 10

@@ -1,0 +1,172 @@
+"""Optuna's search: what it asks for, what it is told, and what a second command still does."""
+
+import csv
+import json
+
+import optuna
+import pytest
+from conftest import SMALL
+from test_sweep import unruly  # noqa: F401 (a fixture)
+
+from genexp import jobs, search
+from genexp.errors import UsageError
+
+SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
+RATES = "+search.ranges.optimizer.lr={low: 1e-3, high: 1.0, log: true}"
+
+
+def study(tmp_path) -> optuna.Study:
+    (file,) = tmp_path.glob("outputs/searches/*/study.db")
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{file}")
+
+
+def table(tmp_path) -> list[dict]:
+    (file,) = tmp_path.glob("outputs/searches/*/table.csv")
+    return list(csv.DictReader(file.open()))
+
+
+def test_trials_are_runs_within_their_ranges_and_optuna_is_told_their_validation_scores(genexp, tmp_path):
+    words = [*SEARCH, RATES, "+search.ranges.model.latent_dim={choices: [4, 8]}",
+             "+search.ranges.batch_size={low: 50, high: 100, step: 25}", "search.prune=false"]  # fmt: skip
+    answer = genexp(*words, "search.trials=4")
+    assert answer.code == 0, answer.err
+    trials = study(tmp_path).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    for trial in trials:
+        run = tmp_path / trial.user_attrs["run"]
+        results = json.loads((run / "results.json").read_text())
+        assert trial.value == results["scores"]["parzen"]["valid_mean"]
+        assert 1e-3 <= trial.params["optimizer.lr"] <= 1
+        assert trial.params["batch_size"] in (50, 75, 100)
+        config = (run / "config.yaml").read_text()
+        assert f"lr: {trial.params['optimizer.lr']}" in config
+        assert f"latent_dim: {trial.params['model.latent_dim']}\n" in config
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        curve = {line["epoch"]: line["valid/parzen"] for line in lines if "valid/parzen" in line}
+        assert set(curve) == {1, 2, 3, 4}
+        assert trial.intermediate_values.items() <= curve.items()
+    best = max(trials, key=lambda trial: trial.value)
+    assert table(tmp_path)[0]["optimizer.lr"] == str(best.params["optimizer.lr"])
+    assert [row["rank"] for row in table(tmp_path)] == ["1", "2", "3", "4"]
+
+    again = genexp(*words, "search.trials=4")
+    assert again.code == 0
+    assert "4 trials have ended already" in again.out
+    assert "running" not in again.out
+    more = genexp(*words, "search.trials=5")
+    assert more.code == 0
+    assert "job 5/5 finished" in more.out
+    assert len(study(tmp_path).trials) == len(table(tmp_path)) == 5
+
+
+def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_path):
+    """One rate learns, the other does not learn at all, which the median of those before it shows."""
+    rates = "+search.ranges.optimizer.lr={choices: [0.3, 1e-6]}"
+    words = ["train", "search=optuna", "model=dae", "dataset=digits", "model.latent_dim=64", "model.chains=20",
+             "model.burn_in=5", "metrics.parzen.n_samples=100", "epochs=60", "log.scores_every_epochs=1",
+             "device.threads=1", "search.sampler=random", "search.seed=3", "search.startup_trials=1",
+             "search.trials=6", rates]  # fmt: skip
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    states = {trial.state.name for trial in study(tmp_path).trials}
+    assert "PRUNED" in states
+    pruned = [row for row in table(tmp_path) if row["state"] == "pruned"]
+    assert {row["optimizer.lr"] for row in pruned} == {"1e-06"}
+    assert all("of 60" in row["cause"] for row in pruned)
+    status = json.loads((tmp_path / pruned[0]["run"] / "status.json").read_text())
+    assert status["status"] == "pruned"
+    assert status["epoch"] < 60
+    steps = {file: file.read_text() for file in tmp_path.glob("outputs/digits/*/status.json")}
+    assert genexp(*words).code == 0
+    assert {file: file.read_text() for file in steps} == steps
+
+
+@pytest.mark.usefixtures("unruly")
+def test_failed_trials_are_stored_as_failed_and_the_search_goes_on(genexp, tmp_path):
+    words = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3",
+             "optimizer=adam", "metrics.parzen.n_samples=100", "search.prune=false", "search.sampler=random",
+             "search.seed=1", "+search.ranges.model.mode={choices: [none, raise, kill]}",
+             "+search.ranges.optimizer.lr={low: 1e-3, high: 1e-1}", "search.trials=8", "sweep.jobs=2"]  # fmt: skip
+    answer = genexp(*words)
+    assert answer.code == 0, answer.out + answer.err
+    for trial in study(tmp_path).trials:
+        mode = json.loads(trial.params["model.mode"])
+        assert trial.state.name == ("COMPLETE" if mode == "none" else "FAIL")
+        if mode == "kill":
+            assert trial.user_attrs["cause"].startswith("killed by SIGKILL")
+        if mode == "raise":
+            assert trial.user_attrs["cause"] == "RuntimeError: a mistake in the model"
+    assert {row["state"] for row in table(tmp_path)} == {"finished", "failed"}
+    assert "Traceback" not in answer.out + answer.err
+
+
+def test_a_trial_of_settings_that_do_not_go_together_fails_alone(genexp, tmp_path):
+    answer = genexp(*SEARCH, "+search.ranges.batch_size={choices: [100, 2000]}", "search.sampler=random",
+                    "search.trials=4", "search.prune=false")  # fmt: skip
+    assert answer.code == 0, answer.err
+    states = {trial.params["batch_size"]: trial.state.name for trial in study(tmp_path).trials}
+    assert states == {"100": "COMPLETE", "2000": "FAIL"}
+    assert "larger than the 1,197 training images" in answer.out
+
+
+def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, monkeypatch):
+    words = [*SEARCH, RATES, "search.trials=3", "search.prune=false"]
+    wait = jobs.Slots.wait
+
+    def interrupted(self, seconds):
+        if list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
+            monkeypatch.setattr(jobs.Slots, "wait", wait)
+            raise KeyboardInterrupt
+        return wait(self, seconds)
+
+    monkeypatch.setattr(jobs.Slots, "wait", interrupted)
+    stopped = genexp(*words, "epochs=40")
+    assert stopped.code == 130
+    assert "the same command goes on" in stopped.err
+    open_trials = [trial for trial in study(tmp_path).trials if not trial.state.is_finished()]
+    assert open_trials
+    answer = genexp(*words, "epochs=40")
+    assert answer.code == 0, answer.err
+    assert f"{len(open_trials)} are gone on with" in answer.out
+    after = study(tmp_path).trials
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 3
+    assert [trial.params for trial in after[: len(open_trials)]] == [trial.params for trial in open_trials]
+    sessions = [json.loads(file.read_text())["sessions"] for file in tmp_path.glob("outputs/digits/*/provenance.json")]
+    assert max(len(each) for each in sessions) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "search.ranges is empty"),
+        (["+search.ranges.optimizer.lr=3"], "write {low: .., high: ..}"),
+        (["+search.ranges.optimizer.lr={low: 1, high: 0.1}"], "low is less than high"),
+        (["+search.ranges.optimizer.lr={low: 0, high: 0.1, log: true}"], "above 0 with log"),
+        (["+search.ranges.optimizer.lr={choices: []}"], "{choices: [..]}"),
+        (["+search.ranges.optimizer.lr={low: a, high: b}"], "search.ranges.optimizer.lr"),
+        (["+search.ranges.optimizer.rl={low: 1e-3, high: 0.1}"], "there is no setting 'optimizer.rl'"),
+        (["+search.ranges.optimizer.lr={low: -3, high: 0.1}"], "optimizer.lr=-3"),
+        ([RATES, "search.metric=fid"], "the runs are scored by parzen"),
+        ([RATES, "log.scores_every_epochs=null"], "log.scores_every_epochs=N"),
+        ([RATES, "run_dir=here"], "run_dir="),
+        ([RATES, "-m", "seed=0,1"], "leave out -m"),
+        ([RATES, "search.trials=0"], "search.trials=0"),
+        ([RATES, "search=grid"], "optuna"),
+    ],
+)
+def test_wrong_searches_are_refused_before_anything_runs(genexp, tmp_path, words, said):
+    answer = genexp("train", "search=optuna", *SMALL, *words)
+    assert answer.code == 2, answer.out + answer.err
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert not list(tmp_path.glob("outputs/digits/*"))
+
+
+def test_ranges_may_be_nested_or_dotted():
+    found = search.flat_ranges({"optimizer": {"lr": {"low": 1e-3, "high": 1}}, "model.latent_dim": {"choices": [4]}})
+    assert found == {
+        "optimizer.lr": {"low": 1e-3, "high": 1, "log": False, "step": None},
+        "model.latent_dim": {"choices": [4]},
+    }
+    with pytest.raises(UsageError, match=r"search\.ranges\.seed"):
+        search.flat_ranges({"seed": {"low": True, "high": 3}})
