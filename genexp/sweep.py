@@ -314,7 +314,7 @@ def _in_a_line(error: Exception) -> str:
         return f"the launcher's process was lost ({lost[1]})"
     lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
     telling = lines[-1 if "Traceback" in text else 0] if lines else ""
-    return f"the launcher said: {type(error).__name__}: {telling}"
+    return f"the launcher said: {type(error).__name__}: {telling}".rstrip(": ")
 
 
 def _enter(folder: Path) -> None:
