@@ -36,8 +36,8 @@ RUNS = {  # a run of every model that takes a second or two
     "ae": ["model=ae", "dataset=digits", "epochs=10", "model.hidden=[32]", "model.latent_dim=5"],
     "cae": ["model=cae", "dataset=digits", "epochs=20", *CHAIN],
     "conv_gan": [
-        *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=4"),
-        *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4"),
+        *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=3"),
+        *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.01"),
     ],
     "dae": ["model=dae", "dataset=digits", "epochs=20", *CHAIN],
     "dcgan": ["model=dcgan", "dataset=digits", "epochs=3", "model.channels=4", "model.latent_dim=8"],
@@ -65,13 +65,13 @@ class Trial:
         self.context.set_forkserver_preload([*IMPORTED, "genexp.cli", "sklearn.datasets"])
         self.folder = folder
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(0).integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
         for number, picture in enumerate(pixels):
             Image.fromarray(picture).save(folder / "pictures" / f"{number:03d}.png")
 
     def run(self, words: list[str], place: str, kill_after: float | None) -> bool:
         """Begin the run or go on with it; kill it after so many seconds. Whether it came to its end before that."""
-        process = self.context.Process(target=work, args=(self.folder, [*words, *OFTEN, f"outputs_dir={place}"]))
+        process = self.context.Process(target=work, args=(self.folder, [*OFTEN, *words, f"outputs_dir={place}"]))
         process.start()
         process.join(kill_after)
         if process.is_alive():

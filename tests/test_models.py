@@ -201,12 +201,12 @@ def test_a_sweep_over_models_and_mixtures_shows_every_score(genexp):
     words = ["dataset=ring,grid", "dataset.n=500", "epochs=1", "batch_size=100", "model.latent_dim=4"]
     answer = genexp("train", "-m", "model=gan,conv_gan", *words, "metrics.high_quality.n_samples=100")
     assert answer.code == 1
-    table = answer.out[answer.out.rindex("sweep") :]
+    table = answer.out[answer.out.rindex("4 jobs") :]
     assert table.count("finished") == 2
     assert table.count("failed") == 2  # conv_gan makes no points
     for said in ("modes", "high_quality", "–"):
         assert said in table
-    assert answer.err.count("makes square images") == 2
+    assert table.count("makes square images") == 2
 
 
 @pytest.mark.parametrize("dataset", ["ring", "grid"])
