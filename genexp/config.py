@@ -126,6 +126,10 @@ class TrainConfig(Schema):
         kept = ("seed", "batch_size", *GROUPS, *(["optimizers"] if self.optimizers else []))
         return {key: getattr(self, key) for key in kept} | {"precision": self.device.precision}
 
+    def again(self) -> str:
+        """How to go on with what was begun by a command of this configuration."""
+        return "the same command without fresh=true" if self.fresh else "the same command"
+
     def directory(self) -> Path:
         """The run's directory: the given one, else derived from the identity, never from the clock."""
         if self.run_dir is not None:

@@ -13,6 +13,10 @@ class UsageError(GenexpError):
     exit_code = 2
 
 
+class HeldError(GenexpError):
+    """Another process is at the run."""
+
+
 class DataError(GenexpError):
     """A data set is missing or damaged."""
 

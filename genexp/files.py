@@ -77,7 +77,7 @@ def sync(path: Path) -> None:
     """Have the system put on the disk what it was given of a file, or the names in a folder."""
     if path.is_dir() and os.name == "nt":  # there folders cannot be opened, and names are safe
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:

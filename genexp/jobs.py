@@ -22,12 +22,13 @@ from typing import Any
 from genexp import provenance, run
 from genexp.clock import now
 from genexp.config import TrainConfig, imports
-from genexp.errors import GenexpError, UsageError
+from genexp.errors import GenexpError, HeldError, UsageError
 from genexp.files import read_json, write_json
 
 INTERRUPTED = 130
 FAREWELL = 5.0  # seconds that a job has to leave at once when it is told to for the second time
 IMPORTED = ("genexp.train", "torch._dynamo")  # before any job begins; every optimizer of torch imports the second
+LONGEST = 10_000  # characters of what a job says at its end: more would fill the pipe, which is read after that
 FINISHED = ""  # what a job says at its end; anything else is why it failed
 
 
@@ -55,6 +56,8 @@ class Ending:
 
     code: int  # exit code, or the number of the signal that killed it, negative
     error: str | None  # None if it finished
+    opened: bool = True  # whether it came to hold its run
+    held: bool = False  # whether another process holds it
 
 
 class _Worker:
@@ -73,7 +76,7 @@ class Slots:
 
     def __init__(self, n: int, jobs: Iterable[Job] = ()) -> None:
         """`jobs` are some of those to come: what their data sets import is imported once, not by each."""
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        method = "forkserver" if sys.platform == "linux" else "spawn"  # macOS forbids much to a process that was forked
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             sources = {job.config.dataset["_target_"].rpartition(".")[0] for job in jobs}
@@ -111,6 +114,9 @@ class Slots:
 
     def wait(self, seconds: float) -> list[tuple[Job, Ending]]:
         """The jobs that have ended; waits until one does, but no longer than that."""
+        if not self._workers:
+            time.sleep(seconds)
+            return []
         connection.wait([worker.process.sentinel for worker in self._workers.values()], seconds)
         ended = [worker for worker in self._workers.values() if not worker.process.is_alive()]
         return [(worker.job, self._ending(worker)) for worker in ended]
@@ -145,23 +151,24 @@ class Slots:
         del self._workers[worker.job]
         worker.process.join()
         code = worker.process.exitcode
+        opened = read_json(worker.job.directory / "status.json").get("pid") == worker.process.pid
         try:
-            said = worker.said.recv() if worker.said.poll() else None
+            said, held = worker.said.recv() if worker.said.poll() else (None, False)
         except (EOFError, OSError):
-            said = None
+            said, held = None, False
         worker.said.close()
         worker.process.close()
         if code == 0 and said == FINISHED:
             return Ending(code, None)
         if said:
-            return Ending(code, said)
+            return Ending(code, said, opened, held)
         error = f"left with exit code {code} before it was finished"
         if code < 0:
-            name = signal.Signals(-code).name
-            memory = " (the system does so when memory runs out)" if name == "SIGKILL" else ""
-            error = f"killed by {name}{memory}"
+            known = [number.name for number in signal.Signals if number == -code]
+            memory = " (the system does so when memory runs out)" if "SIGKILL" in known else ""
+            error = f"killed by {known[0] if known else f'signal {-code}'}{memory}"
         _say_in_status(worker.job.directory, error)
-        return Ending(code or 1, error)
+        return Ending(code or 1, error, opened)
 
 
 def cores() -> int:
@@ -213,17 +220,17 @@ def _work(
         train.main(config)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", flush=True)
-        say.send(str(interrupt) or "interrupted")
+        say.send((str(interrupt)[:LONGEST] or "interrupted", False))
         sys.exit(INTERRUPTED)
     except GenexpError as error:
         print(f"genexp: {error}", flush=True)
-        say.send(str(error))
+        say.send((str(error)[:LONGEST], isinstance(error, HeldError)))
         sys.exit(error.exit_code)
     except BaseException as error:
         traceback.print_exc()
-        say.send(f"{type(error).__name__}: {error}")
+        say.send((f"{type(error).__name__}: {error}"[:LONGEST], False))
         sys.exit(1)
-    say.send(FINISHED)
+    say.send((FINISHED, False))
 
 
 def _leave_with_parent() -> None:

@@ -96,9 +96,11 @@ class Logs:
             self._hook(arguments)
 
     def __exit__(self, *_: object) -> None:
-        threading.excepthook = self._hook
-        self.stream.close()
-        self.tensorboard.close()
+        try:
+            self.stream.close()
+        finally:
+            self.tensorboard.close()
+            threading.excepthook = self._hook
 
 
 def save_picture(picture: Picture, path: Path) -> None:
@@ -178,39 +180,35 @@ def _cut_back(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):  # a line cut short when the process was killed
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, RecursionError):  # cut short when the process was killed
             continue
     with atomic(file) as stream:
-        stream.write("".join(kept).encode())
+        stream.write(b"".join(kept))
 
 
 def _cut_back_events(folder: Path, step: int, scored_again: bool) -> None:
-    """Make TensorBoard's files of earlier sessions one, of what they say up to `step`.
+    """Keep what TensorBoard's files say up to `step`, each in its place, so that a kill on the way costs nothing.
 
     TensorBoard itself would leave later points out, but not every reader of its files does, and points that are logged
     once more at the same step would be there twice.
     """
-    files = sorted(folder.glob(EVENTS))
-    if not files:
-        return
-    if step:
+    for file in sorted(folder.glob(EVENTS)):
+        if not step:
+            file.unlink()
+            continue
         from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # slow to import
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        with atomic(files[0]) as stream:
+        with atomic(file) as stream:
             writer = RecordWriter(stream)
-            for file in files:
-                for record in RawEventFileLoader(str(file)).Load():  # up to where it was cut short, if it was
-                    event = Event.FromString(record)
-                    first = event.HasField("file_version") and file == files[0]
-                    if first or (event.HasField("summary") and _stays(event, step, scored_again)):
-                        writer.write(record)
-    for file in files[1:] if step else files:
-        file.unlink()
+            for record in RawEventFileLoader(str(file)).Load():  # up to where it was cut short, if it was
+                event = Event.FromString(record)
+                if event.HasField("file_version") or (event.HasField("summary") and _stays(event, step, scored_again)):
+                    writer.write(record)
 
 
 def _stays(event: Event, step: int, scored_again: bool) -> bool:

@@ -1,5 +1,6 @@
 """Where a result came from: code, versions, machine, command line, arithmetic, time."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "hydra-core")
-LARGEST_UNTRACKED = 2**20  # bytes of a new file that is taken into a patch: code, not data
+CODE = ("*.py", "configs", "pyproject.toml")  # what of the new files is taken into a patch: code, not data
 
 command_line = ""  # that this process was given; set where it begins
 
@@ -67,7 +68,7 @@ def provenance(device: "torch.device", precision: str) -> dict[str, Any]:
 
 def keep_patch(folder: Path) -> None:
     """Keep in `folder` the difference between the code that runs and its commit, if there is one."""
-    patch = checkout().patch
+    patch = checkout().patch  # as it was when this was asked for the first time
     if patch and not (folder / patch_name(patch)).exists():
         with atomic(folder / patch_name(patch)) as stream:
             stream.write(patch)
@@ -87,8 +88,9 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
 def checkout() -> Checkout:
-    """The state of the code that runs, as git sees it."""
+    """The state of the code that runs, as git sees it when a process asks first: later changes do not run in it."""
     package = Path(genexp.__file__).parent
 
     def git(*arguments: str, folder: Path = package, may_differ: bool = False) -> bytes:
@@ -101,11 +103,10 @@ def checkout() -> Checkout:
         commit = git("rev-parse", "HEAD").decode().strip()
         root = Path(git("rev-parse", "--show-toplevel").decode().strip())
         patch = git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", folder=root)
-        new = git("ls-files", "--others", "--exclude-standard", "-z", folder=root).decode().split("\0")
+        new = git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE, folder=root).decode().split("\0")
         for name in sorted(filter(None, new)):
-            if (root / name).is_file() and (root / name).stat().st_size <= LARGEST_UNTRACKED:
-                added = ("diff", "--no-index", "--binary", "--no-color", "--", os.devnull, name)
-                patch += git(*added, folder=root, may_differ=True)
+            added = ("diff", "--no-index", "--binary", "--no-color", "--", os.devnull, name)
+            patch += git(*added, folder=root, may_differ=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return Checkout()
     return Checkout(commit, patch)

@@ -28,6 +28,8 @@ def main(config: RerunConfig) -> dict[str, Any]:
     refuse_strangers(kept, config.trust)
     again = _again(config, kept, path, then)
     refuse_other_images(path, again.dataset, build.data_set(again.dataset, again.data_dir))
+    if run.finished(again) is not None:  # by an earlier rerun, and perhaps by other code
+        again = again.model_copy(update={"fresh": True})
     now = train.main(again)
 
     place = again.directory()
@@ -37,7 +39,7 @@ def main(config: RerunConfig) -> dict[str, Any]:
         print(f"note: it was trained in {len(sessions)} sessions; going on is bit for bit, so equal is expected")
     unequal = _compare_scores(then["scores"], now["scores"])
     alike = _compare_weights(path, place)
-    if unequal or not alike:
+    if unequal or alike is False:
         _print_causes(path, then.get("provenance", {}), now["provenance"], sessions)
     print(f"run: {place}", flush=True)
     if unequal or not (then["scores"] or alike):
@@ -99,16 +101,16 @@ def _compare_scores(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return unequal
 
 
-def _compare_weights(path: Path, place: Path) -> bool:
-    """Say whether the newest weights of the two runs are equal; return that."""
+def _compare_weights(path: Path, place: Path) -> bool | None:
+    """Say whether the newest weights of the two runs are equal; return that, or None where they are not to be had."""
     try:
         one, other = (load_latest(folder / "checkpoints", print) for folder in (path, place))
     except GenexpError as error:
         print(f"weights: not compared, since {error}")
-        return True
+        return None
     if one is None or other is None or one[1]["step"] != other[1]["step"]:
         print("weights: not compared, since the runs have no checkpoint of the same step")
-        return True
+        return None
     step, here, there = one[1]["step"], one[1]["model"], other[1]["model"]
     equal = here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
     print(f"weights after step {step:,}: {'equal, bit for bit' if equal else 'not equal'}")

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from genexp import provenance
 from genexp.clock import now
 from genexp.config import GROUPS, TrainConfig
-from genexp.errors import GenexpError, UsageError
+from genexp.errors import GenexpError, HeldError, UsageError
 from genexp.files import PARTIAL, aside, atomic, read_json, write_json
 
 LOCK = ".lock"
@@ -68,7 +68,7 @@ class Run:
 
     def sweep_up(self) -> None:
         """Remove what a killed process had begun to write; evaluations, which may go on now, write results.json."""
-        for file in [*self.path.glob(f".*{PARTIAL}"), *self.path.glob(f"*/.*{PARTIAL}")]:
+        for file in list(self.path.rglob(f".*{PARTIAL}")):
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)
             elif not file.name.startswith(".results"):
@@ -211,7 +211,7 @@ def _hold(path: Path) -> filelock.BaseFileLock:
         holder = read_json(path / "status.json")
         who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'another machine')}"
         doing = f" ({holder['command']})" if holder.get("command") else ""
-        raise GenexpError(f"another process is training {path}: {who}{doing}\nWait for it, or stop it") from error
+        raise HeldError(f"another process is training {path}: {who}{doing}\nWait for it, or stop it") from error
     return lock
 
 

@@ -20,7 +20,7 @@ from genexp.config import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
 from genexp.files import read_json, read_json_lines, write_json
 from genexp.jobs import Job, Slots
-from genexp.sweep import LOOK, end, fail_if_any, held, say_stopped
+from genexp.sweep import LOOK, begun, end, fail_if_any, held, say_stopped
 
 if TYPE_CHECKING:
     import optuna
@@ -32,7 +32,8 @@ Range = dict[str, Any]  # {"low", "high", "log", "step"} or {"choices"}
 def main(train: TrainConfig, overrides: list[str]) -> None:
     """Run trials until there are `search.trials`, at most `sweep.jobs` at once; print and keep them, best first.
 
-    `overrides` are the words that made `train`. Raises UsageError for a wrong range, GenexpError when a trial failed.
+    `overrides` are the words that made `train`. Raises UsageError for a wrong range, GenexpError when no trial
+    came to its end.
     """
     try:
         import optuna
@@ -54,12 +55,14 @@ def main(train: TrainConfig, overrides: list[str]) -> None:
         try:
             _run(trials, train, folder, example)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt("interrupted; trials that ran were saved, the same command goes on") from interrupt
+            again = train.again()
+            raise KeyboardInterrupt(f"interrupted; trials that ran were saved, {again} goes on") from interrupt
         finally:
             say_stopped(trials.rows)
             close(trials.rows, folder, search.metric, set(as_typed(fixed)))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
-    fail_if_any([row for row in trials.rows if row.state != FAILED])  # a trial that failed is an answer, too
+    # A trial that failed is an answer, too, and told to Optuna.
+    fail_if_any([row for row in trials.rows if row.state != FAILED], train.again())
     if not any(row.state == FINISHED for row in trials.rows):
         raise GenexpError("no trial came to its end; the table says why")
 
@@ -101,11 +104,12 @@ class _Trials:
             self.of[row] = trial
             self.tell(row)
             return row
-        row = Row.of(job)
+        row = begun(job)  # finished already, if an earlier trial had the same settings
         trial.set_user_attr("run", str(row.directory))
         trial.set_user_attr("overrides", list(row.overrides))
         self.rows.append(row)
         self.of[row] = trial
+        self.tell(row)
         return row
 
     def falls_behind(self, row: Row) -> bool:
@@ -139,26 +143,32 @@ def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> Non
     old = len(trials.rows)
     if old or trials.open:
         print(f"{old} trials have ended already, {len(trials.open)} are gone on with", flush=True)
-    again: list[Row] = []  # to be tried once more
+    again: list[Row] = []  # to be tried once more, or when another process has left their run
     with (
         display(trials.rows, set(as_typed(trials.fixed)), trials.search.trials) as show,
-        Slots(train.sweep.jobs, [example]) as slots,
+        Slots(min(train.sweep.jobs, trials.search.trials), [example]) as slots,
     ):
         asking = True
         while slots.running or asking or again:
             while slots.free and (asking or again):
-                row = again.pop() if again else trials.next()
-                asking = row is not None
-                if row is None or row.job is None:
-                    continue
-                slots.start(row.job, folder / "logs" / f"{row.directory.name}.txt")
-                row.state, row.first_seen = RUNNING, None
-                row.attempts += 1
+                busy = {job.directory for job in slots.running}
+                row = _next(again, busy)
+                if row is None and asking:
+                    row = trials.next()
+                    asking = row is not None
+                    if row is not None and row.directory in busy:  # the same settings once more
+                        again.append(row)
+                if row is None or row in again:
+                    break
+                if row.state == WAITING and row.job is not None:
+                    slots.start(row.job, folder / "logs" / f"{row.directory.name}.txt")
+                    row.state, row.first_seen, row.elsewhere = RUNNING, None, False
+                    row.attempts += 1
                 show(row)
             for ended, ending in slots.wait(LOOK):
                 row = next(row for row in trials.rows if row.job is ended)
                 pruned = row.state == PRUNED
-                end(row, ending, train.sweep.retries)
+                end(row, ending, train.sweep.retries if asking or not train.sweep.fail_fast else 0)
                 if pruned and row.state == STOPPED:
                     row.state = PRUNED
                     _mark_pruned(row)
@@ -178,15 +188,28 @@ def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> Non
             show(None)
 
 
+def _next(again: list[Row], busy: set[Path]) -> Row | None:
+    """One of the rows to be begun again whose run nobody is at, taken out of them."""
+    for row in again:
+        if row.directory not in busy and not (row.elsewhere and run.is_held(row.directory)):
+            again.remove(row)
+            return row
+    return None
+
+
 def _mark_pruned(row: Row) -> None:
     """Let the run's status say that it was not merely interrupted."""
     status = read_json(row.directory / "status.json")
     row.cause = f"at epoch {status.get('epoch')} of {status.get('epochs')}"
+    if status.get("status") != "interrupted":  # it was told before it held its run
+        return
     with contextlib.suppress(OSError):
         write_json(row.directory / "status.json", status | {"status": "pruned"})
 
 
 def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
     if not ranges:
         raise UsageError(
             "search.ranges is empty: say which settings are sought, and where, as in "
@@ -201,6 +224,9 @@ def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None
             "search.prune=true stops runs by their validation curve, which log.scores_every_epochs=N draws; set that, "
             "or search.prune=false"
         )
+    launcher = HydraConfig.get().runtime.choices.get("hydra/launcher") if HydraConfig.initialized() else "genexp"
+    if launcher not in ("genexp", "basic"):
+        raise UsageError(f"hydra/launcher={launcher} is for sweeps with -m; a search runs its trials on this machine")
     if train.run_dir is not None:
         raise UsageError("run_dir= names one directory for all trials of a search; leave it out")
 

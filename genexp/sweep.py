@@ -64,11 +64,12 @@ def run_here(jobs: list[Job]) -> None:
         try:
             _run(rows, folder)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt("interrupted; jobs that ran were saved, the same command goes on") from interrupt
+            again = jobs[0].config.again()
+            raise KeyboardInterrupt(f"interrupted; jobs that ran were saved, {again} goes on") from interrupt
         finally:
             say_stopped(rows)
             close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
-    fail_if_any(rows)
+    fail_if_any(rows, jobs[0].config.again())
 
 
 def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[Exception | None]]) -> None:
@@ -93,7 +94,7 @@ def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[
             ) from interrupt
         finally:
             close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
-    fail_if_any(rows)
+    fail_if_any(rows, jobs[0].config.again())
 
 
 def job(composed: "DictConfig", here: Path | None = None, logs: Path | None = None, source: str | None = None) -> None:
@@ -116,6 +117,8 @@ def job(composed: "DictConfig", here: Path | None = None, logs: Path | None = No
     row = Row.of(alone)
     with Slots(1) as slots:
         while row.state == WAITING and row.job is not None:
+            while row.elsewhere and run.is_held(row.directory):
+                time.sleep(PATIENCE)
             row.attempts += 1
             with _deaf():
                 slots.start(row.job, log)
@@ -144,10 +147,13 @@ def end(row: Row, ending: Ending, retries: int) -> None:
     row.cause = ending.error.splitlines()[0]
     if ending.code == INTERRUPTED:
         row.state, row.cause = STOPPED, row.cause.partition(",")[0]
+    elif ending.held:  # no attempt of ours: it is looked at again when the other process has left it
+        row.state, row.elsewhere, row.attempts = WAITING, True, row.attempts - 1
     elif row.attempts <= retries and not is_mistake(ending) and row.job is not None:
         row.state = WAITING
-        again = row.job.config.model_copy(update={"fresh": False})  # the old run was moved aside at the first attempt
-        row.job = Job(again, row.job.overrides, row.job.folder)
+        if ending.opened:  # with fresh=true, the old run was moved aside at this attempt
+            again = row.job.config.model_copy(update={"fresh": False})
+            row.job = Job(again, row.job.overrides, row.job.folder)
     else:
         row.state = FAILED
 
@@ -159,13 +165,13 @@ def say_stopped(rows: list[Row]) -> None:
             row.state, row.cause = STOPPED, "interrupted"
 
 
-def fail_if_any(rows: list[Row]) -> None:
-    """Raise GenexpError if a job did not come to its end."""
+def fail_if_any(rows: list[Row], again: str) -> None:
+    """Raise GenexpError if a job did not come to its end; `again` is the command that goes on."""
     failed = sum(row.state == FAILED for row in rows)
     stopped = sum(row.state in (STOPPED, WAITING, RUNNING) for row in rows)
     if failed or stopped:
         counts = [f"{failed} failed"] * bool(failed) + [f"{stopped} did not come to their end"] * bool(stopped)
-        raise GenexpError(f"of {len(rows)} jobs {', '.join(counts)}; the same command runs only what is not finished")
+        raise GenexpError(f"of {len(rows)} jobs {', '.join(counts)}; {again} runs only what is not finished")
 
 
 @contextmanager
@@ -192,12 +198,10 @@ def _run(rows: list[Row], folder: Path) -> None:
     old = sum(row.state == FINISHED for row in rows)
     if old:
         print(f"{old} of {len(rows)} jobs are finished already", flush=True)
-    settings = next(row.job for row in rows if row.job is not None).config.sweep
-    looked = 0.0
-    with (
-        display(rows, common(rows)) as show,
-        Slots(settings.jobs, [row.job for row in rows if row.job is not None]) as slots,
-    ):
+    jobs = [row.job for row in rows if row.job is not None]
+    settings = jobs[0].config.sweep
+    looked, stopping = 0.0, False
+    with display(rows, common(rows)) as show, Slots(min(settings.jobs, len(jobs)), jobs) as slots:
         while slots.running or any(row.state == WAITING for row in rows):
             if time.monotonic() > looked + PATIENCE:
                 looked = time.monotonic()
@@ -209,15 +213,15 @@ def _run(rows: list[Row], folder: Path) -> None:
                 show(row)
             for ended, ending in slots.wait(LOOK):
                 row = next(row for row in rows if row.job is ended)
-                end(row, ending, settings.retries)
+                end(row, ending, 0 if stopping else settings.retries)
                 show(row)
-                if row.state == FAILED and settings.fail_fast:
-                    for other in rows:
-                        other.state = STOPPED if other.state == WAITING else other.state
+                if row.state == FAILED and settings.fail_fast and not stopping:
+                    stopping = True
                     slots.stop(slots.running)
+            for row in rows:
+                if stopping and row.state == WAITING:
+                    row.state = STOPPED
             show(None)
-            if not slots.running:  # all that is left is run by others
-                time.sleep(LOOK)
 
 
 def _look_elsewhere(rows: list[Row]) -> None:

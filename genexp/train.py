@@ -307,7 +307,7 @@ def _every(period: int | None, epoch: int) -> bool:
 def _ending(error: BaseException, held: run.Run, training: Training, config: TrainConfig) -> BaseException:
     """Say in the run's status why it ended; return the error to raise, which says what the user can go on from."""
     newest = next(iter(checkpoints(held.path / "checkpoints")), None)
-    again = "the same command without fresh=true" if config.fresh else "the same command"
+    again = config.again()
     interrupted = isinstance(error, KeyboardInterrupt)
     with suppress(OSError):  # a full disk must not hide the error that it caused
         held.set_status("interrupted" if interrupted else "failed", step=training.step, error=_words(error))
@@ -324,7 +324,7 @@ def _ending(error: BaseException, held: run.Run, training: Training, config: Tra
     if isinstance(error, OSError):
         kept = f"{newest} is intact" if newest else "nothing was saved yet"
         return GenexpError(
-            f"{error.filename or held.path} cannot be written: {error.strerror}\n"
+            f"{error.filename or held.path} cannot be written: {error.strerror or error}\n"
             f"{kept}; once that is mended, {again} goes on from there"
         )
     return error

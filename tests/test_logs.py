@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch.utils.tensorboard import SummaryWriter
 
 from genexp.clock import duration
-from genexp.logs import Terminal, _cut_back
+from genexp.files import atomic
+from genexp.logs import Terminal, _cut_back, _cut_back_events
 from genexp.loop import Tick
 from genexp.pictures import grid
 
@@ -59,3 +62,42 @@ def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, caps
     for said in ("epoch 13/25", "left", "discriminator 0.51", "generator 1.2", "3,457 images/s"):
         assert said in shown, shown
     assert ("D(x) 0.700" in shown) == (width == 140)
+
+
+def test_bytes_that_a_dying_disk_leaves_cost_only_their_own_line(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n\xff\xfe\n{"step": 2}\n{"step": 3}\n{"st')
+    _cut_back(file, 2)
+    assert file.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
+def test_tensorboard_is_cut_back_in_place_and_again_after_a_kill_on_the_way(tmp_path, monkeypatch):
+    """Two sessions; the cut of the second file is killed, and done again."""
+    for session, steps in enumerate([(1, 2, 3), (4, 5, 6)]):
+        with SummaryWriter(str(tmp_path / "tensorboard"), filename_suffix=f".{session}") as writer:
+            for step in steps:
+                writer.add_scalar("loss", step, step)
+                writer.add_scalar("score/parzen", step, step)
+
+    def points(tag):
+        files = sorted((tmp_path / "tensorboard").glob("events*"))
+        events = [event for file in files for event in EventFileLoader(str(file)).Load()]
+        return sorted(event.step for event in events for value in event.summary.value if value.tag == tag)
+
+    cuts = []
+
+    def dies(path):
+        if cuts:
+            raise KeyboardInterrupt
+        cuts.append(path)
+        return atomic(path)
+
+    monkeypatch.setattr("genexp.logs.atomic", dies)
+    with pytest.raises(KeyboardInterrupt):
+        _cut_back_events(tmp_path / "tensorboard", 5, scored_again=True)
+    monkeypatch.setattr("genexp.logs.atomic", atomic)
+    _cut_back_events(tmp_path / "tensorboard", 5, scored_again=True)
+    assert points("loss") == [1, 2, 3, 4, 5]
+    assert points("score/parzen") == [1, 2, 3, 4]
+    _cut_back_events(tmp_path / "tensorboard", 0, scored_again=False)
+    assert not list((tmp_path / "tensorboard").glob("events*"))

@@ -81,6 +81,15 @@ def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_pat
     assert {file: file.read_text() for file in steps} == steps
 
 
+def test_trials_of_the_same_settings_are_one_run_and_no_failure(genexp, tmp_path):
+    answer = genexp(*SEARCH, "+search.ranges.model.latent_dim={choices: [8]}", "search.trials=3", "search.prune=false")
+    assert answer.code == 0, answer.out + answer.err
+    assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"] * 3
+    assert len({trial.value for trial in study(tmp_path).trials}) == 1
+    (file,) = tmp_path.glob("outputs/digits/*/provenance.json")
+    assert len(json.loads(file.read_text())["sessions"]) == 1
+
+
 @pytest.mark.usefixtures("unruly")
 def test_failed_trials_are_stored_as_failed_and_the_search_goes_on(genexp, tmp_path):
     words = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3",

@@ -32,6 +32,9 @@ class Unruly(Model):
     def __init__(self, data, noise, *, mode: str, at: int):
         super().__init__()
         self.shape, self.mode, self.at, self.moves = data.shape, mode, at, 0
+        if mode == "early" and not Path("died").exists():
+            Path("died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         self.image = nn.Linear(1, data.size, bias=False)
 
     def players(self):
@@ -52,6 +55,8 @@ class Unruly(Model):
                     os._exit(0)
                 case "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
+                case "long":
+                    raise RuntimeError("x" * 300_000)
                 case "once" if not Path("died").exists():
                     Path("died").touch()
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -127,6 +132,36 @@ def test_a_job_that_is_killed_is_tried_again_and_ends_as_if_it_had_not_been(gene
     killed, whole = (next(row["run"] for row in table(tmp_path) if row["model.mode"] == m) for m in ("once", "none"))
     assert_same_state(last_checkpoint(tmp_path / killed), last_checkpoint(tmp_path / whole))
     assert without_times(read_metrics(tmp_path / killed)) == without_times(read_metrics(tmp_path / whole))
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_fresh_job_that_died_before_it_held_its_run_is_begun_afresh(genexp, tmp_path):
+    (tmp_path / "died").touch()
+    assert genexp(*SWEEP, "model.mode=early").code == 0
+    (tmp_path / "died").unlink()
+    answer = genexp(*SWEEP, "model.mode=early", "sweep.retries=1", "fresh=true")
+    assert answer.code == 0, answer.out + answer.err
+    assert len(list(tmp_path.glob("outputs/digits/*.old-1"))) == 1
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_job_with_a_very_long_error_does_not_hang_the_sweep(genexp, tmp_path):
+    answer = genexp(*SWEEP, "model.mode=long,none")
+    assert answer.code == 1
+    assert states(tmp_path) == {"long": "failed", "none": "finished"}
+
+
+@pytest.mark.usefixtures("unruly")
+def test_two_sweeps_begun_together_share_the_work(genexp, tmp_path):
+    """Whichever is first at a run trains it; the other waits, and has its result."""
+    command = [sys.executable, "-m", "genexp", *SWEEP, "epochs=4", "model.mode=slow"]
+    one = subprocess.Popen([*command, "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    two = subprocess.Popen([*command, "seed=0,1,2,3"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = [process.communicate(timeout=200)[0].decode() for process in (one, two)]
+    assert [one.returncode, two.returncode] == [0, 0], said
+    for file in tmp_path.glob("outputs/digits/*/provenance.json"):
+        assert len(json.loads(file.read_text())["sessions"]) == 1
+    assert len(list(tmp_path.glob("outputs/digits/*"))) == 4
 
 
 @pytest.mark.usefixtures("unruly")
