@@ -123,12 +123,15 @@ class _Trials:
         return self.search.prune and trial.should_prune()
 
     def tell(self, row: Row) -> None:
-        """Tell Optuna how a trial ended; one that was stopped goes on with the next session."""
+        """Tell Optuna how a trial ended, if it did; one that was stopped goes on with the next session."""
         import optuna
 
         trial = self.of[row]
+        value = row.scores.get(self.search.metric, {}).get("valid_mean", math.nan)
+        if row.state == FINISHED and not math.isfinite(value):
+            row.state, row.cause = FAILED, f"its {self.search.metric} on validation images is no number"
         if row.state == FINISHED:
-            self.study.tell(trial, row.scores[self.search.metric]["valid_mean"])
+            self.study.tell(trial, value)
         elif row.state == PRUNED:
             trial.set_user_attr("cause", row.cause)
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -174,8 +177,6 @@ def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> Non
                     _mark_pruned(row)
                 elif row.state == WAITING:
                     again.append(row)
-                if row.state == FINISHED and trials.search.metric not in row.scores:
-                    row.state, row.cause = FAILED, f"its results hold no {trials.search.metric}"
                 trials.tell(row)
                 show(row)
                 if row.state == FAILED and train.sweep.fail_fast:

@@ -179,3 +179,20 @@ def test_ranges_may_be_nested_or_dotted():
     }
     with pytest.raises(UsageError, match=r"search\.ranges\.seed"):
         search.flat_ranges({"seed": {"low": True, "high": 3}})
+
+
+def test_a_score_that_is_no_number_is_a_failure(genexp, tmp_path, monkeypatch):
+    read = search.begun
+
+    def begun(job):
+        row = read(job)
+        if row.state == "finished":
+            row.results["scores"]["parzen"]["valid_mean"] = float("nan")
+        return row
+
+    words = [*SEARCH, "+search.ranges.model.latent_dim={choices: [8]}", "search.prune=false"]
+    assert genexp(*words, "search.trials=1").code == 0
+    monkeypatch.setattr(search, "begun", begun)
+    assert genexp(*words, "search.trials=2").code == 0
+    assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE", "FAIL"]
+    assert table(tmp_path)[-1]["cause"] == "its parzen on validation images is no number"
