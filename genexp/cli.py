@@ -77,12 +77,14 @@ def main() -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, is what Ctrl-C is."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM, as schedulers send it, is what Ctrl-C is; and SIGINT is heard where a shell began us deaf to it (`&`)."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dispatch(arguments: list[str]) -> int:
