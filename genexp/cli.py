@@ -77,7 +77,7 @@ def main() -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, is what Ctrl-C is; and SIGINT is heard where a shell began us deaf to it (`&`)."""
+    """SIGTERM, as schedulers send it, is what Ctrl-C is; SIGINT is heard where a shell began us deaf to it, too."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
