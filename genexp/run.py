@@ -3,6 +3,8 @@
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +25,54 @@ PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an inst
 
 
 class Run:
-    """A run directory that this process holds; `close` lets go of it."""
+    """A run directory that this process holds, until `close` or the end of a `with`."""
 
-    def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
+    def __init__(self, path: Path, *locks: filelock.BaseFileLock) -> None:
         self.path = path
-        self._lock = lock
+        self._locks = locks
         self._known: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, config: TrainConfig) -> "Run":
+    def hold(cls, config: TrainConfig) -> "Run":
         """Make the directory of this configuration, or find it again; with `fresh`, move an old one aside.
 
-        Raises UsageError when it holds another experiment, GenexpError when it cannot be written or another process
-        holds it.
+        What it holds stays as it is until `begin`. Raises UsageError when that is another experiment, GenexpError when
+        the directory cannot be written or another process holds it.
         """
         path = config.directory()
         _refuse_other_experiments(path, config)
-        lock = None
-        try:
-            lock = _hold(path)
-            if config.fresh and _holds_a_run(path):
-                old = aside(path)
-                path.rename(old)
-                lock.release()
-                print(f"moved the old run to {old}", flush=True)
-                lock = _hold(path)
-            run = cls(path, lock)
-            run.sweep_up()
-            if _holds_a_run(path):  # first, or a run killed from here on would pass for the finished one it was
-                run.set_status("running")
-            run.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
-            run.set_status("running")
-        except OSError as error:
-            if lock is not None:
-                lock.release()
-            raise GenexpError(
-                f"the run directory {path} cannot be written: {error.strerror}\n"
-                "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
-            ) from error
-        return run
+        with _writing(path):
+            held = cls(path, _hold(path))
+            try:
+                if config.fresh and _holds_a_run(path):
+                    old = aside(path)
+                    path.rename(old)
+                    print(f"moved the old run to {old}", flush=True)
+                    # The old lock is kept, too: who waited for it would else get it, and take the new directory for his
+                    held._locks += (_hold(path),)
+                held.sweep_up()
+            except BaseException:
+                held.close()
+                raise
+        return held
+
+    def begin(self, config: TrainConfig) -> None:
+        """Keep the configuration, and say that the run is trained from now on. Raises GenexpError."""
+        with _writing(self.path):
+            if _holds_a_run(self.path):  # first, or a run killed from here on would pass for the finished one it was
+                self.set_status("running")
+            self.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
+            self.set_status("running")
 
     def close(self) -> None:
-        self._lock.release()
+        for lock in self._locks:
+            lock.release()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def sweep_up(self) -> None:
         """Remove what a killed process had begun to write; evaluations, which may go on now, write results.json."""
@@ -87,6 +95,17 @@ class Run:
         self._known |= details
         holder = {"pid": os.getpid(), "host": platform.node(), "command": provenance.command_line}
         self.write_json("status.json", {"status": status, **self._known, **holder, "updated": now()})
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GenexpError(
+            f"the run directory {path} cannot be written: {error.strerror}\n"
+            "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
+        ) from error
 
 
 def finished(config: TrainConfig) -> dict[str, Any] | None:

@@ -44,30 +44,23 @@ def main(config: TrainConfig) -> dict[str, Any]:
         _warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
     data = build_data(config)
     digest = data.digest()
-    run.refuse_other_data(config, digest)
-    if done is not None:
-        return _already_finished(config, done)
     data = data.to(device)
     training = build_training(config, data, device)
     build.check_metrics(config.metrics, training.model, data)
-    held = run.Run.open(config)
-    stop = Stop()
-    try:
-        held.write_json("data.json", {"digest": digest})
-        made_by = _begin_session(held, training, device, config)
-        with stop.listening():
-            scores = _train_and_score(config, training, data, device, held, stop)
-            summary = _summary(config, training, data, scores, made_by)
-            evaluations = _evaluations(config, summary)
-            results.record(held.path, summary, evaluations)
-            held.set_status("finished", epoch=summary["epochs"], step=summary["steps"])
-    except BaseException as error:
-        ending = _ending(error, held, training, config)
-        if ending is error:
-            raise
-        raise ending from error
-    finally:
-        held.close()
+    with run.Run.hold(config) as held:
+        run.refuse_other_data(config, digest)
+        done = run.finished(config)  # by another process, maybe, until it let go of the run
+        if done is not None:
+            return _already_finished(config, done)
+        held.begin(config)
+        try:
+            held.write_json("data.json", {"digest": digest})
+            summary = _train_to_the_end(config, training, data, device, held)
+        except BaseException as error:
+            ending = _ending(error, held, training, config)
+            if ending is error:
+                raise
+            raise ending from error
     _report(summary, held.path, config.epochs)
     return summary | {"run": str(held.path)}
 
@@ -170,6 +163,20 @@ def _begin_session(held: run.Run, training: Training, device: torch.device, conf
     held.write_json("provenance.json", {"sessions": [*sessions, {"from_step": training.step, **made_by}]})
     provenance.keep_patch(held.path)
     return made_by
+
+
+def _train_to_the_end(
+    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run
+) -> dict[str, Any]:
+    """Go on from the newest checkpoint, score, and keep the results, which are returned."""
+    made_by = _begin_session(held, training, device, config)
+    stop = Stop()
+    with stop.listening():
+        scores = _train_and_score(config, training, data, device, held, stop)
+        summary = _summary(config, training, data, scores, made_by)
+        results.record(held.path, summary, _evaluations(config, summary))
+        held.set_status("finished", epoch=summary["epochs"], step=summary["steps"])
+    return summary
 
 
 def _train_and_score(

@@ -14,7 +14,7 @@ from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, wi
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp import checkpoint
+from genexp import checkpoint, run
 from genexp import train as module
 
 
@@ -258,6 +258,37 @@ def test_a_run_that_another_process_holds_is_left_alone(genexp):
         answer = genexp("train", *SMALL, "epochs=2")
     assert answer.code == 1
     assert "another process" in answer.err
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch):
+    """It was not finished when this process looked first, and is when this one comes to hold it."""
+    words, build_training = ["train", *SMALL, "epochs=1"], module.build_training
+
+    def build_while_another_trains(*arguments):
+        monkeypatch.setattr(module, "build_training", build_training)
+        done = subprocess.run([sys.executable, "-m", "genexp", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return build_training(*arguments)
+
+    monkeypatch.setattr(module, "build_training", build_while_another_trains)
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    assert "already finished, 1 epochs" in answer.out
+    assert len(json.loads((answer.run / "provenance.json").read_text())["sessions"]) == 1
+    assert json.loads((answer.run / "status.json").read_text())["pid"] != os.getpid()
+
+
+def test_who_waits_for_a_run_that_is_moved_aside_does_not_come_to_hold_it(genexp, monkeypatch, tmp_path):
+    """Its lock file was opened under the old name, and would else be taken for that of the new run."""
+    monkeypatch.chdir(tmp_path)
+    first = genexp("train", *SMALL, "epochs=1")
+    config = run.read_config(first.run)
+    with run.Run.hold(config.model_copy(update={"fresh": True})) as held:
+        assert held.path == config.directory()
+        (old,) = tmp_path.glob("outputs/digits/*.old-1")
+        for place in (held.path, old):
+            with pytest.raises(filelock.Timeout):
+                filelock.FileLock(place / ".lock").acquire(timeout=0)
 
 
 def test_divergence_fails_the_run_and_names_step_losses_and_checkpoint(genexp, tmp_path):
