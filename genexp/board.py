@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genexp.clock import duration
+from genexp.config import Component
 from genexp.files import atomic, last_json_line, read_json
 from genexp.jobs import Job
-from genexp.results import LOWER_IS_BETTER, shown
+from genexp.results import LOWER_IS_BETTER, on_valid, shown
 from genexp.sheets import Document, Sheet, render
 
 if TYPE_CHECKING:
@@ -134,9 +135,9 @@ def _progress(row: Row) -> tuple[str, str, str]:
     return f"{epoch}/{status.get('epochs', '?')}", loss, left
 
 
-def close(rows: list[Row], folder: Path, rank_by: str | None, shared: set[str]) -> None:
+def close(rows: list[Row], folder: Path, rank_by: str | None, shared: set[str], metrics: dict[str, Component]) -> None:
     """Print the closing table, and keep it in `folder` as CSV and as Markdown."""
-    document = ranking(rows, rank_by, shared)
+    document = ranking(rows, rank_by, shared, metrics)
     print(f"\n{render(document, 'terminal')}", end="", flush=True)
     try:
         for form, name in (("csv", "table.csv"), ("markdown", "table.md")):
@@ -148,33 +149,39 @@ def close(rows: list[Row], folder: Path, rank_by: str | None, shared: set[str]) 
     print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}; what each job printed: {folder / 'logs'}", flush=True)
 
 
-def ranking(rows: list[Row], rank_by: str | None, shared: set[str]) -> Document:
-    """The jobs, best first: by the named score, or the first one; on validation images where it has such a mean."""
+def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dict[str, Component]) -> Document:
+    """The jobs, best first: by the named score, or the first one; on validation images where it has such a mean.
+
+    `metrics` are the components by whose names in the configuration the scores are called.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.scores))
     by = rank_by or next(iter(names), "")
-    ranked = sorted(rows, key=lambda row: _badness(row, by))
-    valid = any("valid_mean" in row.scores.get(by, {}) for row in rows)
+    lower = metrics.get(by, {}).get("name") in LOWER_IS_BETTER
+    ranked = sorted(rows, key=lambda row: _badness(row, by, lower))
+    splits = {name: score.get("split", "test") for row in rows for name, score in row.scores.items()}
+    valid = any(on_valid(row.scores[by]) is not None for row in rows if by in row.scores)
+    beside = valid and splits[by] != "valid"  # it has another mean on validation images, which is shown as well
     header = [
         "rank",
         "settings",
         "state",
-        *([f"{by}, valid"] if valid else []),
-        *names,
+        *([f"{by}, valid"] if beside else []),
+        *(name if splits[name] == "test" else f"{name}, {splits[name]}" for name in names),
         "epochs",
         "time",
         "run or cause",
     ]
     lines, records = [], []
     for position, row in enumerate(ranked, 1):
-        rank = position if math.isfinite(_badness(row, by)) else None
-        on_valid = row.scores.get(by, {}).get("valid_mean")
+        rank = position if math.isfinite(_badness(row, by, lower)) else None
+        chosen_by = on_valid(row.scores[by]) if by in row.scores else None
         seconds = row.results.get("train_seconds")
         lines.append(
             [
                 "–" if rank is None else str(rank),
                 settings(row, shared),
                 row.state,
-                *([f"{on_valid:.1f}" if on_valid is not None else "–"] if valid else []),
+                *(["–" if chosen_by is None else f"{chosen_by:.4g}"] if beside else []),
                 *(shown(row.scores[name]) if name in row.scores else "–" for name in names),
                 str(row.results.get("epochs", "")),
                 duration(seconds) if seconds is not None else "",
@@ -184,22 +191,22 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str]) -> Document:
         record: dict[str, Any] = {"rank": rank, **dict(word.split("=", 1) for word in row.overrides if "=" in word)}
         record |= {"state": row.state, "cause": row.cause}
         for name, score in row.scores.items():
-            record |= {name: score["mean"], f"{name}_stderr": score["stderr"], f"{name}_valid": score.get("valid_mean")}
+            record |= {name: score["mean"], f"{name}_stderr": score["stderr"], f"{name}_valid": on_valid(score)}
         records.append(
             record | {"trained_epochs": row.results.get("epochs"), "train_seconds": seconds, "run": str(row.directory)}
         )
     notes = [f"all: {' '.join(sorted(shared))}"] if shared else []
     if by:
-        where = "its mean on validation images; the others are on test images" if valid else "its mean"
-        notes.insert(0, f"ranked by {by}, {where}")
+        where = "its mean on validation images" if valid else "its mean"
+        notes.insert(0, f"ranked by {by}, {where}{', the lowest first' if lower else ''}")
     words = ("settings", "state", "run or cause")
     return Document(f"{len(rows)} jobs", [Sheet("", header, lines, records, left=words)], notes)
 
 
-def _badness(row: Row, by: str) -> float:
-    """Lower is better; infinite where there is no such score."""
-    score = row.scores.get(by, {})
-    mean = score.get("valid_mean", score.get("mean"))
-    if mean is None or not math.isfinite(mean):
+def _badness(row: Row, by: str, lower: bool) -> float:
+    """What to sort by; infinite where there is no such score."""
+    if by not in row.scores:
         return math.inf
-    return float(mean if by in LOWER_IS_BETTER else -mean)
+    chosen_by = on_valid(row.scores[by])
+    mean = float(row.scores[by]["mean"] if chosen_by is None else chosen_by)
+    return math.inf if not math.isfinite(mean) else mean if lower else -mean

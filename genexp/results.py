@@ -89,6 +89,12 @@ def evaluation(
     }
 
 
+def on_valid(score: dict[str, Any]) -> float | None:
+    """A score's mean on validation images, by which settings and states are chosen; None if it is not taken there."""
+    value = score.get("valid_mean", score["mean"] if score.get("split") == "valid" else None)
+    return None if value is None else float(value)
+
+
 def shown(score: dict[str, Any]) -> str:
     """The mean and its standard error, with two digits of the latter."""
     mean, stderr = score["mean"], score["stderr"]

@@ -20,6 +20,7 @@ from genexp.config import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
 from genexp.files import read_json, read_json_lines, write_json
 from genexp.jobs import Job, Slots
+from genexp.results import LOWER_IS_BETTER, on_valid
 from genexp.sweep import LOOK, begun, end, fail_if_any, held, say_stopped
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(train: TrainConfig, overrides: list[str]) -> None:
     with held(train.outputs_dir, "searches", _name(train, search, ranges)) as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = _study(search, folder)
+            study = _study(search, folder, train.metrics[search.metric]["name"] in LOWER_IS_BETTER)
         trials = _Trials(study, search, ranges, fixed)
         try:
             _run(trials, train, folder, example)
@@ -59,7 +60,7 @@ def main(train: TrainConfig, overrides: list[str]) -> None:
             raise KeyboardInterrupt(f"interrupted; trials that ran were saved, {again} goes on") from interrupt
         finally:
             say_stopped(trials.rows)
-            close(trials.rows, folder, search.metric, set(as_typed(fixed)))
+            close(trials.rows, folder, search.metric, set(as_typed(fixed)), train.metrics)
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
     # A trial that failed is an answer, too, and told to Optuna.
     fail_if_any([row for row in trials.rows if row.state != FAILED], train.again())
@@ -127,8 +128,9 @@ class _Trials:
         import optuna
 
         trial = self.of[row]
-        value = row.scores.get(self.search.metric, {}).get("valid_mean", math.nan)
-        if row.state == FINISHED and not math.isfinite(value):
+        score = row.scores.get(self.search.metric)
+        value = None if score is None else on_valid(score)
+        if row.state == FINISHED and (value is None or not math.isfinite(value)):
             row.state, row.cause = FAILED, f"its {self.search.metric} on validation images is no number"
         if row.state == FINISHED:
             self.study.tell(trial, value)
@@ -218,8 +220,14 @@ def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None
         )
     if search.metric not in train.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(train.metrics)}")
-    if train.metrics[search.metric]["name"] != "parzen":
-        raise UsageError(f"search.metric={search.metric}: it has no score on validation images; parzen has")
+    metric = train.metrics[search.metric]
+    ours = metric["_target_"].startswith("genexp.")  # what others return is seen when they do
+    if ours and metric["name"] not in ("parzen", "parzen_folds") and metric.get("split") != "valid":
+        there = f"set metrics.{search.metric}.split=valid" if "split" in metric else "seek by another"
+        raise UsageError(
+            f"search.metric={search.metric}: it is not taken on validation images, and those of the test are not to "
+            f"choose by; {there}"
+        )
     if search.prune and train.log.scores_every_epochs is None:
         raise UsageError(
             "search.prune=true stops runs by their validation curve, which log.scores_every_epochs=N draws; set that, "
@@ -311,7 +319,7 @@ def _name(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> str:
     return f"{train.dataset['name']}-{train.name}-{digest}"
 
 
-def _study(search: Search, folder: Path) -> "optuna.Study":
+def _study(search: Search, folder: Path, lower: bool) -> "optuna.Study":
     import optuna
 
     url = f"sqlite:///{folder / 'study.db'}"
@@ -322,7 +330,7 @@ def _study(search: Search, folder: Path) -> "optuna.Study":
             study_name=folder.name,
             storage=url,
             pruner=pruner if search.prune else optuna.pruners.NopPruner(),
-            direction="maximize",
+            direction="minimize" if lower else "maximize",
             load_if_exists=True,
         )
     except Exception as error:  # of SQLAlchemy, which is known here only through Optuna

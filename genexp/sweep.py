@@ -68,7 +68,7 @@ def run_here(jobs: list[Job]) -> None:
             raise KeyboardInterrupt(f"interrupted; jobs that ran were saved, {again} goes on") from interrupt
         finally:
             say_stopped(rows)
-            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
+            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows), jobs[0].config.metrics)
     fail_if_any(rows, jobs[0].config.again())
 
 
@@ -93,7 +93,7 @@ def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[
                 "stop) stops them; the same command goes on"
             ) from interrupt
         finally:
-            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows))
+            close(rows, folder, jobs[0].config.sweep.rank_by, common(rows), jobs[0].config.metrics)
     fail_if_any(rows, jobs[0].config.again())
 
 

@@ -215,7 +215,7 @@ def _train(
         flush=True,
     )
     scores: dict[str, Any] | None = None
-    best = _best_so_far(folder)
+    best = _best_so_far(folder, config)
     every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
     due = time.monotonic() + every
     steps = epochs * length
@@ -234,7 +234,9 @@ def _train(
             if tick.ends_epoch or stop.requested or time.monotonic() >= due:
                 training.check_finite()
                 logs.flush()
-                best = _keep_best(folder, training, scores or {}, best)  # first: what is saved next is not done again
+                best = _keep_best(
+                    folder, training, config, scores or {}, best
+                )  # first: what is saved next is not done again
                 save(folder, training.step, training.state_dict())
                 held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step, steps=steps)
                 due = time.monotonic() + every
@@ -243,21 +245,32 @@ def _train(
     return scores
 
 
-def _best_so_far(folder: Path) -> float:
+def _best_so_far(folder: Path, config: TrainConfig) -> float:
     try:
-        return float(load(folder / BEST)["valid_mean"]) if (folder / BEST).exists() else -math.inf
+        kept = load(folder / BEST) if (folder / BEST).exists() else {}
     except GenexpError as error:
         _warn(f"{error}; the best is chosen among the epochs to come")
-        return -math.inf
+        kept = {}
+    name = kept.get("valid_of", "parzen")  # of states kept before other scores could choose
+    return _goodness(config, name, kept["valid_mean"]) if kept and name in config.metrics else -math.inf
 
 
-def _keep_best(folder: Path, training: Training, scores: dict[str, Any], best: float) -> float:
-    """Keep the state beside the newest ones if its validation score is the best so far; return the best one."""
-    valid_mean = max((score["valid_mean"] for score in scores.values() if "valid_mean" in score), default=-math.inf)
-    if valid_mean <= best:
-        return best
-    write(folder / BEST, training.state_dict() | {"valid_mean": valid_mean})
-    return float(valid_mean)
+def _keep_best(folder: Path, training: Training, config: TrainConfig, scores: dict[str, Any], best: float) -> float:
+    """Keep the state beside the newest ones if it is the best so far, by the first score on validation images."""
+    for name, score in scores.items():
+        value = results.on_valid(score)
+        if value is not None:
+            good = _goodness(config, name, value)
+            if good > best:
+                write(folder / BEST, training.state_dict() | {"valid_mean": value, "valid_of": name})
+                return good
+            break
+    return best
+
+
+def _goodness(config: TrainConfig, name: str, value: float) -> float:
+    """Higher is better."""
+    return -value if config.metrics[name]["name"] in results.LOWER_IS_BETTER else value
 
 
 def _conclude(
@@ -303,8 +316,9 @@ def _score(config: TrainConfig, model: Model, data: DataSet) -> dict[str, Any]:
 
 def _means(scores: dict[str, Any]) -> dict[str, float]:
     """The curves of scores: on the test images, and on the validation images where a score has such."""
-    valid = {f"valid/{name}": found["valid_mean"] for name, found in scores.items() if "valid_mean" in found}
-    return {f"score/{name}": found["mean"] for name, found in scores.items()} | valid
+    on_valid = {f"valid/{name}": results.on_valid(found) for name, found in scores.items()}
+    known = {name: value for name, value in on_valid.items() if value is not None}
+    return {f"score/{name}": found["mean"] for name, found in scores.items()} | known
 
 
 def _every(period: int | None, epoch: int) -> bool:

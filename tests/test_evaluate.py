@@ -1,9 +1,11 @@
 """`genexp evaluate`, `sample`, `figure` and `runs`, through the command line, on small runs."""
 
 import json
+import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import filelock
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from conftest import SMALL, last_checkpoint
 from PIL import Image
 
-from genexp import build, checkpoint, clock, results, runs
+from genexp import build, checkpoint, clock, results, runs, train
 from genexp import evaluate as module
 from genexp.metrics import Subject
 from genexp.run import read_config
@@ -107,6 +109,23 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(genexp, t
     assert best["valid_mean"] == max(found.values())
     answer = genexp("evaluate", f"run={trained}", "checkpoint=best", "metrics.parzen.n_samples=60")
     assert f"(step {best['step']}), best checkpoint" in answer.out
+
+
+def test_the_best_is_by_the_first_score_on_validation_images_and_knows_which_way_is_better(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(train, "write", lambda file, state: kept.append(state["valid_mean"]))
+    config = SimpleNamespace(metrics={"parzen": {"name": "parzen"}, "far": {"name": "fid"}})
+    training = SimpleNamespace(state_dict=dict)
+    best = -math.inf
+    for value in (math.nan, 3.0, 5.0, math.nan, 4.0):
+        scores = {"far": {"mean": value, "split": "valid"}, "parzen": {"mean": 0.0, "valid_mean": value}}
+        best = train._keep_best(tmp_path, training, config, scores, best)
+    assert kept == [3.0]
+    kept.clear()
+    for value in (3.0, 5.0, math.nan, 4.0):
+        scores = {"other": {"mean": value, "split": "test"}, "parzen": {"mean": 0.0, "valid_mean": value}}
+        best = train._keep_best(tmp_path, training, config, scores, -math.inf if value == 3.0 else best)
+    assert kept == [3.0, 5.0]
 
 
 def test_the_best_checkpoint_outlives_a_resume(genexp, trained):

@@ -2,16 +2,20 @@
 
 import csv
 import json
+from pathlib import Path
 
 import optuna
 import pytest
 from conftest import SMALL
+from omegaconf import OmegaConf
 from test_sweep import unruly  # noqa: F401 (a fixture)
 
-from genexp import jobs, search
+from genexp import checkpoint, jobs, search
+from genexp.config import Search
 from genexp.errors import UsageError
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
+DEFAULTS = Path(__file__).parent.parent / "configs/search/optuna.yaml"
 RATES = "+search.ranges.optimizer.lr={low: 1e-3, high: 1.0, log: true}"
 
 
@@ -23,6 +27,45 @@ def study(tmp_path) -> optuna.Study:
 def table(tmp_path) -> list[dict]:
     (file,) = tmp_path.glob("outputs/searches/*/table.csv")
     return list(csv.DictReader(file.open()))
+
+
+BY_BOUND = ["search.metric=elbo", "metrics.elbo.split=valid", "~metrics.parzen"]
+
+
+def test_a_search_by_the_evidence_bound_on_validation_images(genexp, tmp_path):
+    vae = ["train", "search=optuna", "dataset=digits", "model=vae", "model.hidden=[16]", "metrics.iwae.n_samples=2"]
+    words = [*vae, "epochs=2", "device.threads=1", "+search.ranges.model.latent_dim={low: 2, high: 20}", *BY_BOUND]
+    answer = genexp(*words, "log.scores_every_epochs=1", "search.trials=2", "search.prune=false")
+    assert answer.code == 0, answer.out + answer.err
+    for trial in study(tmp_path).trials:
+        run = tmp_path / trial.user_attrs["run"]
+        elbo = json.loads((run / "results.json").read_text())["scores"]["elbo"]
+        assert elbo["split"] == "valid"
+        assert trial.value == elbo["mean"]
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert {line["epoch"]: line["valid/elbo"] for line in lines if "valid/elbo" in line}[2] == trial.value
+        best = checkpoint.load(run / "checkpoints" / "best.pt")
+        assert best["valid_of"] == "elbo"
+        assert best["valid_mean"] == max(line["valid/elbo"] for line in lines if "valid/elbo" in line)
+    assert "ranked by elbo, its mean on validation images" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["search.metric=elbo"], "set metrics.elbo.split=valid"),
+        (["search.metric=spread", "+metric@metrics.spread=ms_ssim"], "seek by another"),
+    ],
+)
+def test_what_is_not_taken_on_validation_images_is_not_sought(genexp, words, told):
+    answer = genexp("train", "search=optuna", "dataset=digits", "model=vae", RATES, *words)
+    assert answer.code == 2
+    assert told in answer.err
+
+
+def test_a_score_of_which_less_is_better_is_minimised(tmp_path):
+    seek = Search(**OmegaConf.to_container(OmegaConf.load(DEFAULTS))["search"])
+    assert search._study(seek, tmp_path, lower=True).direction.name == "MINIMIZE"
 
 
 def test_trials_are_runs_within_their_ranges_and_optuna_is_told_their_validation_scores(genexp, tmp_path):

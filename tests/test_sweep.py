@@ -333,18 +333,25 @@ def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
             row(1, parzen=(9.0, {"valid_mean": 4.0}), fid=(6.0, {})),
             row(2, parzen=(float("nan"), {"valid_mean": float("nan")}), fid=(7.0, {})),
             Row(("seed=3",), tmp_path / "3", None, FAILED, "it died")]  # fmt: skip
-    by_parzen = ranking(rows, None, set()).sheets[0]
+    metrics = {"parzen": {"name": "parzen"}, "fid": {"name": "fid"}, "bound": {"name": "elbo"}}
+    by_parzen = ranking(rows, None, set(), metrics).sheets[0]
     assert [(record["rank"], record["seed"]) for record in by_parzen.records] == [
         (1, "1"),
         (2, "0"),
         (None, "2"),
         (None, "3"),
     ]
-    assert by_parzen.rows[0][:4] == ["1", "seed=1", "finished", "4.0"]
+    assert by_parzen.rows[0][:4] == ["1", "seed=1", "finished", "4"]
     assert by_parzen.rows[0][-2:] == ["1:01", str(tmp_path / "1")]
     assert by_parzen.rows[3][-1] == "it died"
-    by_fid = ranking(rows, "fid", set()).sheets[0]
-    assert [record["seed"] for record in by_fid.records] == ["0", "1", "2", "3"]
+    by_fid = ranking(rows, "fid", set(), metrics)
+    assert [record["seed"] for record in by_fid.sheets[0].records] == ["0", "1", "2", "3"]
+    assert by_fid.notes[0] == "ranked by fid, its mean, the lowest first"
+    rows = [row(0, bound=(-9.0, {"split": "valid"})), row(1, bound=(-8.0, {"split": "valid"}))]
+    by_bound = ranking(rows, "bound", set(), metrics)
+    assert by_bound.sheets[0].header[3:5] == ["bound, valid", "epochs"]
+    assert [record["seed"] for record in by_bound.sheets[0].records] == ["1", "0"]
+    assert by_bound.notes[0] == "ranked by bound, its mean on validation images"
 
 
 def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypatch):
