@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and JSON that may be missing or damaged."""
 
+import errno
 import json
 import os
 import shutil
@@ -38,6 +39,17 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def would_write(path: Path) -> None:
+    """Raise the OSError with which writing this file would end, as far as one can know before there is anything."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not os.access(nearest, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from genexp import random
 from genexp.data import DataSet
 from genexp.device import products
-from genexp.errors import DivergedError
+from genexp.errors import DivergedError, UsageError
 from genexp.models import Model, Update
 from genexp.optimizers import ScheduledOptimizer
 
@@ -106,7 +106,8 @@ def train(
     """Train to the end of `epochs`, a Tick a step. Stopping at any Tick and going on later changes nothing.
 
     Data order is a function of (seed, epoch), every other draw of (seed, step). Nothing is read back from the device
-    but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite.
+    but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite;
+    UsageError when a model's losses are not those of the players that move.
     """
     plan = moves(training.model)
     step_images = images_per_step(training.model, batch_size)
@@ -158,6 +159,11 @@ def _move(
     """Make one update: all its gradients are taken before any of its players moves."""
     with products(images.device, precision):
         losses, watched = update.play(images)
+    if losses.keys() != set(update.players):
+        raise UsageError(
+            f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
+            f"{', '.join(losses) or 'nobody'}; give one for each player that moves, under its name"
+        )
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for player in update.players:
         # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.

@@ -23,6 +23,7 @@ def main(config: ReproduceConfig) -> None:
         raise UsageError(
             f"table={config.table} holds no numbers to reproduce; `genexp table table={config.table}` prints it"
         )
+    table.refuse_out(config)
     started = time.perf_counter()
     failed, skipped = [], set()
     wanted = list(papers.experiments(chosen, config.budget))

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from genexp import answers, papers
 from genexp.answers import Answer
 from genexp.config import Component, TableConfig
 from genexp.errors import GenexpError
-from genexp.files import atomic, cache_folder, read_json, write_json
+from genexp.files import atomic, cache_folder, read_json, would_write, write_json
 from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
 from genexp.results import LOWER_IS_BETTER
 from genexp.runs import Found, find
@@ -49,18 +50,33 @@ ABBREVIATED = {"inception_score": "IS", "fid": "FID", "kid": "KID", "ms_ssim": "
 
 def main(config: TableConfig) -> None:
     """Print the table, or write it to `out`."""
+    refuse_out(config)
     made = document(config)
     named = FORMATS.get(Path(config.out).suffix) if config.out is not None else None
     text = render(made, named if named and config.format == "terminal" else config.format)
     if config.out is None:
         print(text, end="")
         return
-    try:
-        with atomic(Path(config.out).expanduser()) as stream:
-            stream.write(text.encode())
-    except OSError as error:
-        raise GenexpError(f"out={config.out} cannot be written: {error.strerror}") from error
+    with _writing(config.out), atomic(Path(config.out).expanduser()) as stream:
+        stream.write(text.encode())
     print(f"table: {config.out}")
+
+
+def refuse_out(config: TableConfig) -> None:
+    """Raise GenexpError if the table could not be written, before the work that it takes."""
+    if config.out is not None:
+        with _writing(config.out):
+            would_write(Path(config.out).expanduser())
+
+
+@contextmanager
+def _writing(out: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GenexpError(
+            f"out={out} cannot be written: {error.strerror}\nSet out=FILE to another place, or leave it out"
+        ) from error
 
 
 def document(config: TableConfig) -> Document:

@@ -406,6 +406,8 @@ RUNS = [
     row("a table that is none", "table table=3", 2, "table=3", "The tables are: 1"),
     row("a table in no format", "table format=html", 2, "format=html", "'markdown'"),
     row("a table below a file", "table table=2 out=file/x.md", 1, "out=file/x.md cannot be written", before=LETTER),
+    row("a table of experiments below a file", "reproduce table=1 out=file/x.md", 1, "out=file/x.md cannot be written",
+        "Set out=FILE to another place", before=LETTER),
     row("a table in a folder", "table table=2 out=d.md", 1, "out=d.md cannot be written", before=directory("d.md")),
     row("a table nowhere", "table table=2 out=", 2, "out="),
     row("a paper that is wrong", "table table=2 paper.tables=3", 2, "the paper's file is wrong", "tables"),

@@ -10,7 +10,7 @@ from conftest import assert_same_state
 from torch import nn
 
 from genexp.data import DataSet
-from genexp.errors import DivergedError
+from genexp.errors import DivergedError, UsageError
 from genexp.loop import Training, train
 from genexp.models import Model, Outcome, Update
 from genexp.optimizers import sgd
@@ -162,6 +162,14 @@ def test_divergence_names_its_first_step():
     clean.x.value.data.fill_(math.nan)
     with pytest.raises(DivergedError, match=r"step 1: loss/x=nan, loss/y=nan"):
         play(clean)
+
+
+@pytest.mark.parametrize("named", [{"z": 1.0}, {}, {"x": 1.0, "y": 1.0}])
+def test_losses_that_are_not_the_players_are_refused(named):
+    model = Saddle(simultaneous=False)
+    model.play = lambda images, *players: Outcome({name: value * model.x.value for name, value in named.items()}, {})
+    with pytest.raises(UsageError, match=f"Saddle: its update of x gives losses of {', '.join(named) or 'nobody'};"):
+        play(model)
 
 
 def test_nothing_is_read_back_between_logged_steps(monkeypatch):
