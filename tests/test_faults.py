@@ -113,11 +113,11 @@ def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tm
 
 def test_a_second_signal_ends_at_once(tmp_path):
     """While the first one waits for a score to be taken, which takes a minute here."""
-    words = [*SMALL, "epochs=2", "log.scores_every_epochs=1", "metrics.parzen.n_samples=3000000"]
+    words = [*SMALL, "epochs=2", "log.scores_every_epochs=1", "log.every_steps=1", "metrics.parzen.n_samples=3000000"]
     process = subprocess.Popen([sys.executable, "-m", "genexp", "train", *words], cwd=tmp_path, stderr=subprocess.PIPE)
-    while not list(tmp_path.glob("outputs/digits/*/metrics.jsonl")):
+    while not any("\"step\": 10," in file.read_text() for file in tmp_path.glob("outputs/digits/*/metrics.jsonl")):
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(2)  # for one step more, after which it scores
     process.terminate()
     time.sleep(1)
     assert process.poll() is None
