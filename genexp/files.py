@@ -26,7 +26,7 @@ PARTIAL = ".partial"  # how a file is called until it is complete, and what a ki
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file to write in; it appears under `path` only once it is complete and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -55,7 +55,7 @@ def would_write(path: Path) -> None:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it appears under `path` only once it is complete. What is there is moved to `aside(path)`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
     old = aside(path) if path.exists() else None
     try:
@@ -85,13 +85,27 @@ def was_set_aside(path: Path) -> bool:
     return ".old-" in path.name or path.name.endswith(RERUN)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it, so that a power cut does not take them back."""
+    if path.is_dir():
+        return
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        sync(folder.parent)
+
+
 def sync(path: Path) -> None:
     """Have the system put on the disk what it was given of a file, or the names in a folder."""
-    if path.is_dir() and os.name == "nt":  # there folders cannot be opened, and names are safe
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # there folders cannot be opened, and names are safe
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # as some network file systems say
+            raise
     finally:
         os.close(descriptor)
 

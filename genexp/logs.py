@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from genexp.clock import duration
-from genexp.files import atomic, sync
+from genexp.files import atomic, make_folder, sync
 from genexp.loop import Tick
 from genexp.pictures import Picture
 
@@ -27,20 +27,23 @@ WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside th
 
 
 class Logs:
-    """The log files of one run, cut back to the step that it goes on from.
+    """The log files of one run, cut back to the step that it goes on from, and open within a `with`.
 
     With `scored_again`, what TensorBoard was told of scores at that very step is taken back, too.
     """
 
     def __init__(self, folder: Path, from_step: int, scored_again: bool = False) -> None:
-        self.folder = folder
-        self.metrics = folder / "metrics.jsonl"
-        _cut_back(self.metrics, from_step)
-        _cut_back_events(folder / "tensorboard", from_step, scored_again)
+        self.folder, self.from_step, self.scored_again = folder, from_step, scored_again
+        self.metrics, self.curves = folder / "metrics.jsonl", folder / "tensorboard"
+
+    def _open(self) -> None:
+        _cut_back(self.metrics, self.from_step)
+        make_folder(self.curves)
+        _cut_back_events(self.curves, self.from_step, self.scored_again)
         self.stream = self.metrics.open("a", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
-        if not from_step:
-            config = (folder / "config.yaml").read_text(encoding="utf-8")
+        self.tensorboard = SummaryWriter(str(self.curves), purge_step=self.from_step + 1)
+        if not self.from_step:
+            config = (self.folder / "config.yaml").read_text(encoding="utf-8")
             self.tensorboard.add_text("config", f"```yaml\n{config}\n```")
 
     def scalars(self, tick: Tick, values: dict[str, float]) -> None:
@@ -82,12 +85,17 @@ class Logs:
         self.stream.flush()
         for _ in range(2):  # TensorBoard writes in a thread, whose error is raised by the call after the one it met
             self.tensorboard.flush()
-        for file in (self.metrics, *(self.folder / "tensorboard").glob(EVENTS)):
-            sync(file)
+        for place in (self.metrics, *self.curves.glob(EVENTS), self.folder, self.curves):  # content, and new names
+            sync(place)
 
     def __enter__(self) -> "Logs":
         self._hook = threading.excepthook
-        threading.excepthook = self._say_unless_full
+        threading.excepthook = self._say_unless_full  # before TensorBoard's thread begins
+        try:
+            self._open()
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
         return self
 
     def _say_unless_full(self, arguments: threading.ExceptHookArgs) -> None:

@@ -17,7 +17,7 @@ from genexp import provenance
 from genexp.clock import now
 from genexp.config import GROUPS, TrainConfig
 from genexp.errors import GenexpError, HeldError, UsageError
-from genexp.files import PARTIAL, aside, atomic, read_json, write_json
+from genexp.files import PARTIAL, aside, atomic, make_folder, read_json, sync, write_json
 
 LOCK = ".lock"
 WEIGHTS = "model.safetensors"  # of an exported run, in the place of its checkpoints
@@ -47,6 +47,7 @@ class Run:
                 if config.fresh and _holds_a_run(path):
                     old = aside(path)
                     path.rename(old)
+                    sync(path.parent)
                     print(f"moved the old run to {old}", flush=True)
                     # The old lock is kept, too: who waited for it would else get it, and take the new directory for his
                     held._locks += (_hold(path),)
@@ -222,7 +223,7 @@ def _kept_config(path: Path) -> TrainConfig:
 
 
 def _hold(path: Path) -> filelock.BaseFileLock:
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     lock = filelock.FileLock(path / LOCK)  # the system lets go of it when its holder dies, however that was
     try:
         lock.acquire(timeout=PATIENCE)

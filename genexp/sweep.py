@@ -18,7 +18,7 @@ import filelock
 from genexp import config, run
 from genexp.board import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Row, close, common, display
 from genexp.errors import GenexpError, UsageError
-from genexp.files import read_json
+from genexp.files import make_folder, read_json
 from genexp.jobs import INTERRUPTED, Ending, Job, Slots, is_mistake
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def held(outputs_dir: str, kind: str, name: str) -> Iterator[Path]:
     """The folder of a sweep's table and logs, held by this process. Raises GenexpError if another holds it."""
     folder = Path(outputs_dir).expanduser() / kind / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = filelock.FileLock(folder / run.LOCK)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:

@@ -1,4 +1,4 @@
-"""Training processes of every model, killed at random instants, and disks that are full."""
+"""Training processes of every model, killed at random instants; power cuts; disks that are full."""
 
 import json
 import platform
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import power
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
 from faults import RUNS, Trial, same
@@ -27,6 +28,49 @@ def test_killed_at_random_instants_a_run_ends_as_if_nobody_had_touched_it(tmp_pa
     seed = time.time_ns() % 10**6  # another one each time: what holds holds at any instant
     print(f"seed {seed}")
     assert Trial(tmp_path).compare(model, KILLS, random.Random(seed)) >= KILLS
+
+
+def test_after_a_power_cut_at_any_instant_a_run_ends_as_if_nobody_had_touched_it(tmp_path):
+    if not power.can_trace():
+        pytest.skip("no strace here, or no right to trace")
+    seed = time.time_ns() % 10**6
+    print(f"seed {seed}")
+    assert power.cut_and_go_on(tmp_path, 8, random.Random(seed)) > 0
+
+
+def test_the_disk_of_the_power_cuts_keeps_what_was_synced_and_loses_the_rest(tmp_path):
+    """Else every cut would be survived."""
+    if not power.can_trace():
+        pytest.skip("no strace here, or no right to trace")
+    program = """
+import os
+for name, synced in (("sure", True), ("lost", False)):
+    os.mkdir(name)
+    with open(f"{name}/new.partial", "wb") as stream:
+        stream.write(b"content")
+        if synced:
+            stream.flush()
+            os.fsync(stream.fileno())
+    os.rename(f"{name}/new.partial", f"{name}/new")
+    for place in (name, ".") if synced else ():
+        descriptor = os.open(place, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+"""
+    (tmp_path / "disk").mkdir()
+    disk = power.Disk(tmp_path / "disk")
+    for call in power.trace(tmp_path / "disk", [sys.executable, "-c", program]):
+        disk.call(call)
+    disk.kill(tmp_path / "killed")
+    assert (tmp_path / "killed/lost/new").read_bytes() == b"content"
+    left = set()
+    for seed in range(60):
+        disk.cut(random.Random(seed), cut := tmp_path / f"cut-{seed}")
+        assert (cut / "sure/new").read_bytes() == b"content"
+        left |= {(str(file.relative_to(cut)), file.read_bytes()) for file in cut.rglob("new*")}
+        left |= {("none", b"")} if not (cut / "lost").exists() else set()
+    assert {("none", b""), ("lost/new", b""), ("lost/new", b"content"), ("lost/new.partial", b"")} <= left
+    assert any(b"" < content < b"content" for _, content in left)
 
 
 @pytest.fixture
@@ -115,7 +159,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
     """While the first one waits for a score to be taken, which takes a minute here."""
     words = [*SMALL, "epochs=2", "log.scores_every_epochs=1", "log.every_steps=1", "metrics.parzen.n_samples=3000000"]
     process = subprocess.Popen([sys.executable, "-m", "genexp", "train", *words], cwd=tmp_path, stderr=subprocess.PIPE)
-    while not any("\"step\": 10," in file.read_text() for file in tmp_path.glob("outputs/digits/*/metrics.jsonl")):
+    while not any('"step": 10,' in file.read_text() for file in tmp_path.glob("outputs/digits/*/metrics.jsonl")):
         time.sleep(0.05)
     time.sleep(2)  # for one step more, after which it scores
     process.terminate()
