@@ -46,6 +46,8 @@ def main(train: TrainConfig, overrides: list[str]) -> None:
     _check(train, search, ranges)
     ours = ("search", "+search", "sweep.", "hydra", *(f"{name}=" for name in ranges))
     fixed = [word for word in overrides if not word.startswith(ours)]
+    if not any(word.lstrip("+").startswith("log.scores_every_epochs=") for word in fixed):  # search=optuna brings it
+        fixed.append(f"log.scores_every_epochs={json.dumps(train.log.scores_every_epochs)}")
     example = _job(fixed, {name: _edge(found) for name, found in ranges.items()})  # a wrong name is told at once
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with held(train.outputs_dir, "searches", _name(train, search, ranges)) as folder:
@@ -232,6 +234,11 @@ def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None
         raise UsageError(
             "search.prune=true stops runs by their validation curve, which log.scores_every_epochs=N draws; set that, "
             "or search.prune=false"
+        )
+    if train.sweep.rank_by not in (None, search.metric):
+        raise UsageError(
+            f"sweep.rank_by={train.sweep.rank_by}: a search ranks by what it seeks, search.metric={search.metric}; set "
+            "that, and leave out sweep.rank_by"
         )
     launcher = HydraConfig.get().runtime.choices.get("hydra/launcher") if HydraConfig.initialized() else "genexp"
     if launcher not in ("genexp", "basic"):

@@ -35,7 +35,7 @@ def plan(composed: Sequence[tuple[Sequence[str], "DictConfig"]]) -> list[Job]:
 
     Raises UsageError, before anything runs, if a job's configuration is wrong, or its directory holds another run.
     """
-    from genexp.composition import as_typed  # which imports Hydra
+    from genexp.composition import as_typed, options_of  # which imports Hydra
 
     jobs: list[Job] = []
     homes: dict[Path, Job] = {}
@@ -48,10 +48,26 @@ def plan(composed: Sequence[tuple[Sequence[str], "DictConfig"]]) -> list[Job]:
             raise UsageError(f"job {number} ({' '.join(_own(typed))}): {error}\nNo job was started") from error
         if job.config.search is not None:
             raise UsageError("search= is a sweep of its own: leave out -m, and give values as search.ranges")
-        if homes.setdefault(job.directory, job).config.identity() != job.config.identity():
-            raise UsageError("run_dir= names one directory for several experiments of a sweep; leave it out")
+        if (other := homes.setdefault(job.directory, job)) is not job:
+            raise _one_run(other, job)
         jobs.append(job)
+    by, known = jobs[0].config.sweep.rank_by, list(dict.fromkeys(name for job in jobs for name in job.config.metrics))
+    if by is not None and by not in known:
+        remedy = f"; metric@metrics.{by}={by} adds it" if by in options_of("metric") else config.nearest(by, known)
+        raise UsageError(f"sweep.rank_by={by}: the runs are scored by {', '.join(known) or 'nothing'}{remedy}")
     return jobs
+
+
+def _one_run(one: Job, other: Job) -> UsageError:
+    if other.config.run_dir is not None:
+        return UsageError("run_dir= names one directory for several jobs of a sweep; leave it out")
+    own = [" ".join(word for word in job.overrides if word not in alike.overrides)
+           for job, alike in ((one, other), (other, one))]  # fmt: skip
+    which = f"{own[0] or 'one job'} and {own[1] or 'another'} are one run" if any(own) else "a job is there twice"
+    return UsageError(
+        f"{which}: {one.directory}\nSweep what makes another experiment; log.scores_every_epochs=N shows how a run "
+        "fares on its way, and genexp evaluate takes other scores of it"
+    )
 
 
 def run_here(jobs: list[Job]) -> None:
@@ -228,17 +244,14 @@ def _look_elsewhere(rows: list[Row]) -> None:
     """Find out which of the jobs that wait are run by another process, and what became of those that were."""
     for row in rows:
         if row.state == WAITING and row.job is not None:
-            ours = any(other.state == RUNNING and other.directory == row.directory for other in rows)
-            was, row.elsewhere = row.elsewhere, not ours and run.is_held(row.directory)
+            was, row.elsewhere = row.elsewhere, run.is_held(row.directory)
             if was and not row.elsewhere and (done := run.finished(row.job.config)) is not None:
                 row.state, row.results = FINISHED, done
 
 
 def _next(rows: list[Row]) -> Row | None:
-    """The next job to start: one whose run nobody is at; two jobs may be one run, for more epochs or other scores."""
-    busy = {row.directory for row in rows if row.state == RUNNING}
-    free = (row for row in rows if row.state == WAITING and not row.elsewhere and row.directory not in busy)
-    return next(free, None)
+    """The next job to start: one whose run nobody is at."""
+    return next((row for row in rows if row.state == WAITING and not row.elsewhere), None)
 
 
 def _job(words: Sequence[str], hydra: Any, checked: config.TrainConfig) -> Job:
@@ -253,12 +266,12 @@ def _own(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _turns(rows: list[Row]) -> Iterator[list[Row]]:
-    """The rows in lists to be run one after another: two jobs may be one run, and another process may be at one."""
+    """The rows in lists to be run one after another: another process may be at some."""
     while any(row.state == WAITING for row in rows):
         _look_elsewhere(rows)
-        free = {row.directory: row for row in reversed(rows) if row.state == WAITING and not row.elsewhere}
+        free = [row for row in rows if row.state == WAITING and not row.elsewhere]
         if free:
-            yield list(free.values())[::-1]
+            yield free
         else:
             time.sleep(LOOK)
 

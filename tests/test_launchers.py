@@ -165,19 +165,19 @@ def test_a_setting_of_the_launcher_that_does_not_exist(genexp):
     assert "genexp train hydra/launcher=slurm --cfg hydra" in answer.err
 
 
-def test_jobs_of_one_run_take_turns_and_a_run_that_another_process_holds_waits(monkeypatch, tmp_path):
+def test_a_run_that_another_process_holds_waits_for_another_turn(monkeypatch, tmp_path):
     held = [True, True, False]
     monkeypatch.setattr(sweep.run, "is_held", lambda path: path.name == "b" and bool(held) and held.pop(0))
     monkeypatch.setattr(sweep.run, "finished", lambda config: None)
     monkeypatch.setattr(sweep, "LOOK", 0.0)
     job = sweep.Job(None, ())  # type: ignore[arg-type]
-    rows = [Row((f"epochs={n}",), tmp_path / name, job) for n, name in ((1, "a"), (2, "a"), (3, "b"))]
+    rows = [Row((f"epochs={n}",), tmp_path / name, job) for n, name in ((1, "a"), (2, "b"), (3, "c"))]
     seen = []
     for turn in sweep._turns(rows):
         seen.append([row.overrides[0] for row in turn])
         for row in turn:
             row.state = "failed"
-    assert seen == [["epochs=1"], ["epochs=2"], ["epochs=3"]]
+    assert seen == [["epochs=1", "epochs=3"], ["epochs=2"]]
     assert all(row.state != WAITING for row in rows)
 
 

@@ -68,6 +68,16 @@ def test_a_score_of_which_less_is_better_is_minimised(tmp_path):
     assert search._study(seek, tmp_path, lower=True).direction.name == "MINIMIZE"
 
 
+def test_the_validation_curve_is_drawn_without_being_asked_for(genexp, tmp_path):
+    words = ["train", "search=optuna", *SMALL, "epochs=10", "device.threads=1", RATES, "search.trials=1"]
+    assert genexp(*words).code == 0
+    (trial,) = study(tmp_path).trials
+    assert (tmp_path / trial.user_attrs["run"] / "checkpoints/best.pt").exists()
+    assert "log.scores_every_epochs=5" in trial.user_attrs["overrides"]
+    lines = (tmp_path / trial.user_attrs["run"] / "metrics.jsonl").read_text().splitlines()
+    assert [line["epoch"] for line in map(json.loads, lines) if "valid/parzen" in line] == [5, 10]
+
+
 def test_trials_are_runs_within_their_ranges_and_optuna_is_told_their_validation_scores(genexp, tmp_path):
     words = [*SEARCH, RATES, "+search.ranges.model.latent_dim={choices: [4, 8]}",
              "+search.ranges.batch_size={low: 50, high: 100, step: 25}", "search.prune=false"]  # fmt: skip
@@ -201,6 +211,7 @@ def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, mon
         ([RATES, "search.metric=fid"], "the runs are scored by parzen"),
         ([RATES, "log.scores_every_epochs=null"], "log.scores_every_epochs=N"),
         ([RATES, "run_dir=here"], "run_dir="),
+        ([RATES, "sweep.rank_by=fid"], "a search ranks by what it seeks, search.metric=parzen"),
         ([RATES, "-m", "seed=0,1"], "leave out -m"),
         ([RATES, "search.trials=0"], "search.trials=0"),
         ([RATES, "search=grid"], "optuna"),

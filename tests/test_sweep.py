@@ -195,12 +195,30 @@ def test_adding_values_runs_only_the_new_ones(genexp, tmp_path):
     assert {run: run.stat().st_mtime_ns for run in first} == first
 
 
-def test_jobs_that_are_one_run_take_turns(genexp, tmp_path):
-    """More epochs, or another score, of the same experiment: two jobs with one directory."""
-    answer = genexp("train", *SMALL, "-m", "epochs=1,2", "sweep.jobs=2")
-    assert answer.code == 0, answer.out + answer.err
-    assert len(list(tmp_path.glob("outputs/digits/*"))) == 1
-    assert [row["state"] for row in table(tmp_path)] == ["finished", "finished"]
+@pytest.mark.parametrize(
+    ("swept", "which"),
+    [
+        (["epochs=1,2"], "epochs=1 and epochs=2 are one run"),
+        (["seed=0,1", "metrics.parzen.n_samples=90,80"], "n_samples=90 and metrics.parzen.n_samples=80 are one run"),
+        (["seed=3,3"], "a job is there twice"),
+    ],
+)
+def test_jobs_that_are_one_run_are_refused(genexp, tmp_path, swept, which):
+    """The later one would replace the other's scores, and a table would show the same twice."""
+    answer = genexp("train", *SMALL, "-m", *swept)
+    assert answer.code == 2
+    assert which in answer.err
+    assert not list(tmp_path.glob("outputs/digits/*"))
+
+
+@pytest.mark.parametrize(
+    ("by", "remedy"),
+    [("fid", "metric@metrics.fid=fid adds it"), ("parzn", "did you mean 'parzen'?"), ("iwae", "scored by parzen;")],
+)
+def test_a_ranking_by_what_no_job_is_scored_by_is_refused(genexp, by, remedy):
+    answer = genexp("train", *SMALL, "-m", "seed=0,1", f"sweep.rank_by={by}")
+    assert answer.code == 2
+    assert remedy in answer.err
 
 
 def test_a_run_directory_for_all_jobs_is_refused(genexp):
