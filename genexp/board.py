@@ -1,6 +1,7 @@
 """What is shown and kept of several jobs: a live table while they run, and a ranked one when they have ended."""
 
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED, PRUNED = "waiting", "running", "finished", "failed", "stopped", "pruned"
+SETTINGS, LOSS, CAUSE = 1, 4, 6  # columns of the live table
 ORDER = (RUNNING, FAILED, STOPPED, FINISHED, PRUNED, WAITING)  # in which jobs get the lines that a terminal has
 
 
@@ -41,6 +43,15 @@ class Row:
     def of(cls, job: Job) -> "Row":
         """The row of a job that has not begun."""
         return cls(job.overrides, job.directory, job)
+
+    def start(self) -> None:
+        """Say that its process was begun."""
+        self.state, self.cause, self.first_seen, self.elsewhere = RUNNING, "", None, False
+        self.attempts += 1
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Say that it came to its end, with these results."""
+        self.state, self.cause, self.results, self.elsewhere = FINISHED, "", results, False
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -77,7 +88,9 @@ def display(rows: list[Row], shared: set[str], total: int | None = None) -> Iter
     def line(row: Row | None) -> None:
         if row is not None:
             again = f" (attempt {row.attempts})" if row.attempts > 1 and row.state == RUNNING else ""
-            state = "failed, to be tried again" if row.state == WAITING else f"{row.state}{again}"
+            state = f"{row.state}{again}"
+            if row.state == WAITING:
+                state = "waits, another process runs it" if row.elsewhere else "failed, to be tried again"
             number = f"{rows.index(row) + 1}/{total or len(rows)}"
             print(f"job {number} {state}: {settings(row, shared)}  {row.summary()}".rstrip(), flush=True)
 
@@ -86,29 +99,52 @@ def display(rows: list[Row], shared: set[str], total: int | None = None) -> Iter
         yield line
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda _: live.update(live_table(rows, shared, console.height, total), refresh=True)
+        yield lambda _: live.update(live_table(rows, shared, *console.size[::-1], total), refresh=True)
 
 
-def live_table(rows: list[Row], shared: set[str], height: int, total: int | None = None) -> "Table":
-    """The jobs as they are now, in at most `height` lines; those that run and that failed come first."""
+def live_table(rows: list[Row], shared: set[str], height: int, width: int, total: int | None = None) -> "Table":
+    """The jobs as they are now, in at most `height` lines of `width`; those that run and that failed come first."""
     from rich import box
     from rich.table import Table
 
     counts = {state: sum(row.state == state for row in rows) for state in ORDER}
     counts[WAITING] += (total or len(rows)) - len(rows)
-    title = f"{total or len(rows)} jobs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("job", "settings", "state", "epoch", "loss", "left", "score or cause"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    chosen = sorted(rows, key=lambda row: ORDER.index(row.state))[: max(3, height - 7)]
+    title = f"{total or len(rows)} job{'s' * ((total or len(rows)) != 1)}: " + ", ".join(
+        f"{count} {state}" for state, count in counts.items() if count
+    )
+    chosen = set(sorted(rows, key=lambda row: ORDER.index(row.state))[: max(3, height - 7)])
+    header = ("job", "settings", "state", "epoch", "loss", "left", "score or cause")
+    lines = []
     for number, row in enumerate(rows, 1):
         if row in chosen:
-            epoch, loss, left = _progress(row)
-            state = "another process runs it" if row.elsewhere else row.state
-            table.add_row(str(number), settings(row, shared), state, epoch, loss, left, row.summary())
+            state = "elsewhere" if row.elsewhere else row.state
+            lines.append((str(number), _short(settings(row, shared)), state, *_progress(row), row.summary()))
+    widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header))]
+    shown = list(range(len(header)))
+    for dropped in (CAUSE, LOSS, None):  # where the terminal is too narrow for all of them
+        left = width - 2 * len(shown) - 1 - sum(widths[column] for column in shown if column not in (SETTINGS, CAUSE))
+        least = min(widths[CAUSE], 16) if CAUSE in shown else 0
+        if dropped is None or left >= min(widths[SETTINGS], 16) + least:
+            break
+        shown.remove(dropped)
+    widths[SETTINGS] = max(8, min(widths[SETTINGS], left - max(least, min(widths[CAUSE], left // 2) if least else 0)))
+    widths[CAUSE] = max(1, left - widths[SETTINGS])
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in shown:
+        table.add_column(header[column], no_wrap=True, overflow="ellipsis", max_width=widths[column])
+    for line in lines:
+        words = line[SETTINGS]
+        if len(words) > widths[SETTINGS]:  # what differs is behind, more often than not
+            words = f"…{words[len(words) - widths[SETTINGS] + 1 :]}"
+        table.add_row(*(words if column == SETTINGS else line[column] for column in shown))
     if len(chosen) < len(rows):
         table.caption = f"and {len(rows) - len(chosen)} more"
     return table
+
+
+def _short(words: str) -> str:
+    """Settings without the groups that they are in: lr=0.1 for optimizer.lr=0.1."""
+    return re.sub(r"(^| )\S*?\.(?=\w+=)", r"\1", words)
 
 
 def _progress(row: Row) -> tuple[str, str, str]:
@@ -169,13 +205,17 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
         *(name if splits[name] == "test" else f"{name}, {splits[name]}" for name in names),
         "epochs",
         "time",
-        "run or cause",
+        "run",
     ]
-    lines, records = [], []
+    folder = _home([row.directory for row in rows])
+    lines, records, causes, more = [], [], [], 0
     for position, row in enumerate(ranked, 1):
         rank = position if math.isfinite(_badness(row, by, lower)) else None
         chosen_by = on_valid(row.scores[by]) if by in row.scores else None
         seconds = row.results.get("train_seconds")
+        asked = row.job.config.epochs if row.job is not None else math.inf
+        is_more = row.results.get("epochs", 0) > asked
+        more += is_more
         lines.append(
             [
                 "–" if rank is None else str(rank),
@@ -183,11 +223,13 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
                 row.state,
                 *(["–" if chosen_by is None else f"{chosen_by:.4g}"] if beside else []),
                 *(shown(row.scores[name]) if name in row.scores else "–" for name in names),
-                str(row.results.get("epochs", "")),
+                f"{row.results['epochs']}{'†' * is_more}" if "epochs" in row.results else _progress(row)[0],
                 duration(seconds) if seconds is not None else "",
-                str(row.directory) if row.state == FINISHED else row.cause,
+                str(row.directory.relative_to(folder) if row.directory.is_relative_to(folder) else row.directory),
             ]
         )
+        if row.cause:
+            causes.append(f"{settings(row, shared)}: {row.state}, {row.cause}")
         record: dict[str, Any] = {"rank": rank, **dict(word.split("=", 1) for word in row.overrides if "=" in word)}
         record |= {"state": row.state, "cause": row.cause}
         for name, score in row.scores.items():
@@ -199,8 +241,18 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
     if by:
         where = "its mean on validation images" if valid else "its mean"
         notes.insert(0, f"ranked by {by}, {where}{', the lowest first' if lower else ''}")
-    words = ("settings", "state", "run or cause")
-    return Document(f"{len(rows)} jobs", [Sheet("", header, lines, records, left=words)], notes)
+    if more:
+        notes.append("†: more epochs than were asked for; the run had been trained on before, and is scored at its end")
+    title = f"{len(rows)} job{'s' * (len(rows) != 1)}, runs in {folder}"
+    return Document(title, [Sheet("", header, lines, records, left=("settings", "state", "run"))], [*notes, *causes])
+
+
+def _home(runs: list[Path]) -> Path:
+    """The folder that all these are in; a trial that could not be a run is nowhere."""
+    try:
+        return Path(os.path.commonpath([run.parent for run in runs if run != Path()]))
+    except ValueError:  # no run at all, or some given by whole paths and some not
+        return Path()
 
 
 def _badness(row: Row, by: str, lower: bool) -> float:

@@ -77,8 +77,13 @@ def main() -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, is what Ctrl-C is; SIGINT is heard where a shell began us deaf to it, too."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+    """SIGTERM, as schedulers send it, and SIGHUP, of a terminal that is closed, are what Ctrl-C is.
+
+    SIGINT is heard where a shell began us deaf to it, too; SIGHUP is not, as nohup wants it.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield

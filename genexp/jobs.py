@@ -12,24 +12,25 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from genexp import provenance, run
 from genexp.clock import now
 from genexp.config import TrainConfig, imports
-from genexp.errors import GenexpError, HeldError, UsageError
-from genexp.files import read_json, write_json
+from genexp.errors import DivergedError, GenexpError, HeldError, UsageError
 
 INTERRUPTED = 130
 FAREWELL = 5.0  # seconds that a job has to leave at once when it is told to for the second time
-IMPORTED = ("genexp.train", "torch._dynamo")  # before any job begins; every optimizer of torch imports the second
+IMPORTED = ("genexp.jobserver", "genexp.train", "torch._dynamo")  # in this order; torch's optimizers import the last
 LONGEST = 10_000  # characters of what a job says at its end: more would fill the pipe, which is read after that
-FINISHED = ""  # what a job says at its end; anything else is why it failed
+SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
+LEAVE = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # save and leave
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +57,9 @@ class Ending:
 
     code: int  # exit code, or the number of the signal that killed it, negative
     error: str | None  # None if it finished
-    opened: bool = True  # whether it came to hold its run
-    held: bool = False  # whether another process holds it
+    held: bool = False  # another process holds its run
+    lost: bool = False  # it may live on, and finish, but cannot be followed any more
+    hopeless: bool = False  # it would end so again
 
 
 class _Worker:
@@ -107,8 +109,17 @@ class Slots:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         arguments = (config, job.command, log, Path.cwd(), environment, theirs)
-        process = self._context.Process(target=_work, args=arguments)
-        process.start()
+        try:
+            process = self._context.Process(target=_work, args=arguments)
+            process.start()
+        except (EOFError, ConnectionError):  # the server died; another one is begun
+            process = self._context.Process(target=_work, args=arguments)
+            try:
+                process.start()
+            except (EOFError, ConnectionError) as error:
+                raise GenexpError(
+                    "no process can be begun: what begins them dies, perhaps for want of memory"
+                ) from error
         theirs.close()
         self._workers[job] = _Worker(job, log, slot, process, ours)
 
@@ -121,11 +132,12 @@ class Slots:
         ended = [worker for worker in self._workers.values() if not worker.process.is_alive()]
         return [(worker.job, self._ending(worker)) for worker in ended]
 
-    def stop(self, jobs: list[Job]) -> None:
-        """Tell the jobs to save and leave; one that is told so again leaves at once."""
+    def stop(self, jobs: list[Job], at_once: bool = False) -> None:
+        """Tell the jobs to save and leave; or, when they were told so before, to leave at once."""
         for job in jobs:
             if (worker := self._workers.get(job)) is not None:
-                worker.process.terminate()
+                with suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, signal.SIGINT if at_once else signal.SIGTERM)
 
     def __enter__(self) -> "Slots":
         return self
@@ -138,37 +150,37 @@ class Slots:
             while self._workers:
                 self.wait(1.0)
         finally:  # interrupted once more
-            self.stop(self.running)
+            self.stop(self.running, at_once=True)
             end = time.monotonic() + FAREWELL
-            while self._workers and time.monotonic() < end:
-                self.wait(0.1)
-            for worker in self._workers.values():
-                worker.process.kill()
-            while self._workers:
-                self.wait(1.0)
+            try:
+                while self._workers and time.monotonic() < end:
+                    self.wait(0.1)
+            finally:
+                for worker in self._workers.values():
+                    worker.process.kill()
+                while self._workers:
+                    self.wait(1.0)
 
     def _ending(self, worker: _Worker) -> Ending:
         del self._workers[worker.job]
         worker.process.join()
         code = worker.process.exitcode
-        opened = read_json(worker.job.directory / "status.json").get("pid") == worker.process.pid
-        try:
-            said, held = worker.said.recv() if worker.said.poll() else (None, False)
-        except (EOFError, OSError):
-            said, held = None, False
+        said: Ending | None = None
+        with suppress(EOFError, OSError):
+            said = worker.said.recv() if worker.said.poll() else None
         worker.said.close()
-        worker.process.close()
-        if code == 0 and said == FINISHED:
-            return Ending(code, None)
-        if said:
-            return Ending(code, said, opened, held)
+        worker.process.close()  # a job whose server died takes it that we did, and leaves
+        if said is not None:
+            return said
+        if code == SERVER_DIED:
+            return Ending(code, "its server of processes died, perhaps for want of memory", lost=True)
         error = f"left with exit code {code} before it was finished"
         if code < 0:
             known = [number.name for number in signal.Signals if number == -code]
             memory = " (the system does so when memory runs out)" if "SIGKILL" in known else ""
             error = f"killed by {known[0] if known else f'signal {-code}'}{memory}"
-        _say_in_status(worker.job.directory, error)
-        return Ending(code or 1, error, opened)
+        run.amend_status(worker.job.directory, "running", status="failed", error=error)
+        return Ending(code or 1, error)
 
 
 def cores() -> int:
@@ -187,16 +199,6 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
-def _say_in_status(directory: Path, error: str) -> None:
-    """Write down why a job failed that could not do so itself."""
-    status = read_json(directory / "status.json")
-    if status.get("status") == "running" and not run.is_held(directory):
-        try:
-            write_json(directory / "status.json", status | {"status": "failed", "error": error})
-        except OSError:  # the sweep's table says it, too
-            return
-
-
 def _work(
     config: TrainConfig, command: str, log: Path | None, folder: Path, environment: dict[str, str], say: Connection
 ) -> None:
@@ -206,7 +208,9 @@ def _work(
     os.environ.update(environment)
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the sweep, which passes it on, and not the jobs a second time
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in LEAVE:
+        signal.signal(number, _leave)
     if log is not None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
@@ -217,20 +221,27 @@ def _work(
     try:
         from genexp import train
 
-        train.main(config)
+        train.main(config, patient=True)
+        ending = Ending(0, None)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", flush=True)
-        say.send((str(interrupt)[:LONGEST] or "interrupted", False))
-        sys.exit(INTERRUPTED)
+        ending = Ending(INTERRUPTED, str(interrupt)[:LONGEST] or "interrupted")
     except GenexpError as error:
         print(f"genexp: {error}", flush=True)
-        say.send((str(error)[:LONGEST], isinstance(error, HeldError)))
-        sys.exit(error.exit_code)
+        hopeless = isinstance(error, UsageError | DivergedError)
+        ending = Ending(error.exit_code, str(error)[:LONGEST], held=isinstance(error, HeldError), hopeless=hopeless)
     except BaseException as error:
         traceback.print_exc()
-        say.send((f"{type(error).__name__}: {error}"[:LONGEST], False))
-        sys.exit(1)
-    say.send((FINISHED, False))
+        ending = Ending(1, f"{type(error).__name__}: {error}"[:LONGEST])
+    say.send(ending)
+    sys.exit(ending.code)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Leave, but once: the sweep tells it, and the system may tell all processes, and then the sweep is gone, too."""
+    for number in LEAVE:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _leave_with_parent() -> None:
@@ -238,8 +249,3 @@ def _leave_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def is_mistake(ending: Ending) -> bool:
-    """Whether the job failed for what it was asked, so that it would fail again."""
-    return ending.code == UsageError.exit_code

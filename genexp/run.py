@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,15 +235,28 @@ def _hold(path: Path) -> filelock.BaseFileLock:
     return lock
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process trains the run now; of a directory that we may not write in, its status is believed."""
+def is_held(path: Path, unless_known: bool = False) -> bool:
+    """Whether a process trains the run now; `unless_known` if we may not write in the directory, and cannot tell."""
     if not (path / LOCK).exists():
         return False
     try:
         with filelock.FileLock(path / LOCK).acquire(timeout=0):
             return False
-    except (filelock.Timeout, OSError):
+    except filelock.Timeout:
         return True
+    except OSError:
+        return unless_known
+
+
+def amend_status(path: Path, was: str, **changes: Any) -> None:
+    """Change the status of a run that ended as its process could not say; not if it says something else than `was`.
+
+    If another process is at it by now, or nothing can be written, it stays.
+    """
+    with suppress(filelock.Timeout, OSError), filelock.FileLock(path / LOCK).acquire(timeout=0):
+        status = read_json(path / "status.json")
+        if status.get("status") == was:
+            write_json(path / "status.json", status | changes)
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _read(path: Path) -> Found:
     except UsageError:
         config = None
     said = str(status.get("status", "unknown"))
-    if said == "running" and not run.is_held(path):
+    if said == "running" and not run.is_held(path, unless_known=True):
         said = "killed"
     epochs = _number(status.get("epochs")) or (config.epochs if config else 0)
     epoch = _number(results.get("epochs") if said == "finished" else status.get("epoch"))

@@ -4,7 +4,6 @@ Each trial is a run like any other, in its own directory and process. The study 
 stopped goes on; trials that it was in the middle of are resumed from their checkpoints.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +17,7 @@ from genexp.board import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Ro
 from genexp.composition import as_typed, compose, in_plain_words, own_folders
 from genexp.config import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import read_json, read_json_lines, write_json
+from genexp.files import read_json, read_json_lines
 from genexp.jobs import Job, Slots
 from genexp.results import LOWER_IS_BETTER, on_valid
 from genexp.sweep import LOOK, begun, end, fail_if_any, held, say_stopped
@@ -149,13 +148,14 @@ class _Trials:
 def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> None:
     old = len(trials.rows)
     if old or trials.open:
-        print(f"{old} trials have ended already, {len(trials.open)} are gone on with", flush=True)
+        going_on = f", {len(trials.open)} are gone on with" if trials.open else ""
+        print(f"{old} trials have ended already{going_on}", flush=True)
     again: list[Row] = []  # to be tried once more, or when another process has left their run
     with (
         display(trials.rows, set(as_typed(trials.fixed)), trials.search.trials) as show,
         Slots(min(train.sweep.jobs, trials.search.trials), [example]) as slots,
     ):
-        asking = True
+        asking, stopping = True, False
         while slots.running or asking or again:
             while slots.free and (asking or again):
                 busy = {job.directory for job in slots.running}
@@ -169,13 +169,12 @@ def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> Non
                     break
                 if row.state == WAITING and row.job is not None:
                     slots.start(row.job, folder / "logs" / f"{row.directory.name}.txt")
-                    row.state, row.first_seen, row.elsewhere = RUNNING, None, False
-                    row.attempts += 1
+                    row.start()
                 show(row)
             for ended, ending in slots.wait(LOOK):
                 row = next(row for row in trials.rows if row.job is ended)
                 pruned = row.state == PRUNED
-                end(row, ending, train.sweep.retries if asking or not train.sweep.fail_fast else 0)
+                end(row, ending, 0 if stopping else train.sweep.retries)
                 if pruned and row.state == STOPPED:
                     row.state = PRUNED
                     _mark_pruned(row)
@@ -183,9 +182,13 @@ def _run(trials: _Trials, train: TrainConfig, folder: Path, example: Job) -> Non
                     again.append(row)
                 trials.tell(row)
                 show(row)
-                if row.state == FAILED and train.sweep.fail_fast:
-                    asking, again = False, []
+                if row.state == FAILED and train.sweep.fail_fast and not stopping:
+                    stopping = True
                     slots.stop(slots.running)
+            if stopping:
+                asking = False
+                say_stopped(again)
+                again = []
             for row in trials.rows:
                 if row.state == RUNNING and trials.falls_behind(row) and row.job is not None:
                     row.state = PRUNED
@@ -206,10 +209,7 @@ def _mark_pruned(row: Row) -> None:
     """Let the run's status say that it was not merely interrupted."""
     status = read_json(row.directory / "status.json")
     row.cause = f"at epoch {status.get('epoch')} of {status.get('epochs')}"
-    if status.get("status") != "interrupted":  # it was told before it held its run
-        return
-    with contextlib.suppress(OSError):
-        write_json(row.directory / "status.json", status | {"status": "pruned"})
+    run.amend_status(row.directory, "interrupted", status="pruned")
 
 
 def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None:
@@ -243,6 +243,11 @@ def _check(train: TrainConfig, search: Search, ranges: dict[str, Range]) -> None
     launcher = HydraConfig.get().runtime.choices.get("hydra/launcher") if HydraConfig.initialized() else "genexp"
     if launcher not in ("genexp", "basic"):
         raise UsageError(f"hydra/launcher={launcher} is for sweeps with -m; a search runs its trials on this machine")
+    if train.fresh:
+        raise UsageError(
+            "fresh=true is of runs, and a search goes on with its trials; to begin it anew, move its folder in "
+            f"{train.outputs_dir}/searches away"
+        )
     if train.run_dir is not None:
         raise UsageError("run_dir= names one directory for all trials of a search; leave it out")
 

@@ -19,13 +19,14 @@ from genexp import config, run
 from genexp.board import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Row, close, common, display
 from genexp.errors import GenexpError, UsageError
 from genexp.files import make_folder, read_json
-from genexp.jobs import INTERRUPTED, Ending, Job, Slots, is_mistake
+from genexp.jobs import INTERRUPTED, Ending, Job, Slots
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Task = Callable[["DictConfig"], None]  # what is called with each job's configuration, wherever that is
 
+LOSSES = 3  # times that a job is begun again after its server of processes died
 LOOK = 0.5  # seconds between two looks at the jobs
 PATIENCE = 5.0  # seconds between two looks at runs that another process holds
 
@@ -75,17 +76,18 @@ def run_here(jobs: list[Job]) -> None:
 
     Raises GenexpError when a job failed, KeyboardInterrupt when interrupted.
     """
-    rows = [begun(job) for job in jobs]
+    again = jobs[0].config.again()
+    rows = [begun(job) for job in _begun_afresh(jobs)]
     with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
         try:
             _run(rows, folder)
         except KeyboardInterrupt as interrupt:
-            again = jobs[0].config.again()
-            raise KeyboardInterrupt(f"interrupted; jobs that ran were saved, {again} goes on") from interrupt
+            saved = "jobs that ran were saved" if any(row.attempts for row in rows) else "no job had begun"
+            raise KeyboardInterrupt(f"interrupted; {saved}, {again} goes on") from interrupt
         finally:
             say_stopped(rows)
             close(rows, folder, jobs[0].config.sweep.rank_by, common(rows), jobs[0].config.metrics)
-    fail_if_any(rows, jobs[0].config.again())
+    fail_if_any(rows, again)
 
 
 def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[Exception | None]]) -> None:
@@ -94,10 +96,10 @@ def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[
     `launch` has the task called with each job's configuration, and returns what it knows of those that failed. Raises
     GenexpError when a job failed: that the launcher does not complain is no proof that all went well.
     """
-    rows = [begun(job) for job in jobs]
+    rows = [begun(job) for job in _begun_afresh(jobs)]
     with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
         todo = [row for row in rows if row.state != FINISHED]
-        print(f"{len(rows) - len(todo)} of {len(rows)} jobs are finished already", flush=True)
+        _say_finished(rows)
         source = next((word for word in jobs[0].overrides if word.startswith("from=")), None)
         task = partial(job, here=Path.cwd(), logs=folder.resolve() / "logs", source=source)
         try:
@@ -109,6 +111,7 @@ def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[
                 "stop) stops them; the same command goes on"
             ) from interrupt
         finally:
+            say_stopped([row for row in rows if row.state == WAITING])
             close(rows, folder, jobs[0].config.sweep.rank_by, common(rows), jobs[0].config.metrics)
     fail_if_any(rows, jobs[0].config.again())
 
@@ -128,14 +131,15 @@ def job(composed: "DictConfig", here: Path | None = None, logs: Path | None = No
         _enter(here)
     hydra = HydraConfig.get()
     words = [source if source and word == f"from={SOURCE}" else word for word in hydra.overrides.task]
-    alone = _job(words, hydra, config.load("train", composed))
+    checked = config.load("train", composed).model_copy(update={"fresh": False})  # old runs were moved aside before
+    alone = _job(words, hydra, checked)
     log = logs / f"{alone.directory.name}.txt" if logs is not None else None
     row = Row.of(alone)
     with Slots(1) as slots:
         while row.state == WAITING and row.job is not None:
             while row.elsewhere and run.is_held(row.directory):
                 time.sleep(PATIENCE)
-            row.attempts += 1
+            row.start()
             with _deaf():
                 slots.start(row.job, log)
             while not (ended := slots.wait(LOOK)):
@@ -146,45 +150,57 @@ def job(composed: "DictConfig", here: Path | None = None, logs: Path | None = No
         raise GenexpError(ending.error)
 
 
+def _begun_afresh(jobs: list[Job]) -> list[Job]:
+    """The jobs with fresh=true, their old runs moved aside: at once, so that without it the command goes on."""
+    made = []
+    for job in jobs:
+        if job.config.fresh:
+            with run.Run.hold(job.config):
+                pass
+            job = Job(job.config.model_copy(update={"fresh": False}), job.overrides, job.folder)
+        made.append(job)
+    return made
+
+
 def begun(job: Job) -> Row:
     """The row of a job, with its results if it is finished; what lies at a data set's path may have changed since."""
     made = Row.of(job)
     done = None if "path" in job.config.dataset else run.finished(job.config)
     if done is not None:
-        made.state, made.results = FINISHED, done
+        made.finish(done)
     return made
 
 
 def end(row: Row, ending: Ending, retries: int) -> None:
     """Say in the row what became of its process, and whether it is to be begun again."""
     if ending.error is None:
-        row.state, row.cause, row.results = FINISHED, "", read_json(row.directory / "results.json")
+        row.finish(read_json(row.directory / "results.json"))
         return
     row.cause = ending.error.splitlines()[0]
     if ending.code == INTERRUPTED:
         row.state, row.cause = STOPPED, row.cause.partition(",")[0]
     elif ending.held:  # no attempt of ours: it is looked at again when the other process has left it
         row.state, row.elsewhere, row.attempts = WAITING, True, row.attempts - 1
-    elif row.attempts <= retries and not is_mistake(ending) and row.job is not None:
+    elif ending.lost and row.attempts <= retries + LOSSES:  # it may save, or even end well
+        row.state, row.elsewhere = WAITING, True
+    elif row.attempts <= retries and not ending.hopeless:
         row.state = WAITING
-        if ending.opened:  # with fresh=true, the old run was moved aside at this attempt
-            again = row.job.config.model_copy(update={"fresh": False})
-            row.job = Job(again, row.job.overrides, row.job.folder)
     else:
         row.state = FAILED
 
 
 def say_stopped(rows: list[Row]) -> None:
-    """Let the rows of jobs that were stopped with the sweep say so."""
+    """Let the rows of jobs that were stopped with the sweep, or never began, say so."""
     for row in rows:
-        if row.state == RUNNING:
-            row.state, row.cause = STOPPED, "interrupted"
+        if row.state in (RUNNING, WAITING):
+            row.cause = "interrupted" if row.state == RUNNING or row.attempts else "not begun"
+            row.state = STOPPED
 
 
 def fail_if_any(rows: list[Row], again: str) -> None:
     """Raise GenexpError if a job did not come to its end; `again` is the command that goes on."""
     failed = sum(row.state == FAILED for row in rows)
-    stopped = sum(row.state in (STOPPED, WAITING, RUNNING) for row in rows)
+    stopped = sum(row.state in (STOPPED, RUNNING) for row in rows)
     if failed or stopped:
         counts = [f"{failed} failed"] * bool(failed) + [f"{stopped} did not come to their end"] * bool(stopped)
         raise GenexpError(f"of {len(rows)} jobs {', '.join(counts)}; {again} runs only what is not finished")
@@ -211,9 +227,7 @@ def held(outputs_dir: str, kind: str, name: str) -> Iterator[Path]:
 
 
 def _run(rows: list[Row], folder: Path) -> None:
-    old = sum(row.state == FINISHED for row in rows)
-    if old:
-        print(f"{old} of {len(rows)} jobs are finished already", flush=True)
+    _say_finished(rows)
     jobs = [row.job for row in rows if row.job is not None]
     settings = jobs[0].config.sweep
     looked, stopping = 0.0, False
@@ -221,11 +235,11 @@ def _run(rows: list[Row], folder: Path) -> None:
         while slots.running or any(row.state == WAITING for row in rows):
             if time.monotonic() > looked + PATIENCE:
                 looked = time.monotonic()
-                _look_elsewhere(rows)
+                for changed in _look_elsewhere(rows):
+                    show(changed)
             while slots.free and (row := _next(rows)) is not None and row.job is not None:
                 slots.start(row.job, folder / "logs" / f"{row.directory.name}.txt")
-                row.state, row.first_seen = RUNNING, None
-                row.attempts += 1
+                row.start()
                 show(row)
             for ended, ending in slots.wait(LOOK):
                 row = next(row for row in rows if row.job is ended)
@@ -234,19 +248,31 @@ def _run(rows: list[Row], folder: Path) -> None:
                 if row.state == FAILED and settings.fail_fast and not stopping:
                     stopping = True
                     slots.stop(slots.running)
-            for row in rows:
-                if stopping and row.state == WAITING:
-                    row.state = STOPPED
+            if stopping:
+                say_stopped([row for row in rows if row.state == WAITING])
             show(None)
 
 
-def _look_elsewhere(rows: list[Row]) -> None:
-    """Find out which of the jobs that wait are run by another process, and what became of those that were."""
+def _say_finished(rows: list[Row]) -> None:
+    old = sum(row.state == FINISHED for row in rows)
+    if old:
+        print(f"finished already: {old} of {len(rows)} jobs", flush=True)
+
+
+def _look_elsewhere(rows: list[Row]) -> list[Row]:
+    """Find out which of the jobs that wait are run by another process, and what became of those that were.
+
+    Returns those of which there is something new.
+    """
+    changed = []
     for row in rows:
         if row.state == WAITING and row.job is not None:
             was, row.elsewhere = row.elsewhere, run.is_held(row.directory)
             if was and not row.elsewhere and (done := run.finished(row.job.config)) is not None:
-                row.state, row.results = FINISHED, done
+                row.finish(done)
+            if row.elsewhere != was:
+                changed.append(row)
+    return changed
 
 
 def _next(rows: list[Row]) -> Row | None:
@@ -262,7 +288,7 @@ def _job(words: Sequence[str], hydra: Any, checked: config.TrainConfig) -> Job:
 
 def _own(words: Sequence[str]) -> tuple[str, ...]:
     """The words that are of a job, and not of how the sweep is run."""
-    return tuple(word for word in words if not word.startswith(("hydra", "sweep.")))
+    return tuple(word for word in words if not word.startswith(("hydra", "sweep.", "fresh=")))
 
 
 def _turns(rows: list[Row]) -> Iterator[list[Row]]:
@@ -299,13 +325,13 @@ def _read_ending(row: Row, status: dict[str, Any], error: Exception | None, inte
     """Say in the row what became of its job, from what its run's status now says and what its launcher knows."""
     assert row.job is not None
     try:
-        done = run.finished(row.job.config.model_copy(update={"fresh": False}))
+        done = run.finished(row.job.config)
     except UsageError:
         done = None
     ended = status.get("status")
     said = str(status.get("error", "")).splitlines()[:1]
-    if done is not None and (status or not row.job.config.fresh):
-        row.state, row.results = FINISHED, done
+    if done is not None:
+        row.finish(done)
     elif run.is_held(row.directory):
         row.state, row.cause = RUNNING, "it still runs"
     elif ended == "interrupted":
@@ -362,7 +388,8 @@ def _deaf() -> Iterator[None]:
 
 def _name(rows: list[Row]) -> str:
     """What a sweep's folder is called: by the settings that are swept, and a digest of the runs."""
-    swept = sorted({word.partition("=")[0] for row in rows for word in row.overrides if word not in common(rows)})
+    shared = common(rows)
+    swept = sorted({word.partition("=")[0] for row in rows for word in row.overrides if word not in shared})
     keys = "-".join(re.sub(r"\W+", "_", key).strip("_") for key in swept)[:60] or "one"
     digest = hashlib.sha256("\n".join(sorted(str(row.directory) for row in rows)).encode()).hexdigest()[:8]
     return f"{keys}-{digest}"

@@ -27,13 +27,14 @@ from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
 
+INTERRUPTING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
 
-def main(config: TrainConfig) -> dict[str, Any]:
+def main(config: TrainConfig, patient: bool = False) -> dict[str, Any]:
     """Train, or go on training, or report what is finished; print the scores and where the run is.
 
-    Returns what results.json holds, and under "run" the directory.
+    Returns what results.json holds, and under "run" the directory. As a job of a sweep it is `patient`, see `Stop`.
     """
     done = run.finished(config)
     if done is not None and "path" not in config.dataset:  # what lies at a path may have changed since
@@ -55,7 +56,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
         held.begin(config)
         try:
             held.write_json("data.json", {"digest": digest})
-            summary = _train_to_the_end(config, training, data, device, held)
+            summary = _train_to_the_end(config, training, data, device, held, Stop(patient))
         except BaseException as error:
             ending = _ending(error, held, training, config)
             if ending is error:
@@ -66,7 +67,7 @@ def main(config: TrainConfig) -> dict[str, Any]:
 
 
 def _already_finished(config: TrainConfig, done: dict[str, Any]) -> dict[str, Any]:
-    print(f"already finished, {done['epochs']} epochs; epochs=N goes on from there, fresh=true starts over")
+    print(f"already finished, {_epochs(done)}; epochs=N goes on from there, fresh=true starts over")
     _report(done, config.directory(), config.epochs)
     return done | {"run": str(config.directory())}
 
@@ -122,27 +123,35 @@ def ticks(config: TrainConfig, training: Training, data: DataSet, device: torch.
 
 @dataclass
 class Stop:
-    """What SIGINT and SIGTERM do: while training, the first one asks to stop and a second stops at once."""
+    """What SIGINT, SIGTERM and SIGHUP do: while training, the first one asks to stop and a second stops at once.
 
+    If `patient`, only SIGINT stops at once: a job of a sweep is told to leave by several, once each.
+    """
+
+    patient: bool = False
     requested: bool = False
     deferring: bool = True
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            if self.requested or not self.deferring:
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            told_again, self.requested = self.requested, True
+            if told_again and self.patient and number != signal.SIGINT:
+                return
+            if told_again or not self.deferring:
                 raise KeyboardInterrupt
-            self.requested = True
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [number for number in INTERRUPTING if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        before = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if not (self.patient and self.requested):
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def at_once(self) -> None:
         """From here on there is nothing to save first."""
@@ -166,11 +175,10 @@ def _begin_session(held: run.Run, training: Training, device: torch.device, conf
 
 
 def _train_to_the_end(
-    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run
+    config: TrainConfig, training: Training, data: DataSet, device: torch.device, held: run.Run, stop: Stop
 ) -> dict[str, Any]:
     """Go on from the newest checkpoint, score, and keep the results, which are returned."""
     made_by = _begin_session(held, training, device, config)
-    stop = Stop()
     with stop.listening():
         scores = _train_and_score(config, training, data, device, held, stop)
         summary = _summary(config, training, data, scores, made_by)
@@ -396,7 +404,7 @@ def _summary(
 
 def _report(summary: dict[str, Any], path: Path, epochs: int) -> None:
     if summary["epochs"] > epochs:
-        print(f"note: the {summary['epochs']} epochs of this run are more than the {epochs} asked for now")
+        print(f"note: this run has {_epochs(summary)}, more than the {epochs} asked for now")
     for name, found in summary["scores"].items():
         if "warning" in found:
             _warn(found["warning"])
@@ -404,10 +412,14 @@ def _report(summary: dict[str, Any], path: Path, epochs: int) -> None:
     picture = max((path / "samples").glob("*.png"), key=lambda file: (len(file.name), file.name), default=None)
     if picture is not None:
         print(f"samples: {picture}")
-    took = f"{summary['epochs']} epochs in {duration(summary['train_seconds'])}"
+    took = f"{_epochs(summary)} in {duration(summary['train_seconds'])}"
     print(f"trained {took}, {summary['images_per_second']:,.0f} images/s")
     print(f"curves: tensorboard --logdir {path / 'tensorboard'}")
     print(f"run: {path}", flush=True)
+
+
+def _epochs(summary: dict[str, Any]) -> str:
+    return f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
 
 
 def _warn(message: str) -> None:

@@ -230,7 +230,7 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert genexp(*words).code == 0
     answer = genexp(*words)
     assert answer.code == 0
-    assert "2 of 2 jobs are finished already" in answer.out
+    assert "finished already: 2 of 2 jobs" in answer.out
 
 
 def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path):

@@ -118,7 +118,7 @@ def check_what_becomes_of_each(folder: Path, launcher: list[str], modes: str) ->
     before = results.stat().st_mtime_ns
     code, out = finish(start(folder, *launcher, "model.mode=none,quiet"))
     assert code == 0, out
-    assert "1 of 2 jobs are finished already" in out
+    assert "finished already: 1 of 2 jobs" in out
     assert results.stat().st_mtime_ns == before
 
 
@@ -210,7 +210,7 @@ def test_a_job_that_is_cancelled_in_slurm_is_saved_and_goes_on(folder):
     assert table(folder, "seed")["0"]["cause"].startswith("interrupted at step")
     code, out = finish(start(folder, *words))
     assert code == 0, out
-    assert "1 of 2 jobs are finished already" in out
+    assert "finished already: 1 of 2 jobs" in out
 
 
 @pytest.mark.usefixtures("slurm")

@@ -118,7 +118,7 @@ def test_what_becomes_of_one_job_does_not_touch_another(genexp, tmp_path):
                  for row in table(tmp_path) if row["state"] == "finished"}  # fmt: skip
     again = genexp(*SWEEP, "model.mode=raise,exit,leave,kill,none,quiet")
     assert again.code == 1
-    assert "2 of 6 jobs are finished already" in again.out
+    assert "finished already: 2 of 6 jobs" in again.out
     assert {run: (tmp_path / run / "results.json").stat().st_mtime_ns for run in untouched} == untouched
 
 
@@ -189,7 +189,7 @@ def test_adding_values_runs_only_the_new_ones(genexp, tmp_path):
     first = {run: run.stat().st_mtime_ns for run in tmp_path.glob("outputs/digits/*/results.json")}
     answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1,2", "sweep.jobs=2")
     assert answer.code == 0
-    assert "2 of 3 jobs are finished already" in answer.out
+    assert "finished already: 2 of 3 jobs" in answer.out
     assert "job 3/3 finished: seed=2" in answer.out
     assert "job 1/3" not in answer.out
     assert {run: run.stat().st_mtime_ns for run in first} == first
@@ -267,7 +267,7 @@ def test_an_interrupted_sweep_saves_all_jobs_and_the_same_command_goes_on(genexp
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert sorted(states(tmp_path, "seed").values()) == ["stopped", "stopped", "waiting"]
+    assert sorted(states(tmp_path, "seed").values()) == ["stopped", "stopped", "stopped"]
     for file in tmp_path.glob("outputs/digits/*/status.json"):
         assert json.loads(file.read_text())["status"] == "interrupted"
     answer = genexp(*SWEEP, "epochs=8", "model.mode=slow", "seed=0,1,2")
@@ -360,8 +360,7 @@ def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
         (None, "3"),
     ]
     assert by_parzen.rows[0][:4] == ["1", "seed=1", "finished", "4"]
-    assert by_parzen.rows[0][-2:] == ["1:01", str(tmp_path / "1")]
-    assert by_parzen.rows[3][-1] == "it died"
+    assert by_parzen.rows[0][-2:] == ["1:01", "1"]
     by_fid = ranking(rows, "fid", set(), metrics)
     assert [record["seed"] for record in by_fid.sheets[0].records] == ["0", "1", "2", "3"]
     assert by_fid.notes[0] == "ranked by fid, its mean, the lowest first"
@@ -380,19 +379,19 @@ def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypat
     clock = iter([100.0, 110.0])
     monkeypatch.setattr("genexp.board.time.monotonic", lambda: next(clock))
     rows = [Row(("seed=0",), tmp_path, None, RUNNING), Row(("seed=1",), tmp_path / "none", None, WAITING)]
-    live_table(rows, set(), 40)
+    live_table(rows, set(), 40, 120)
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 20, "epoch": 2, "loss/generator": 0.5, "loss/discriminator": 1.25}\n'
     )
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(live_table(rows, set(), 40))
+        console.print(live_table(rows, set(), 40, 120))
     assert "2 jobs: 1 running, 1 waiting" in shown.get()
     line = next(line for line in shown.get().splitlines() if "seed=0" in line)
     assert line.split() == ["1", "seed=0", "running", "2/4", "0.500", "/", "1.250", "0:20"]
     many = [Row((f"seed={n}",), tmp_path / "none", None, FAILED if n == 90 else WAITING) for n in range(100)]
     with console.capture() as shown:
-        console.print(live_table(many, set(), 20))
+        console.print(live_table(many, set(), 20, 120))
     assert len(shown.get().splitlines()) <= 20
     assert "seed=90" in shown.get()
     assert "and 87 more" in shown.get()

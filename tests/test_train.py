@@ -273,7 +273,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_train
     monkeypatch.setattr(module, "build_training", build_while_another_trains)
     answer = genexp(*words)
     assert answer.code == 0, answer.err
-    assert "already finished, 1 epochs" in answer.out
+    assert "already finished, 1 epoch;" in answer.out
     assert len(json.loads((answer.run / "provenance.json").read_text())["sessions"]) == 1
     assert json.loads((answer.run / "status.json").read_text())["pid"] != os.getpid()
 
