@@ -162,6 +162,17 @@ def test_failed_trials_are_stored_as_failed_and_the_search_goes_on(genexp, tmp_p
     assert "Traceback" not in answer.out + answer.err
 
 
+@pytest.mark.usefixtures("unruly")
+def test_a_trial_that_is_killed_is_tried_again_also_when_failing_fast(genexp, tmp_path):
+    dying = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3"]
+    words = [*dying, "optimizer=adam", "metrics.parzen.n_samples=100", "model.mode=once", "search.prune=false"]
+    answer = genexp(*words, "+search.ranges.optimizer.lr={low: 1e-4, high: 1e-3}", "search.trials=1", "sweep.retries=1",
+                    "sweep.fail_fast=true")  # fmt: skip
+    assert answer.code == 0, answer.out + answer.err
+    assert (tmp_path / "died").exists()
+    assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
+
+
 def test_a_trial_of_settings_that_do_not_go_together_fails_alone(genexp, tmp_path):
     answer = genexp(*SEARCH, "+search.ranges.batch_size={choices: [100, 2000]}", "search.sampler=random",
                     "search.trials=4", "search.prune=false")  # fmt: skip
@@ -211,6 +222,7 @@ def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, mon
         ([RATES, "search.metric=fid"], "the runs are scored by parzen"),
         ([RATES, "log.scores_every_epochs=null"], "log.scores_every_epochs=N"),
         ([RATES, "run_dir=here"], "run_dir="),
+        ([RATES, "fresh=true"], "move its folder in outputs/searches away"),
         ([RATES, "sweep.rank_by=fid"], "a search ranks by what it seeks, search.metric=parzen"),
         ([RATES, "-m", "seed=0,1"], "leave out -m"),
         ([RATES, "search.trials=0"], "search.trials=0"),

@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import filelock
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
 from rich.console import Console
 
-from genexp import jobs
+from genexp import jobs, run
 from genexp.board import FAILED, FINISHED, RUNNING, WAITING, Row, live_table, ranking
 
 UNRULY = '''
-import os, signal, sys
+import multiprocessing.util, os, signal, sys
 from pathlib import Path
 import torch
 from torch import nn
@@ -55,6 +56,8 @@ class Unruly(Model):
                     os._exit(0)
                 case "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
+                case "late":  # when all is done
+                    multiprocessing.util.Finalize(None, os._exit, args=(3,), exitpriority=1)
                 case "long":
                     raise RuntimeError("x" * 300_000)
                 case "once" if not Path("died").exists():
@@ -234,14 +237,16 @@ def test_fresh_starts_each_job_over_once(genexp, tmp_path):
     assert len(list(tmp_path.glob("outputs/digits/*.old-1"))) == 2
 
 
-def start(tmp_path, *words, jobs=2):
-    """The sweep in a process of its own, as from a shell, once its first run has a checkpoint."""
+def start(tmp_path, *words, jobs=2, checkpoints=1):
+    """The sweep in a process of its own, as from a shell, once its runs have a checkpoint, or so many."""
     deaf = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-m", "genexp", *SWEEP, f"sweep.jobs={jobs}", *words]
     command = [sys.executable, "-c", deaf, *command]  # as a script's shell begins what it leaves in the background
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.time() + 60
-    while not list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
+    while len(list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt"))) < checkpoints:
         assert time.time() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -273,6 +278,118 @@ def test_an_interrupted_sweep_saves_all_jobs_and_the_same_command_goes_on(genexp
     answer = genexp(*SWEEP, "epochs=8", "model.mode=slow", "seed=0,1,2")
     assert answer.code == 0, answer.err
     assert set(states(tmp_path, "seed").values()) == {"finished"}
+
+
+def server_of(pid: int) -> int:
+    """The process that this one's jobs are forked from."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"multiprocessing.forkserver" in (place / "cmdline").read_bytes():
+                return int(place.name)
+        except OSError:  # gone by now
+            continue
+    return 0
+
+
+@pytest.mark.usefixtures("unruly")
+@pytest.mark.parametrize("told", ["its group", "every process"])
+def test_jobs_save_when_all_processes_are_told_to_leave(tmp_path, told):
+    """As by `timeout`, by a terminal that is closed, by scancel or by systemd."""
+    process = start(tmp_path, "epochs=100", "model.mode=slow", "seed=0,1", checkpoints=2)
+    each = [process.pid, server_of(process.pid), *pids(tmp_path)]
+    assert len(each) == 4
+    if told == "its group":
+        os.killpg(process.pid, signal.SIGHUP)
+    else:
+        for pid in each:
+            os.kill(pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    for file in tmp_path.glob("outputs/digits/*/status.json"):
+        status = json.loads(file.read_text())
+        assert status["status"] == "interrupted"
+        assert (file.parent / f"checkpoints/step-{status['step']:09}.pt").exists()
+    assert set(states(tmp_path, "seed").values()) == {"stopped"}
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_sweep_is_interrupted_in_few_words_while_its_server_begins(tmp_path):
+    command = [sys.executable, "-m", "genexp", *SWEEP, "seed=0,1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (server := server_of(process.pid)):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert "interrupted; " in err
+    wait_until_gone(server)
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_sweep_whose_server_of_processes_is_killed_comes_to_its_end(tmp_path):
+    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2", checkpoints=2)
+    os.kill(server_of(process.pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert set(states(tmp_path, "seed").values()) == {"finished"}
+    for file in tmp_path.glob("outputs/digits/*/provenance.json"):
+        steps = [session["from_step"] for session in json.loads(file.read_text())["sessions"]]
+        assert all(step > 0 for step in steps[1:])  # they had saved
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_job_that_dies_after_its_end_is_finished(genexp, tmp_path):
+    answer = genexp(*SWEEP, "model.mode=late,none")
+    assert answer.code == 0, answer.out + answer.err
+    assert states(tmp_path) == {"late": "finished", "none": "finished"}
+
+
+def test_what_diverged_is_not_tried_again(genexp, tmp_path):
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.1", "sweep.retries=2")
+    assert answer.code == 1
+    assert "tried again" not in answer.out
+    assert states(tmp_path, "optimizer.lr") == {"1e+30": "failed", "0.1": "finished"}
+
+
+@pytest.mark.usefixtures("unruly")
+def test_a_fresh_sweep_that_was_interrupted_goes_on_without_the_old_runs(genexp, tmp_path):
+    words = ["model.mode=slow", "seed=0,1,2"]
+    assert genexp(*SWEEP, *words, "epochs=1").code == 0
+    process = start(tmp_path, *words, "epochs=1", "fresh=true", jobs=1, checkpoints=4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "the same command without fresh=true goes on" in err
+    assert len(list(tmp_path.glob("outputs/digits/*.old-1"))) == 3
+    old = len([file for file in tmp_path.glob("outputs/digits/*/results.json") if ".old-" not in file.parent.name])
+    answer = genexp(*SWEEP, *words, "epochs=1")
+    assert answer.code == 0, answer.err
+    assert f"finished already: {old} of 3 jobs" in answer.out if old else "finished already" not in answer.out
+    assert len(list(tmp_path.glob("outputs/digits/*.old-*"))) == 3
+
+
+def test_a_run_of_more_epochs_than_were_asked_for_is_marked(genexp, tmp_path):
+    assert genexp("train", *SMALL, "epochs=3").code == 0
+    answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1")
+    assert answer.code == 0
+    assert "†: more epochs than were asked for" in answer.out
+    assert {row["seed"]: row["trained_epochs"] for row in table(tmp_path)} == {"0": "3", "1": "1"}
+    assert [line for line in answer.out.splitlines() if " 3† " in line]
+
+
+def test_a_run_that_may_not_be_written_in_is_no_reason_to_wait(tmp_path, monkeypatch):
+    def forbidden(self, timeout=None):
+        raise PermissionError
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(filelock.FileLock, "acquire", forbidden)
+    assert not run.is_held(tmp_path)
+    assert run.is_held(tmp_path, unless_known=True)
 
 
 @pytest.mark.usefixtures("unruly")
