@@ -79,6 +79,8 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[s
         try:
             return path, load(path)
         except GenexpError as error:
+            if not path.exists():  # who trains the run has made a newer one, and taken this one away
+                return load_latest(folder, warn)
             warn(f"{error}; the one before it is taken")
     if paths:
         raise GenexpError(f"no checkpoint in {folder} can be read\nSet fresh=true to start over (the old run is kept)")

@@ -155,6 +155,7 @@ def in_each_job(overrides: list[str]) -> list[str]:
         and not word.startswith("hydra")
         and not found.is_sweep_override()
         and not found.is_delete()
+        and found.value() is not None
         else word
         for word, found in parsed.items()
     ]

@@ -47,7 +47,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         took = "scored before" if kept else f"{time.perf_counter() - started:.1f} s"
         print(f"{name}: {scores[name]['summary']}, {took}", flush=True)
         if not kept:
-            results.record(trained.path, {}, added)
+            results.record(trained.path, {}, added, trained.place)
     print(f"scores: {trained.path / results.FILE}")
     print(f"run: {trained.path}", flush=True)
     return {"scores": scores, "run": str(trained.path)}

@@ -10,7 +10,7 @@ import genexp
 from genexp import card, pictures, random, results, run, weights
 from genexp.config import ExportConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import aside, atomic, atomic_folder, read_json, write_json
+from genexp.files import aside, atomic, atomic_folder, read_json, refuse_if_moved, write_json
 from genexp.logs import save_picture
 from genexp.trained import Trained, reopen
 
@@ -38,9 +38,12 @@ def main(config: ExportConfig) -> dict[str, Any]:
     try:
         with atomic_folder(out) as folder:
             _fill(folder, trained, config.seed)
+            if config.out is None:
+                refuse_if_moved(path, trained.place)
         if old.exists() and _holds_no_more(old, out):
             shutil.rmtree(old)
     except OSError as error:
+        refuse_if_moved(path, trained.place)
         raise GenexpError(f"{out} cannot be written: {error.strerror}\nSet out=FOLDER to another place") from error
     if old.exists():
         print(f"moved the old export to {old}, for what was added to it")

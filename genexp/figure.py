@@ -6,7 +6,7 @@ from typing import Any
 from genexp import figures, random
 from genexp.config import FigureConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import read_json_lines
+from genexp.files import read_json_lines, refuse_if_moved
 from genexp.logs import save_picture
 from genexp.pictures import Picture
 from genexp.run import read_config
@@ -37,7 +37,10 @@ def main(config: FigureConfig) -> dict[str, Any]:
             trained = reopen(config)
             print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
             files = [out or path / "figures" / _name(config, trained)]
-            save_picture(_picture(config, trained), files[0])
+            picture = _picture(config, trained)
+            if out is None:
+                refuse_if_moved(path, trained.place)
+            save_picture(picture, files[0])
     except OSError as error:
         where = out or path / "figures"
         raise GenexpError(f"{where} cannot be written: {error.strerror}\nSet out=FILE to another place") from error

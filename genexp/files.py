@@ -12,12 +12,15 @@ from typing import IO, Any
 
 import platformdirs
 
+from genexp.errors import GenexpError
+
 
 def cache_folder(kind: str) -> Path:
     """Where what can be computed again is kept: below GENEXP_CACHE_DIR, else below the user's folder for caches."""
     return Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / kind
 
 
+Identity = tuple[int, int]  # of a folder: its device and inode
 TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
 RERUN = ".rerun"  # what a run's directory is called, behind its name, when it is trained again beside it
 PARTIAL = ".partial"  # how a file is called until it is complete, and what a killed process leaves behind
@@ -57,9 +60,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it appears under `path` only once it is complete. What is there is moved to `aside(path)`."""
     make_folder(path.parent)
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
-    old = aside(path) if path.exists() else None
+    old, this = aside(path) if path.exists() else None, identity(made)
     try:
         yield made
+        refuse_if_moved(made, this)
         made.chmod(0o755)  # as above
         if old is not None:
             path.rename(old)
@@ -78,6 +82,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def aside(path: Path) -> Path:
     """Where what lies under `path` is moved to when something new takes its place: PATH.old-1, or the next one free."""
     return next(place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists())
+
+
+def identity(folder: Path) -> Identity:
+    """What a folder keeps under whatever name. Raises OSError if there is none."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def refuse_if_moved(folder: Path, was: Identity) -> None:
+    """Raise GenexpError if there is another folder under this name by now, or none, as after `fresh=true`."""
+    if not folder.is_dir() or identity(folder) != was:
+        raise GenexpError(f"{folder} was moved aside meanwhile; nothing is kept")
 
 
 def was_set_aside(path: Path) -> bool:

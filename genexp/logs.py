@@ -1,6 +1,7 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard, pictures of samples, and the terminal."""
 
 import json
+import struct
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from genexp.loop import Tick
 from genexp.pictures import Picture
 
 EVENTS = "events.out.tfevents.*"  # TensorBoard's files, one for each session of a run
+FRAME = 16  # bytes around each of TensorBoard's records: length, its digest, and that of the content
 SCORES = ("score/", "valid/")  # the curves of scores on the test and on the validation images
 LINE_SECONDS = 2
 WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
@@ -202,7 +204,7 @@ def _cut_back_events(folder: Path, step: int, scored_again: bool) -> None:
     """Keep what TensorBoard's files say up to `step`, each in its place, so that a kill on the way costs nothing.
 
     TensorBoard itself would leave later points out, but not every reader of its files does, and points that are logged
-    once more at the same step would be there twice.
+    once more at the same step would be there twice. A file that is damaged is named, and kept beside what can be read.
     """
     for file in sorted(folder.glob(EVENTS)):
         if not step:
@@ -211,12 +213,33 @@ def _cut_back_events(folder: Path, step: int, scored_again: bool) -> None:
         from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader  # slow to import
         from tensorboard.summary.writer.record_writer import RecordWriter
 
+        read = 0
         with atomic(file) as stream:
             writer = RecordWriter(stream)
             for record in RawEventFileLoader(str(file)).Load():  # up to where it was cut short, if it was
+                read += FRAME + len(record)
                 event = Event.FromString(record)
                 if event.HasField("file_version") or (event.HasField("summary") and _stays(event, step, scored_again)):
                     writer.write(record)
+            whole = file.read_bytes()
+            if _is_damaged(whole[read:]):
+                kept = next(place for n in range(1, 10**6) if not (place := folder / f"damaged-{n}").exists())
+                kept.write_bytes(whole)
+                print(
+                    f"warning: {file} is damaged at byte {read:,}, and what follows is lost to TensorBoard; it is kept "
+                    f"as {kept.name}, and metrics.jsonl has all curves",
+                    flush=True,
+                )
+
+
+def _is_damaged(rest: bytes) -> bool:
+    """Whether what could not be read of TensorBoard's records is more than a last one that was cut short."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    if len(rest) < 12:
+        return False
+    (length,), (digest,) = struct.unpack("<Q", rest[:8]), struct.unpack("<I", rest[8:12])
+    return len(rest) >= FRAME + length or bool(masked_crc32c(rest[:8]) != digest)
 
 
 def _stays(event: Event, step: int, scored_again: bool) -> bool:

@@ -10,9 +10,10 @@ import filelock
 
 from genexp.config import Component, settings_of
 from genexp.errors import GenexpError
-from genexp.files import read_json, write_json
+from genexp.files import Identity, read_json, refuse_if_moved, write_json
 
 FILE = "results.json"
+LOCK = ".results.lock"  # of this file; who moves the run's directory aside takes it, too
 LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
 
 
@@ -40,15 +41,17 @@ def _whole(evaluations: Any) -> bool:
     )
 
 
-def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]]) -> None:
+def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]], of: Identity | None = None) -> None:
     """Set what `summary` holds and add evaluations; what else is in the file stays.
 
     A lock keeps two processes from losing what the other adds; a file that cannot be read is moved aside, not replaced.
-    Raises GenexpError when the file cannot be written.
+    Raises GenexpError when the file cannot be written, or the run is no more that `of` which the scores are.
     """
     file = run / FILE
     try:
-        with filelock.FileLock(run / ".results.lock"):
+        with filelock.FileLock(run / LOCK):
+            if of is not None:
+                refuse_if_moved(run, of)
             content = read_json(file)
             if file.exists() and not (content and _whole(content.get("evaluations", {}))):
                 places = (run / f"results.damaged-{n}.json" for n in range(1, 10**6))

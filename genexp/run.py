@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from genexp import provenance
+from genexp import provenance, results
 from genexp.clock import now
 from genexp.config import GROUPS, TrainConfig
 from genexp.errors import GenexpError, HeldError, UsageError
@@ -21,6 +22,14 @@ from genexp.files import PARTIAL, aside, atomic, make_folder, read_json, sync, w
 
 LOCK = ".lock"
 WEIGHTS = "model.safetensors"  # of an exported run, in the place of its checkpoints
+OURS = (  # beginnings of what only training writes, complete or not
+    *(
+        f".{name}."
+        for name in ("config.yaml", "status.json", "data.json", "provenance.json", "metrics.jsonl", "error.txt")
+    ),
+    *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "tensorboard"),
+)
+FOREIGN_AGE = 86400  # seconds after which a file that others had begun to write is taken for left behind
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
 
 
@@ -46,7 +55,8 @@ class Run:
             try:
                 if config.fresh and _holds_a_run(path):
                     old = aside(path)
-                    path.rename(old)
+                    with filelock.FileLock(path / results.LOCK):  # an evaluation may be about to write there
+                        path.rename(old)
                     sync(path.parent)
                     print(f"moved the old run to {old}", flush=True)
                     # The old lock is kept, too: who waited for it would else get it, and take the new directory for his
@@ -76,12 +86,16 @@ class Run:
         self.close()
 
     def sweep_up(self) -> None:
-        """Remove what a killed process had begun to write; evaluations, which may go on now, write results.json."""
+        """Remove what a killed process had begun to write; what others than training write, once it is a day old."""
         for file in list(self.path.rglob(f".*{PARTIAL}")):
-            if file.is_dir():
-                shutil.rmtree(file, ignore_errors=True)
-            elif not file.name.startswith(".results"):
-                file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                ours = file.relative_to(self.path).parts[0].startswith(OURS)
+                if not ours and time.time() - file.stat().st_mtime < FOREIGN_AGE:
+                    continue
+                if file.is_dir():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink()
 
     def write_text(self, name: str, text: str) -> None:
         """Replace one of the run's files, so that a reader sees the old text or the new one, whole."""

@@ -1,7 +1,9 @@
 """`genexp runs`: what run directories there are, and how far each has come. Nothing is changed, torch is not loaded."""
 
 import math
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ from genexp import run
 from genexp.clock import age
 from genexp.config import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.files import read_json, read_json_lines, was_set_aside
+from genexp.files import identity, read_json, read_json_lines, was_set_aside
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,18 @@ def _number(value: Any) -> Any:
 
 def find(outputs_dir: Path) -> list[Found]:
     """Every run directory below `outputs_dir`, by path; runs that were moved aside, and reruns, are left out."""
-    files = (file for file in outputs_dir.rglob("config.yaml") if (file.parent / "status.json").is_file())
-    return [_read(file.parent) for file in sorted(files) if not was_set_aside(file.parent)]
+    return [_read(path) for path in sorted(_directories(outputs_dir)) if not was_set_aside(path)]
+
+
+def _directories(folder: Path) -> Iterator[Path]:
+    """The run directories, also in folders that are links to elsewhere."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if {"config.yaml", "status.json"} <= set(files):
+            yield Path(place)
+        known = {name: identity(Path(place, name)) for name in folders}
+        folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
+        seen |= set(known.values())  # a link may lead to where one came from
 
 
 def main(config: RunsConfig) -> None:

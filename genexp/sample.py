@@ -8,7 +8,7 @@ import numpy as np
 from genexp import pictures, random
 from genexp.config import SampleConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.files import atomic
+from genexp.files import atomic, refuse_if_moved
 from genexp.logs import save_picture
 from genexp.models import draw
 from genexp.trained import reopen
@@ -25,11 +25,13 @@ def main(config: SampleConfig) -> dict[str, Any]:
     trained = reopen(config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     name = "-".join([f"samples-step{trained.step}-n{config.n}-seed{config.seed}", *trained.changes()])
-    out = out or trained.path / f"{name}.npz"
     device = trained.data.train.device
     samples = draw(trained.model, config.n, random.generator(device, config.seed, "samples"), trained.data)
-    archived = out.suffix == ".npz"
     try:
+        if out is None:
+            refuse_if_moved(trained.path, trained.place)
+            out = trained.path / f"{name}.npz"
+        archived = out.suffix == ".npz"
         if archived:
             with atomic(out) as stream:
                 np.savez(
@@ -47,6 +49,7 @@ def main(config: SampleConfig) -> dict[str, Any]:
         save_picture(pictures.of_drawn(shown, trained.data), picture)
         print(f"picture: {picture}")
     except OSError as error:
-        raise GenexpError(f"{out} cannot be written: {error.strerror}\nSet out=FILE.npz to another place") from error
+        where = out or trained.path
+        raise GenexpError(f"{where} cannot be written: {error.strerror}\nSet out=FILE.npz to another place") from error
     print(f"run: {trained.path}", flush=True)
     return {"scores": {}, "run": str(trained.path)}

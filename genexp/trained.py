@@ -10,7 +10,7 @@ from genexp.config import Component, ReopenedConfig, TrainConfig, settings_of
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
-from genexp.files import read_json
+from genexp.files import Identity, identity, read_json
 from genexp.loop import steps_per_epoch
 from genexp.models import Model
 
@@ -29,6 +29,7 @@ class Trained:
     epoch: float  # whole at the end of an epoch
     seconds: float  # of training so far
     sampling: dict[str, Any]  # settings of the sampler that are not those of the run
+    place: Identity  # of the directory: another run may come to have its name
 
     def changes(self) -> list[str]:
         """The settings of the sampler that are not those of the run, for the name of a file: burn_in9."""
@@ -47,6 +48,7 @@ def reopen(config: ReopenedConfig) -> Trained:
     model; GenexpError when no checkpoint can be read.
     """
     path = Path(config.run).expanduser()
+    place = identity(path) if path.is_dir() else (0, 0)
     kept = run.read_config(path)
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
@@ -61,7 +63,7 @@ def reopen(config: ReopenedConfig) -> Trained:
         model.load_state_dict(state["model"])
         step, seconds = int(state["step"]), float(state["seconds"])
     epoch = step / steps_per_epoch(model, len(data.train), kept.batch_size)
-    return Trained(path, kept, model, data, step, epoch, seconds, changed)
+    return Trained(path, kept, model, data, step, epoch, seconds, changed, place)
 
 
 def refuse_other_images(path: Path, component: Component, data: DataSet) -> None:

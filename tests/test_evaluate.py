@@ -2,7 +2,9 @@
 
 import json
 import math
+import operator
 import os
+import pkgutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -126,6 +128,63 @@ def test_the_best_is_by_the_first_score_on_validation_images_and_knows_which_way
         scores = {"other": {"mean": value, "split": "test"}, "parzen": {"mean": 0.0, "valid_mean": value}}
         best = train._keep_best(tmp_path, training, config, scores, -math.inf if value == 3.0 else best)
     assert kept == [3.0, 5.0]
+
+
+def retrained(genexp):
+    """Another process begins the run anew."""
+    words = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=1", "fresh=true"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "hooked"),
+    [
+        (["evaluate", "metrics.parzen.n_samples=70"], "genexp.metrics.parzen.log_likelihood"),
+        (["sample", "n=9"], "genexp.sample.draw"),
+        (["figure", "kind=samples"], "genexp.figure._picture"),
+        (["export"], "genexp.export.card.text"),
+    ],
+)
+def test_what_is_made_of_a_run_is_not_put_into_another_that_took_its_place(genexp, trained, monkeypatch, words, hooked):
+    module, _, name = hooked.rpartition(".")
+    original = operator.attrgetter(name)(pkgutil.resolve_name(module))
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(hooked, original)
+        retrained(genexp)
+        return original(*arguments)
+
+    monkeypatch.setattr(hooked, meanwhile)
+    before = {file.name for file in trained.iterdir()} - {"checkpoints"}
+    answer = genexp(words[0], f"run={trained}", *words[1:])
+    assert answer.code == 1, answer.out + answer.err
+    assert "was moved aside meanwhile" in answer.err
+    assert {file.name for file in trained.iterdir()} - {"checkpoints"} <= before | {
+        ".results.lock",
+        "samples",
+        "filters",
+    }
+    assert len(results.evaluations(trained)) == 1
+
+
+def test_training_on_leaves_alone_what_others_are_writing(genexp, trained):
+    ours, theirs, old = (trained / name for name in (".config.yaml.x.partial", ".export.x.partial", ".y.npz.x.partial"))
+    theirs.mkdir()
+    for file in (ours, theirs / "model.safetensors", old):
+        file.touch()
+    os.utime(old, (0, 0))
+    assert genexp("train", *SMALL, "epochs=3", "log.scores_every_epochs=1").code == 0
+    assert (theirs / "model.safetensors").exists()
+    assert not ours.exists()
+    assert not old.exists()
+
+
+def test_runs_are_found_through_links_to_folders(genexp, trained, tmp_path):
+    (tmp_path / "outputs/digits").rename(tmp_path / "elsewhere")
+    (tmp_path / "outputs/digits").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "outputs")
+    answer = genexp("runs")
+    assert answer.out.count("finished") == 1
 
 
 def test_the_best_checkpoint_outlives_a_resume(genexp, trained):

@@ -101,3 +101,23 @@ def test_tensorboard_is_cut_back_in_place_and_again_after_a_kill_on_the_way(tmp_
     assert points("score/parzen") == [1, 2, 3, 4]
     _cut_back_events(tmp_path / "tensorboard", 0, scored_again=False)
     assert not list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(("damage", "told"), [("a bit", True), ("the end", False)])
+def test_a_damaged_file_of_tensorboard_is_named_and_kept_and_one_cut_short_is_not(tmp_path, capsys, damage, told):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in (1, 2, 3):
+            writer.add_scalar("loss", step, step)
+    (file,) = tmp_path.glob("events*")
+    content = bytearray(file.read_bytes())
+    if damage == "a bit":
+        content[content.index(b"loss", content.index(b"loss") + 1)] ^= 1  # in the second of three
+    else:
+        del content[-3:]
+    file.write_bytes(content)
+    _cut_back_events(tmp_path, 3, scored_again=False)
+    said = capsys.readouterr().out
+    assert (f"{file} is damaged at byte" in said) == told
+    assert [kept.read_bytes() for kept in tmp_path.glob("damaged-*")] == [content] * told
+    steps = [event.step for event in EventFileLoader(str(file)).Load() if event.summary.value]
+    assert steps == ([1] if told else [1, 2])

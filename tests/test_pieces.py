@@ -235,6 +235,20 @@ def test_checkpoints_keep_two_and_pass_over_a_damaged_one(tmp_path):
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000000002.pt"]
 
 
+def test_a_checkpoint_that_is_taken_away_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step})
+    read = checkpoint.load
+
+    def meanwhile(path):
+        if path.name == "step-000000002.pt":
+            path.rename(tmp_path / "step-000000003.pt")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "load", meanwhile)
+    assert checkpoint.load_latest(tmp_path, pytest.fail)[1] == {"step": 2}
+
+
 def test_checkpoints_never_execute_what_they_hold(tmp_path):
     import pickle
 
