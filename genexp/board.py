@@ -207,6 +207,8 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
         "time",
         "run",
     ]
+    keys = {word.partition("=")[0] for row in rows for word in row.overrides if word not in shared}
+    told = _short if len({key.rpartition(".")[2] for key in keys}) == len(keys) else str
     folder = _home([row.directory for row in rows])
     lines, records, causes, more = [], [], [], 0
     for position, row in enumerate(ranked, 1):
@@ -219,7 +221,7 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
         lines.append(
             [
                 "–" if rank is None else str(rank),
-                settings(row, shared),
+                told(settings(row, shared)),
                 row.state,
                 *(["–" if chosen_by is None else f"{chosen_by:.4g}"] if beside else []),
                 *(shown(row.scores[name]) if name in row.scores else "–" for name in names),
@@ -229,7 +231,7 @@ def ranking(rows: list[Row], rank_by: str | None, shared: set[str], metrics: dic
             ]
         )
         if row.cause:
-            causes.append(f"{settings(row, shared)}: {row.state}, {row.cause}")
+            causes.append(f"{told(settings(row, shared))}: {row.state}, {row.cause}")
         record: dict[str, Any] = {"rank": rank, **dict(word.split("=", 1) for word in row.overrides if "=" in word)}
         record |= {"state": row.state, "cause": row.cause}
         for name, score in row.scores.items():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
+from genexp import interrupts
 from genexp.errors import GenexpError, UsageError
 from genexp.files import was_set_aside
 
@@ -79,12 +80,9 @@ def main() -> int:
 def _interruptible() -> Iterator[None]:
     """SIGTERM, as schedulers send it, and SIGHUP, of a terminal that is closed, are what Ctrl-C is.
 
-    SIGINT is heard where a shell began us deaf to it, too; SIGHUP is not, as nohup wants it.
+    SIGINT is heard where a shell began us deaf to it, too.
     """
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in interrupts.heard()}
     try:
         yield
     finally:
@@ -140,6 +138,8 @@ def _run(command: str, arguments: list[str]) -> int:
         if flag.startswith("-") and flag not in HYDRA_FLAGS:
             close = difflib.get_close_matches(flag, HYDRA_FLAGS, n=1)
             hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
+            if "=" in argument and flag.lstrip("-").isidentifier():
+                hint = f", did you mean '{argument.lstrip('-')}'?"
             raise UsageError(f"there is no flag '{flag}'{hint}")
 
     from genexp import config, provenance
@@ -283,9 +283,7 @@ def _runs(pattern: str) -> list[str]:
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C waits for the end of an import: torch's own handling of it leaves half-loaded modules behind."""
     asked = []
-    before = {
-        number: signal.signal(number, lambda *_: asked.append(True)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda *_: asked.append(True)) for number in interrupts.heard()}
     try:
         yield
     finally:

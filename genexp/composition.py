@@ -183,12 +183,16 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
         if group.split("/")[0] == "experiment":
             option, group = str(error.missing_cfg_file).removeprefix("experiment/"), "experiment"
         options = options_of(group) if group == "experiment" else sorted(map(str, error.options))
-        hint = nearest(option, options)
+        within = [name for name in options if name.startswith(f"{option}/")]
+        hint = f"; in that folder there are {', '.join(within)}" if within else _nearest_option(option, options)
         return UsageError(f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}")
     if isinstance(error, OverrideParseException):
         said = _first_line(error)
         if "Exception:" in said:  # a class of the parser's, and the word once more
             said = "it holds a character that is allowed in quotes only"
+        owner = next((group for group in groups if error.override in options_of(group)), None)
+        if owner is not None:
+            return UsageError(f"'{error.override}' is no setting, did you mean '{owner}={error.override}'?")
         return UsageError(
             f"'{error.override}' cannot be read as a setting: {said}\n"
             "Write name=value; quotes around a value have to pass the shell: \"name='value'\""
@@ -200,6 +204,9 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
     if isinstance(error, UnicodeDecodeError):
         wrong = [str(file) for file in _own_files(arguments) if not _is_text(file)]
         return UsageError(f"{', '.join(wrong) or 'a configuration'} is not text in UTF-8")
+    added = [word for word in arguments if word.startswith("+")]
+    if added and ("An item is already at" in text or "To override a value use" in text):
+        return UsageError(f"{' '.join(added)}: a + adds what is not there, and this is: leave it out")
     if "integer string conversion" in text:
         word = max(arguments, key=len)
         return UsageError(f"{word[:40]}...: a number of so many digits cannot be read")
@@ -221,10 +228,17 @@ def in_plain_words(error: Exception, command: str, arguments: list[str]) -> Usag
         if part == "hydra":
             choices = " ".join(word for word in arguments if word.startswith("hydra/"))
             return UsageError(f"there is no setting '{key}'; see `genexp {command} {choices} --cfg hydra`")
+        if part == "search" and command == "train":
+            there = any(group == "search" for group, _ in words)
+            write = f"+{key}=.. adds a range" if there else "search=optuna brings those of a search"
+            return UsageError(f"there is no setting '{key}': {write}")
         keys = _keys(command, arguments)
         siblings = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
         there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
-        remedy = nearest(key, keys) or there_are
+        owners = [f"{part}={option}" for option in options_of(part) if name and name in _settings_of(part, option)]
+        remedy = (
+            f" here; it is one of {' and of '.join(owners)}{there_are}" if owners else nearest(key, keys) or there_are
+        )
         return UsageError(f"there is no setting '{key}'{remedy}")
     if "Ambiguous value" in text:
         return UsageError(f"{_first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
@@ -258,10 +272,26 @@ def options_of(group: str) -> list[str]:
     return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
 
+def _settings_of(group: str, option: str) -> set[str]:
+    """The settings that an option of a group has, as far as its own file says."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
+    if not isinstance(content, dict):
+        return set()
+    own = content.get(group, content)  # a model's settings are under its group's name, beside what it brings
+    return set(map(str, own)) - {"name", "_target_", "defaults"} if isinstance(own, dict) else set()
+
+
+def _nearest_option(option: str, options: list[str]) -> str:
+    """Like `nearest`, also for what lies in a folder and was given without that."""
+    by_leaf = {name.rpartition("/")[2]: name for name in options}
+    hint = nearest(option, by_leaf)
+    return re.sub(r"'(.*)'", lambda found: f"'{by_leaf[found[1]]}'", hint) if hint else nearest(option, options)
+
+
 def _keys(command: str, arguments: list[str]) -> list[str]:
     """Every setting and group of the configuration, composed from those arguments that choose an option."""
     groups = _groups(command)
-    choices = [word for word in arguments if word.partition("=")[0] in groups and "," not in word]
+    choices = [word.partition(",")[0] for word in arguments if word.partition("=")[0] in groups]  # the first of several
     try:
         return [*groups, *_leaves(compose(command, choices))]
     except HydraException:

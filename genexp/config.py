@@ -40,6 +40,7 @@ Component = dict[str, Any]  # {"name", "_target_", settings...}: what one YAML o
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 # run_dir=2026 is a folder, though Hydra reads a number
+Packages = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Place = Annotated[Text, Field(min_length=1)]  # a path; nothing would be the folder one is in
 ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
 
@@ -146,7 +147,7 @@ class ReopenedConfig(Schema):
 
     run: Place
     checkpoint: Literal["last", "best"]
-    trust: list[str]  # packages outside genexp that may be imported because the run names them
+    trust: Packages  # packages outside genexp that may be imported because the run names them
     seed: ranges.Seed
     model: Component
     dataset: Component
@@ -186,7 +187,7 @@ class RerunConfig(Schema):
     """The configuration of `genexp rerun`."""
 
     run: Text
-    trust: list[str]
+    trust: Packages
     data_dir: Text
     device: DeviceAgain
     fresh: bool

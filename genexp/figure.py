@@ -9,7 +9,7 @@ from genexp.errors import GenexpError, UsageError
 from genexp.files import read_json_lines, refuse_if_moved
 from genexp.logs import save_picture
 from genexp.pictures import Picture
-from genexp.run import read_config
+from genexp.run import is_export, read_config
 from genexp.trained import Trained, reopen
 
 WIDTH = 800  # pixels that a grid should have; small images are enlarged by a whole factor
@@ -26,6 +26,8 @@ def main(config: FigureConfig) -> dict[str, Any]:
         raise UsageError(f"out={out}: kind={config.kind} is written as {' or '.join(f'FILE{one}' for one in suffixes)}")
     try:
         if config.kind == "curves":
+            if is_export(path):
+                raise UsageError(f"kind=curves: {path} is an export, which keeps no curves; draw those of the run")
             files = [out] if out is not None else [path / "figures" / f"curves{suffix}" for suffix in suffixes]
             kept = read_config(path)
             splits = {name: str(metric["split"]) for name, metric in kept.metrics.items() if "split" in metric}

@@ -264,7 +264,7 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     lines = [line for line in lines if _is_logged(line)]
     panels = _series(_of_equal_windows(lines))
     if not panels:
-        raise UsageError("kind=curves: the run has logged nothing yet\nTry again after log.every_steps steps")
+        raise UsageError("kind=curves: there is nothing logged: the run has just begun, or failed at once")
     lengths = [line["step"] / line["epoch"] for line in lines if line["epoch"] > 0]  # exact at an epoch's end
     length, unit = (min(lengths), "epoch") if lengths else (1, "step")
 

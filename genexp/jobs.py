@@ -24,13 +24,13 @@ from genexp import provenance, run
 from genexp.clock import now
 from genexp.config import TrainConfig, imports
 from genexp.errors import DivergedError, GenexpError, HeldError, UsageError
+from genexp.interrupts import LEAVE
 
 INTERRUPTED = 130
 FAREWELL = 5.0  # seconds that a job has to leave at once when it is told to for the second time
 IMPORTED = ("genexp.jobserver", "genexp.train", "torch._dynamo")  # in this order; torch's optimizers import the last
 LONGEST = 10_000  # characters of what a job says at its end: more would fill the pipe, which is read after that
 SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
-LEAVE = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # save and leave
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,10 +159,11 @@ def _move(
     """Make one update: all its gradients are taken before any of its players moves."""
     with products(images.device, precision):
         losses, watched = update.play(images)
-    if losses.keys() != set(update.players):
+    if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
+        given = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
         raise UsageError(
             f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
-            f"{', '.join(losses) or 'nobody'}; give one for each player that moves, under its name"
+            f"{', '.join(given) or 'nobody'}; give one number for each player that moves, under its name"
         )
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for player in update.players:

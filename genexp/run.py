@@ -242,11 +242,15 @@ def _hold(path: Path) -> filelock.BaseFileLock:
     try:
         lock.acquire(timeout=PATIENCE)
     except filelock.Timeout as error:
-        holder = read_json(path / "status.json")
-        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'another machine')}"
-        doing = f" ({holder['command']})" if holder.get("command") else ""
-        raise HeldError(f"another process is training {path}: {who}{doing}\nWait for it, or stop it") from error
+        who = holder(read_json(path / "status.json"))
+        raise HeldError(f"another process is training {path}: {who}\nWait for it, or stop it") from error
     return lock
+
+
+def holder(said: dict[str, Any]) -> str:
+    """Who holds a lock, by what was written down when it was taken."""
+    doing = f" ({said['command']})" if said.get("command") else ""
+    return f"process {said.get('pid', 'unknown')} on {said.get('host', 'another machine')}{doing}"
 
 
 def is_held(path: Path, unless_known: bool = False) -> bool:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from genexp import config, run
+from genexp import config, provenance, run
 from genexp.board import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Row, close, common, display
 from genexp.errors import GenexpError, UsageError
-from genexp.files import make_folder, read_json
+from genexp.files import make_folder, read_json, write_json
 from genexp.jobs import INTERRUPTED, Ending, Job, Slots
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Task = Callable[["DictConfig"], None]  # what is called with each job's configuration, wherever that is
 
+HOLDER = "holder.json"  # who was the last to be at work on a sweep
 LOSSES = 3  # times that a job is begun again after its server of processes died
 LOOK = 0.5  # seconds between two looks at the jobs
 PATIENCE = 5.0  # seconds between two looks at runs that another process holds
@@ -214,8 +215,10 @@ def held(outputs_dir: str, kind: str, name: str) -> Iterator[Path]:
         make_folder(folder)
         lock = filelock.FileLock(folder / run.LOCK)
         lock.acquire(timeout=0)
+        write_json(folder / HOLDER, {"pid": os.getpid(), "host": platform.node(), "command": provenance.command_line})
     except filelock.Timeout as error:
-        raise GenexpError(f"another process is at work on {folder}\nWait for it, or stop it") from error
+        who = run.holder(read_json(folder / HOLDER))
+        raise GenexpError(f"another process is at work on {folder}: {who}\nWait for it, or stop it") from error
     except OSError as error:
         raise GenexpError(
             f"{folder} cannot be written: {error.strerror}\nSet outputs_dir=FOLDER to a place that can"

@@ -13,7 +13,7 @@ from typing import Any
 from genexp import answers, papers
 from genexp.answers import Answer
 from genexp.config import Component, TableConfig
-from genexp.errors import GenexpError
+from genexp.errors import GenexpError, UsageError
 from genexp.files import atomic, cache_folder, read_json, would_write, write_json
 from genexp.papers import Cell, ParzenTable, Published, Row, ScoresTable, TextTable
 from genexp.results import LOWER_IS_BETTER
@@ -65,6 +65,10 @@ def main(config: TableConfig) -> None:
 def refuse_out(config: TableConfig) -> None:
     """Raise GenexpError if the table could not be written, before the work that it takes."""
     if config.out is not None:
+        if config.format == "terminal" and Path(config.out).suffix not in (*FORMATS, ".txt", ""):
+            raise UsageError(
+                f"out={config.out}: a table is written as {', '.join(FORMATS)} or .txt, or as format=.. says"
+            )
         with _writing(config.out):
             would_write(Path(config.out).expanduser())
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from genexp import build, pictures, provenance, random, results, run
+from genexp import build, interrupts, pictures, provenance, random, results, run
 from genexp.checkpoint import BEST, checkpoints, fitting, load, load_latest, save, write
 from genexp.clock import duration
 from genexp.config import TrainConfig, nearest
@@ -27,7 +27,6 @@ from genexp.loop import Tick, Training, images_per_step, steps_per_epoch, train
 from genexp.metrics import Subject
 from genexp.models import Autoencoder, Model, evaluating
 
-INTERRUPTING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
 
@@ -144,8 +143,7 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = [number for number in INTERRUPTING if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
-        before = {number: signal.signal(number, on_signal) for number in numbers}
+        before = {number: signal.signal(number, on_signal) for number in interrupts.heard()}
         try:
             yield
         finally:

@@ -93,7 +93,10 @@ def _state(path: Path, checkpoint: str) -> tuple[Path, dict[str, Any]]:
         return folder / BEST, load(folder / BEST)
     latest = load_latest(folder, lambda message: print(f"warning: {message}", flush=True))
     if latest is None:
-        raise UsageError(f"{path} has no checkpoint yet: the first is written at the end of an epoch")
+        status = read_json(path / "status.json")
+        failed = status.get("status") == "failed"
+        why = f": it failed before its first ({status.get('error')})" if failed else " yet: the first is soon written"
+        raise UsageError(f"{path} has no checkpoint{why}")
     return latest
 
 

@@ -365,7 +365,7 @@ def test_values_that_are_not_finite_are_left_out_and_nothing_is_refused():
     assert not {"Parzen-window log-likelihood", "novelty"} & set(found)
     assert len(found["losses"].lines[1].get_xdata()) == len(lines) - 1
     for nothing in ([], [{"step": 5, "epoch": 1, "time": 1.0}]):
-        with pytest.raises(UsageError, match="logged nothing yet"):
+        with pytest.raises(UsageError, match="nothing logged"):
             figures.curves(nothing, "nothing")
 
 

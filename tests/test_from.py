@@ -20,8 +20,9 @@ KEPT = [
 
 
 @pytest.fixture
-def source(genexp):
-    """A run with a choice of its own in every group."""
+def source(genexp, monkeypatch, tmp_path_factory):
+    """A run with a choice of its own in every group; its classifier is trained once."""
+    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "classifier"))
     small = [word for word in SMALL if "parzen" not in word]
     words = [*small, "epochs=1", "seed=3", "noise=gaussian", "noise.std=0.2", "optimizer.lr=0.03", "name=mine"]
     words += ["optimizer@optimizers.generator=adam", "metric@metrics.fid=fid", "~metric@metrics.parzen"]

@@ -172,6 +172,13 @@ def test_losses_that_are_not_the_players_are_refused(named):
         play(model)
 
 
+def test_a_loss_that_is_no_number_is_refused():
+    model = Saddle(simultaneous=False)
+    model.play = lambda images, *players: Outcome({"x": model.x.value.expand(3)}, {})
+    with pytest.raises(UsageError, match=r"gives losses of x \(3,\); give one number"):
+        play(model)
+
+
 def test_nothing_is_read_back_between_logged_steps(monkeypatch):
     reads = []
     original = torch.Tensor.item

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -424,6 +425,7 @@ def test_the_same_sweep_twice_at_once_is_refused(genexp, tmp_path):
         answer = genexp(*words)
     assert answer.code == 1
     assert "another process is at work on" in answer.err
+    assert f"process {os.getpid()} on {platform.node()} (genexp train dataset=digits" in answer.err
 
 
 def test_threads_are_divided_and_kept_by_a_run_that_goes_on(genexp, tmp_path, monkeypatch):

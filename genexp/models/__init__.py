@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genexp.data import DataSet
+from genexp.errors import UsageError
 from genexp.noise import Corruption
 
 
@@ -78,9 +79,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-    """n samples of the model, (n, C, H, W) in [0, 1]; in float32, whatever it trains in."""
+    """n samples of the model, (n, C, H, W) in [0, 1]; in float32, whatever it trains in.
+
+    Raises UsageError when they are not of the shape of the data.
+    """
     with evaluating(model):
-        return model.sample(n, generator, data)
+        samples = model.sample(n, generator, data)
+    if samples.shape != (n, *data.train.shape[1:]):
+        raise UsageError(
+            f"{type(model).__name__}.sample makes {n:,} samples of shape {tuple(samples.shape)}; return them as "
+            f"{(n, *data.train.shape[1:])}"
+        )
+    return samples
 
 
 @runtime_checkable
