@@ -12,11 +12,12 @@ import hashlib
 import importlib.util
 import json
 import typing
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -247,10 +248,7 @@ RUN_SETTINGS = ("seed", "model", "dataset", "noise", "data_dir")  # what these t
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """A configuration as a command gets it: without Hydra's own part."""
-    kept = composed.copy()
-    with read_write(kept), open_dict(kept):
-        kept.pop("hydra", None)
-    return kept
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def load(command: str, composed: DictConfig) -> Any:
@@ -456,7 +454,7 @@ def _source(key: str, target: str) -> ast.Module | None:
     for file in files:
         if file.is_file() and file.suffix == ".py":
             try:
-                return ast.parse(file.read_bytes(), filename=str(file))
+                return _parsed(file, file.stat().st_mtime_ns)
             except (SyntaxError, ValueError) as error:
                 line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
                 said = error.msg if isinstance(error, SyntaxError) else error
@@ -464,6 +462,13 @@ def _source(key: str, target: str) -> ast.Module | None:
     return None
 
 
+@lru_cache
+def _parsed(file: Path, _changed: int) -> ast.Module:
+    """A source file, parsed once for all jobs of a sweep, until it changes."""
+    return ast.parse(file.read_bytes(), filename=str(file))
+
+
+@lru_cache(maxsize=1000)
 def _annotation(node: ast.expr | None) -> Any:
     """The type an annotation names, if it is made of builtins, Literal and genexp.ranges; else anything goes."""
     if node is None or not all(isinstance(part, ANNOTATIONS) for part in ast.walk(node)):

@@ -3,7 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -75,7 +76,9 @@ def main(config: RunsConfig) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; set outputs_dir=FOLDER to where runs are kept")
     words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
-    lines = [(found, line) for found in find(folder) if _matches(line := _line(found), words)]
+    there = find(folder)
+    own = differing(there)
+    lines = [(found, line) for found in there if _matches(line := _line(found, own[found.path]), words)]
     if not lines:
         print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
         return
@@ -123,7 +126,32 @@ def _read(path: Path) -> Found:
     )
 
 
-def _line(found: Found) -> dict[str, str]:
+def differing(there: Iterable[Found]) -> dict[Path, str]:
+    """By path: the settings, but for the seed, in which a run differs from others of its model on its data set.
+
+    Where the choice of a group differs, such as the optimizer, its settings are held against those of the same choice.
+    """
+    settings: dict[Path, list[tuple[Hashable, str, str]]] = {}  # what it is compared with, name and value
+    seen: dict[Hashable, set[str]] = defaultdict(set)
+    for found in there:
+        config = found.config
+        own = run.flat(config.identity()) if config else {}
+        settings[found.path] = []
+        for key, value in own.items():
+            group, _, name = key.rpartition(".")
+            if config is None or key == "seed" or name == "_target_":
+                continue
+            chosen = None if name == "name" else own.get(f"{group}.name")
+            among = (config.model["name"], config.dataset["name"], key, chosen)
+            settings[found.path].append((among, group if name == "name" else name, str(value)))
+            seen[among].add(str(value))
+    return {
+        path: " ".join(f"{name}={value}" for among, name, value in own if len(seen[among]) > 1)
+        for path, own in settings.items()
+    }
+
+
+def _line(found: Found, own: str) -> dict[str, str]:
     """What is shown of a run, column by column."""
     config, score = found.config, found.score()
     shown = ""
@@ -139,6 +167,7 @@ def _line(found: Found) -> dict[str, str]:
         "model": config.model["name"] if config else "?",
         "dataset": config.dataset["name"] if config else "?",
         "seed": str(config.seed) if config else "?",
+        "settings": own,
         "run": str(found.path),
     }
 

@@ -63,7 +63,9 @@ def main(train: TrainConfig, overrides: list[str]) -> None:
             say_stopped(trials.rows)
             close(trials.rows, folder, search.metric, set(as_typed(fixed)), train.metrics)
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
-    # A trial that failed is an answer, too, and told to Optuna.
+    failed = sum(row.state == FAILED for row in trials.rows)
+    if failed:  # that is an answer, too, and told to Optuna
+        print(f"of {len(trials.rows)} trials {failed} failed; the table says why", flush=True)
     fail_if_any([row for row in trials.rows if row.state != FAILED], train.again())
     if not any(row.state == FINISHED for row in trials.rows):
         raise GenexpError("no trial came to its end; the table says why")

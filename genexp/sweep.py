@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +78,8 @@ def run_here(jobs: list[Job]) -> None:
     Raises GenexpError when a job failed, KeyboardInterrupt when interrupted.
     """
     again = jobs[0].config.again()
-    rows = [begun(job) for job in _begun_afresh(jobs)]
-    with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
+    with held(jobs[0].config.outputs_dir, "sweeps", _name(jobs)) as folder:
+        rows = [begun(job) for job in _begun_afresh(jobs)]
         try:
             _run(rows, folder)
         except KeyboardInterrupt as interrupt:
@@ -97,8 +97,8 @@ def run_elsewhere(jobs: list[Job], launch: Callable[[list[Job], Task], Sequence[
     `launch` has the task called with each job's configuration, and returns what it knows of those that failed. Raises
     GenexpError when a job failed: that the launcher does not complain is no proof that all went well.
     """
-    rows = [begun(job) for job in _begun_afresh(jobs)]
-    with held(jobs[0].config.outputs_dir, "sweeps", _name(rows)) as folder:
+    with held(jobs[0].config.outputs_dir, "sweeps", _name(jobs)) as folder:
+        rows = [begun(job) for job in _begun_afresh(jobs)]
         todo = [row for row in rows if row.state != FINISHED]
         _say_finished(rows)
         source = next((word for word in jobs[0].overrides if word.startswith("from=")), None)
@@ -164,12 +164,16 @@ def _begun_afresh(jobs: list[Job]) -> list[Job]:
 
 
 def begun(job: Job) -> Row:
-    """The row of a job, with its results if it is finished; what lies at a data set's path may have changed since."""
+    """The row of a job, with its results if it is finished."""
     made = Row.of(job)
-    done = None if "path" in job.config.dataset else run.finished(job.config)
-    if done is not None:
+    if (done := _finished(job)) is not None:
         made.finish(done)
     return made
+
+
+def _finished(job: Job) -> dict[str, Any] | None:
+    """The results of a finished run; of one on images at a path, which may have changed since, its process says it."""
+    return None if "path" in job.config.dataset else run.finished(job.config)
 
 
 def end(row: Row, ending: Ending, retries: int) -> None:
@@ -177,6 +181,10 @@ def end(row: Row, ending: Ending, retries: int) -> None:
     if ending.error is None:
         row.finish(read_json(row.directory / "results.json"))
         return
+    with suppress(UsageError):  # of a run that cannot be read any more
+        if row.job is not None and (done := _finished(row.job)) is not None:  # it was told to leave when it was done
+            row.finish(done)
+            return
     row.cause = ending.error.splitlines()[0]
     if ending.code == INTERRUPTED:
         row.state, row.cause = STOPPED, row.cause.partition(",")[0]
@@ -389,10 +397,10 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _name(rows: list[Row]) -> str:
+def _name(jobs: list[Job]) -> str:
     """What a sweep's folder is called: by the settings that are swept, and a digest of the runs."""
-    shared = common(rows)
-    swept = sorted({word.partition("=")[0] for row in rows for word in row.overrides if word not in shared})
+    shared = common([Row.of(job) for job in jobs])
+    swept = sorted({word.partition("=")[0] for job in jobs for word in job.overrides if word not in shared})
     keys = "-".join(re.sub(r"\W+", "_", key).strip("_") for key in swept)[:60] or "one"
-    digest = hashlib.sha256("\n".join(sorted(str(row.directory) for row in rows)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join(sorted(str(job.directory) for job in jobs)).encode()).hexdigest()[:8]
     return f"{keys}-{digest}"

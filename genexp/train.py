@@ -240,9 +240,8 @@ def _train(
             if tick.ends_epoch or stop.requested or time.monotonic() >= due:
                 training.check_finite()
                 logs.flush()
-                best = _keep_best(
-                    folder, training, config, scores or {}, best
-                )  # first: what is saved next is not done again
+                # The best first: what lies before the state that is saved next is not done again.
+                best = _keep_best(folder, training, config, scores or {}, best)
                 save(folder, training.step, training.state_dict())
                 held.set_status("running", epoch=tick.epoch, epochs=epochs, step=tick.step, steps=steps)
                 due = time.monotonic() + every

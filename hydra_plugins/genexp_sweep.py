@@ -15,6 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+MANY = 50  # jobs that take more than a moment to compose
+
 
 class GenexpSweeper(BasicSweeper):
     """Composes and checks all jobs before the first one runs, whichever launcher runs them."""
@@ -33,6 +35,8 @@ class GenexpSweeper(BasicSweeper):
         (batch,) = self.split_arguments(parser.parse_overrides(arguments), None)
         if not batch:
             raise UsageError(f"no job follows from {' '.join(arguments)}: a range or list there is empty")
+        if len(batch) > MANY:
+            print(f"checking {len(batch)} jobs", flush=True)
         jobs = sweep.plan([(words, _compose(self.hydra_context, self.config, words)) for words in batch])
         if isinstance(self.launcher, GenexpLauncher):
             return sweep.run_here(jobs)

@@ -489,6 +489,15 @@ def test_ages_are_said_in_words():
     assert [clock.age(seconds) for seconds in (5, 300, 7200, 3 * 86400)] == ["now", "5 min", "2 h", "3 days"]
 
 
+def test_runs_are_listed_with_the_settings_in_which_they_differ(genexp, trained):
+    genexp("train", *SMALL, "epochs=1", "optimizer.lr=0.07", "seed=5")
+    genexp("train", *SMALL, "epochs=1", "optimizer=adam", "seed=5")
+    genexp("train", "model=vae", "dataset=digits", "epochs=1", "model.hidden=[9]", "metrics.iwae.n_samples=2")
+    lines = genexp("runs").out.splitlines()
+    told = sorted(line.split("outputs/")[0].split("digits")[1].split() for line in lines if "outputs/" in line)
+    assert told == [["0"], ["0", "optimizer=sgd", "lr=0.1"], ["5", "optimizer=adam"], ["5", "optimizer=sgd", "lr=0.07"]]
+
+
 def test_listing_runs_does_not_load_torch(genexp, trained):
     program = """
 import sys
