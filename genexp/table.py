@@ -278,7 +278,7 @@ def _compute_yardsticks(
     data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
     if digest not in (None, data.digest()):
         raise GenexpError(f"the runs were trained on other images than those of dataset={dataset['name']} now")
-    print(f"computing yardsticks on {dataset['name']}, once; kept in {file}", flush=True)
+    print(f"computing yardsticks on {dataset['name']}, once, which may take minutes; kept in {file}", flush=True)
     kept = {"digest": data.digest(), "scores": score_yardsticks(data, metric)}
     try:
         write_json(file, kept)

@@ -68,6 +68,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     """The sweep, begun."""
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["GENEXP_CACHE_DIR"] = str(folder / "cache")
+    environment.pop("OMP_NUM_THREADS", None)  # which Ray would not set anew
     command = [sys.executable, "-m", "genexp", *SWEEP, *words]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -232,7 +233,7 @@ def test_interrupting_the_command_leaves_the_jobs_to_slurm_and_the_same_command_
     process.send_signal(signal.SIGINT)
     code, out = finish(process)
     assert code == 130, out
-    assert "it still runs" in out
+    assert "it still runs" in " ".join(out.split())
     assert "scancel" in out
     code, out = finish(start(folder, *words))
     assert code == 0, out

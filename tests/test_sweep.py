@@ -240,7 +240,8 @@ def test_fresh_starts_each_job_over_once(genexp, tmp_path):
 
 def start(tmp_path, *words, jobs=2, checkpoints=1):
     """The sweep in a process of its own, as from a shell, once its runs have a checkpoint, or so many."""
-    deaf = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    deaf = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    deaf += "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"  # and not as by nohup
     command = [sys.executable, "-m", "genexp", *SWEEP, f"sweep.jobs={jobs}", *words]
     command = [sys.executable, "-c", deaf, *command]  # as a script's shell begins what it leaves in the background
     process = subprocess.Popen(
