@@ -179,6 +179,7 @@ def _train_to_the_end(
     made_by = _begin_session(held, training, device, config)
     with stop.listening():
         scores = _train_and_score(config, training, data, device, held, stop)
+        stop.deferring = True  # what is left takes a moment, and then all is done
         summary = _summary(config, training, data, scores, made_by)
         results.record(held.path, summary, _evaluations(config, summary))
         held.set_status("finished", epoch=summary["epochs"], step=summary["steps"])

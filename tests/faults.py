@@ -23,20 +23,20 @@ from genexp.checkpoint import BEST, load
 from genexp.jobs import IMPORTED
 
 OFTEN = [  # so that instants fall within checkpoints, pictures and scores as well
-    "checkpoint.every_minutes=0.0005",
+    "checkpoint.every_minutes=0.002",
     "log.samples_every_epochs=1",
     "log.scores_every_epochs=2",
     "log.every_steps=3",
     "metrics.parzen.n_samples=100",
     "device.threads=1",
 ]
-GAN = ["model=gan", "dataset=digits", "epochs=40", "model.generator_hidden=[64]", "model.discriminator_hidden=[32]"]
+GAN = ["model=gan", "dataset=digits", "epochs=20", "model.generator_hidden=[64]", "model.discriminator_hidden=[32]"]
 CHAIN = ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"]
 RUNS = {  # a run of every model that takes a second or two
-    "ae": ["model=ae", "dataset=digits", "epochs=10", "model.hidden=[32]", "model.latent_dim=5"],
+    "ae": ["model=ae", "dataset=digits", "epochs=6", "model.hidden=[32]", "model.latent_dim=5"],
     "cae": ["model=cae", "dataset=digits", "epochs=20", *CHAIN],
     "conv_gan": [
-        *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=3"),
+        *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=2"),
         *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.01"),
     ],
     "dae": ["model=dae", "dataset=digits", "epochs=20", *CHAIN],

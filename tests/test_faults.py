@@ -35,7 +35,7 @@ def test_after_a_power_cut_at_any_instant_a_run_ends_as_if_nobody_had_touched_it
         pytest.skip("no strace here, or no right to trace")
     seed = time.time_ns() % 10**6
     print(f"seed {seed}")
-    assert power.cut_and_go_on(tmp_path, 8, random.Random(seed)) > 0
+    assert power.cut_and_go_on(tmp_path, 6, random.Random(seed)) > 0
 
 
 def test_the_disk_of_the_power_cuts_keeps_what_was_synced_and_loses_the_rest(tmp_path):

@@ -20,13 +20,12 @@ KEPT = [
 
 
 @pytest.fixture
-def source(genexp, monkeypatch, tmp_path_factory):
-    """A run with a choice of its own in every group; its classifier is trained once."""
-    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "classifier"))
+def source(genexp):
+    """A run with a choice of its own in every group."""
     small = [word for word in SMALL if "parzen" not in word]
     words = [*small, "epochs=1", "seed=3", "noise=gaussian", "noise.std=0.2", "optimizer.lr=0.03", "name=mine"]
-    words += ["optimizer@optimizers.generator=adam", "metric@metrics.fid=fid", "~metric@metrics.parzen"]
-    words += ["metrics.fid.n_samples=60", "checkpoint.every_minutes=5", "batch_size=50"]
+    words += ["optimizer@optimizers.generator=adam", "+metric@metrics.again=parzen", "~metric@metrics.parzen"]
+    words += ["metrics.again.n_samples=60", "checkpoint.every_minutes=5", "batch_size=50"]
     answer = genexp("train", *words)
     assert answer.code == 0, answer.err
     return answer.run

@@ -368,7 +368,8 @@ def test_a_fresh_sweep_that_was_interrupted_goes_on_without_the_old_runs(genexp,
     _, err = process.communicate(timeout=60)
     assert "the same command without fresh=true goes on" in err
     assert len(list(tmp_path.glob("outputs/digits/*.old-1"))) == 3
-    old = len([file for file in tmp_path.glob("outputs/digits/*/results.json") if ".old-" not in file.parent.name])
+    new = [file for file in tmp_path.glob("outputs/digits/*/status.json") if ".old-" not in file.parent.name]
+    old = sum(json.loads(file.read_text())["status"] == "finished" for file in new)
     answer = genexp(*SWEEP, *words, "epochs=1")
     assert answer.code == 0, answer.err
     assert f"finished already: {old} of 3 jobs" in answer.out if old else "finished already" not in answer.out
