@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
-from genexp import interrupts
+from genexp import signals
 from genexp.errors import GenexpError, UsageError
-from genexp.files import was_set_aside
+from genexp.storage.files import was_set_aside
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,7 +82,7 @@ def _interruptible() -> Iterator[None]:
 
     SIGINT is heard where a shell began us deaf to it, too.
     """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in interrupts.heard()}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals.heard()}
     try:
         yield
     finally:
@@ -142,7 +142,8 @@ def _run(command: str, arguments: list[str]) -> int:
                 hint = f", did you mean '{argument.lstrip('-')}'?"
             raise UsageError(f"there is no flag '{flag}'{hint}")
 
-    from genexp import config, provenance
+    from genexp.config import schema as config
+    from genexp.runs import provenance
 
     provenance.command_line = provenance.shown([command, *arguments])
     # Hydra wants the overrides together; people write flags where they like.
@@ -163,7 +164,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if several and any(word.startswith("out=") and "," not in word for word in settings):
         raise UsageError("out= names one file for all jobs of a sweep; leave it out, or give each its own: out=a,b")
     if several:
-        from genexp.composition import in_each_job
+        from genexp.config.compose import in_each_job
 
         arguments = [word for word in arguments if word not in settings] + in_each_job(settings)
     calls: list[tuple[list[str], Path | None]] = [(arguments, None)]
@@ -179,13 +180,13 @@ def _run(command: str, arguments: list[str]) -> int:
         try:
             checked = config.load(command, composed)
             if getattr(checked, "search", None) is not None:
-                from genexp import search
+                from genexp.sweeps import search
 
                 search.main(checked, overrides)
                 jobs.append(Job(overrides, {}, None))
                 return
             with _uninterrupted():
-                module = importlib.import_module(f"genexp.{command}")
+                module = importlib.import_module(f"genexp.commands.{command}")
             results = module.main(checked)
             jobs.append(Job(overrides, results, None))
         except Exception as error:
@@ -194,7 +195,7 @@ def _run(command: str, arguments: list[str]) -> int:
                 explain(error)
 
     if command == "train" and several:  # genexp's own sweeper sees to all of it
-        from genexp import sweep
+        from genexp.sweeps import sweep
 
         _hydra(command, arguments, sweep.job)
         return 0
@@ -222,7 +223,7 @@ def _from_a_run(settings: list[str], arguments: list[str]) -> tuple[list[str], l
     sources = [word for word in settings if word.startswith("from=")]
     if not sources:
         return settings, arguments
-    from genexp.composition import SOURCE, offer_source
+    from genexp.config.compose import SOURCE, offer_source
 
     paths = _runs(sources[0].removeprefix("from=").strip("'\""))
     if len(sources) > 1 or len(paths) != 1:
@@ -283,7 +284,7 @@ def _runs(pattern: str) -> list[str]:
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C waits for the end of an import: torch's own handling of it leaves half-loaded modules behind."""
     asked = []
-    before = {number: signal.signal(number, lambda *_: asked.append(True)) for number in interrupts.heard()}
+    before = {number: signal.signal(number, lambda *_: asked.append(True)) for number in signals.heard()}
     try:
         yield
     finally:
@@ -299,8 +300,8 @@ def _hydra(command: str, arguments: list[str], task: Any, run: Path | None = Non
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from genexp.composition import VERSION_BASE, in_plain_words, offer_run
-    from genexp.config import CONFIGS, REOPENING
+    from genexp.config.compose import VERSION_BASE, in_plain_words, offer_run
+    from genexp.config.schema import CONFIGS, REOPENING
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise to us, who say it in fewer words
     sys.argv = [sys.argv[0], *arguments]
@@ -344,7 +345,7 @@ def _complete(arguments: list[str]) -> int:
         return 0
     word = "" if line.endswith(" ") else words[-1]
     if word.startswith("experiment="):  # Hydra does not look into the folders of a group
-        from genexp.composition import options_of
+        from genexp.config.compose import options_of
 
         choices = [f"experiment={option}" for option in options_of("experiment")]
         print("\n".join(choice for choice in choices if choice.startswith(word)))
@@ -367,7 +368,7 @@ def _print_sweep(jobs: list[Job], interrupted: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from genexp.results import shown
+    from genexp.runs.results import shown
 
     table = Table(title="interrupted sweep" if interrupted else "sweep", title_justify="left")
     common = set.intersection(*(set(done.overrides) for done in jobs)) if len(jobs) > 1 else set()

@@ -25,8 +25,8 @@ class GenexpSweeper(BasicSweeper):
         super().__init__(max_batch_size=None)
 
     def sweep(self, arguments: list[str]) -> Any:
-        from genexp import sweep
         from genexp.errors import UsageError
+        from genexp.sweeps import sweep
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -62,7 +62,7 @@ class GenexpLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs of another sweeper. Raises GenexpError, after the last one has ended, if one failed."""
-        from genexp import sweep
+        from genexp.sweeps import sweep
 
         composed = [(list(words), _compose(self.hydra_context, self.config, words)) for words in job_overrides]
         sweep.run_here(sweep.plan(composed))

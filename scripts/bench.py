@@ -17,13 +17,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.profiler import ProfilerActivity, profile
 
-from genexp.composition import compose
-from genexp.config import TrainConfig, load
+from genexp.commands.train import build_data, build_training, ticks
+from genexp.config.compose import compose
+from genexp.config.schema import TrainConfig, load
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import GenexpError
 from genexp.metrics.parzen import log_likelihood, score_samples
-from genexp.train import build_data, build_training, ticks
 
 ROUNDS, STEPS = 15, 20
 KERNELS, BANDWIDTH = 2000, 0.2

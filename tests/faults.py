@@ -19,8 +19,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from genexp import cli
-from genexp.checkpoint import BEST, load
-from genexp.jobs import IMPORTED
+from genexp.storage.checkpoint import BEST, load
+from genexp.sweeps.jobs import IMPORTED
 
 OFTEN = [  # so that instants fall within checkpoints, pictures and scores as well
     "checkpoint.every_minutes=0.002",

@@ -20,7 +20,7 @@ from genexp.models import draw
 from genexp.models.ae import AE
 from genexp.models.cae import CAE
 from genexp.models.dae import DAE
-from genexp.samplers import code_density
+from genexp.models.samplers import code_density
 
 LINEAR = {
     "hidden": [], "latent_dim": 1, "hidden_units": "linear", "code_units": "linear", "output_units": "linear",
@@ -283,7 +283,7 @@ def test_chains_begin_at_training_images_and_nowhere_else():
 
 @pytest.mark.parametrize(("n", "chains"), [(1, 7), (20, 7), (21, 7)])
 def test_chains_are_thinned_after_burn_in_and_interleaved(n, chains):
-    from genexp.samplers import markov_chain
+    from genexp.models.samplers import markov_chain
 
     start = torch.arange(chains).float().view(chains, 1)
     samples = markov_chain(lambda state: (state + 100, state + 100), start, n, burn_in=3, thinning=2)

@@ -26,7 +26,8 @@ from conftest import SMALL
 from PIL import Image
 from scipy.io import savemat
 
-from genexp import checkpoint, cli
+from genexp import cli
+from genexp.storage import checkpoint
 
 Damage = Callable[[Path], object]
 FOREIGN_NAME = re.compile(r"\b\w*(Error|Exception)\b:|GENEXP_DEBUG|Error executing job")
@@ -490,10 +491,11 @@ STRANGERS = [
         before=names_model("nowhere.Model")),
     row("a run that names a module that is not there, trusted", f"{AFTER} trust=[nowhere]", 2,
         "there is no package 'nowhere'", before=names_model("nowhere.Model")),
-    row("a run that names what is no component", AFTER, 2, "genexp.files.write_json, which would be executed",
-        before=names_model("genexp.files.write_json")),
-    row("a run that names what is no component, trusted", f"{AFTER} trust=[genexp]", 2, "genexp.files.write_json",
-        before=names_model("genexp.files.write_json")),
+    row("a run that names what is no component", AFTER, 2, "genexp.storage.files.write_json, which would be executed",
+        before=names_model("genexp.storage.files.write_json")),
+    row("a run that names what is no component, trusted", f"{AFTER} trust=[genexp]", 2,
+        "genexp.storage.files.write_json",
+        before=names_model("genexp.storage.files.write_json")),
     row("a run that names what a component imports", AFTER, 2, "genexp.models.gan.UsageError",
         before=names_model("genexp.models.gan.UsageError")),
     row("a metric that is os.system", "evaluate run=run metrics.parzen._target_=os.system", 2, "trust=[os]"),

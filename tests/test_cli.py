@@ -8,7 +8,8 @@ import time
 import pytest
 from conftest import ROOT, SMALL
 
-from genexp import __version__, cli, results
+from genexp import __version__, cli
+from genexp.runs import results
 
 QUICK = [
     ([], 0.5, 0, "usage: genexp <command>"),

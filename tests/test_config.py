@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from genexp import ranges
-from genexp.composition import compose
-from genexp.config import CONFIGS, _keyword_arguments, load, nearest
+from genexp.config.compose import compose
+from genexp.config.schema import CONFIGS, _keyword_arguments, load, nearest
 from genexp.errors import UsageError
 
 GROUPS = ("model", "dataset", "optimizer", "noise", "device")

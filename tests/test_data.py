@@ -20,7 +20,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from genexp.config import CONFIGS
+from genexp.config.schema import CONFIGS
 from genexp.data import cifar10, folder, mixtures, tfd
 from genexp.data.digits import digits
 from genexp.data.mnist import MD5, SIZES, fashion_mnist, mnist

@@ -16,11 +16,16 @@ import torch
 from conftest import SMALL, last_checkpoint
 from PIL import Image
 
-from genexp import build, checkpoint, clock, results, runs, train
-from genexp import evaluate as module
+from genexp import text
+from genexp.commands import evaluate as module
+from genexp.commands import train
 from genexp.metrics import Subject
-from genexp.run import read_config
-from genexp.trained import reopen
+from genexp.runs import find as runs
+from genexp.runs import results
+from genexp.runs.directory import read_config
+from genexp.storage import checkpoint
+from genexp.training import build
+from genexp.training.reopen import reopen
 
 DAE = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=3", "metrics.parzen.n_samples=200"]
 
@@ -140,9 +145,9 @@ def retrained(genexp):
     ("words", "hooked"),
     [
         (["evaluate", "metrics.parzen.n_samples=70"], "genexp.metrics.parzen.log_likelihood"),
-        (["sample", "n=9"], "genexp.sample.draw"),
-        (["figure", "kind=samples"], "genexp.figure._picture"),
-        (["export"], "genexp.export.card.text"),
+        (["sample", "n=9"], "genexp.commands.sample.draw"),
+        (["figure", "kind=samples"], "genexp.commands.figure._picture"),
+        (["export"], "genexp.commands.export.card.text"),
     ],
 )
 def test_what_is_made_of_a_run_is_not_put_into_another_that_took_its_place(genexp, trained, monkeypatch, words, hooked):
@@ -267,7 +272,7 @@ def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, tmp_path):
 @pytest.mark.parametrize(
     ("target", "source"),
     [
-        ("genexp.logs.SummaryWriter", None),  # in genexp, but no component
+        ("genexp.training.logs.SummaryWriter", None),  # in genexp, but no component
         ("genexp.models.vae.math", None),  # imported there
         ("genexp.models.gan.UsageError", None),  # imported there
         (
@@ -486,7 +491,7 @@ def test_a_run_whose_process_is_gone_was_killed(trained):
 
 
 def test_ages_are_said_in_words():
-    assert [clock.age(seconds) for seconds in (5, 300, 7200, 3 * 86400)] == ["now", "5 min", "2 h", "3 days"]
+    assert [text.age(seconds) for seconds in (5, 300, 7200, 3 * 86400)] == ["now", "5 min", "2 h", "3 days"]
 
 
 def test_runs_are_listed_with_the_settings_in_which_they_differ(genexp, trained):
@@ -502,7 +507,7 @@ def test_listing_runs_does_not_load_torch(genexp, trained):
     program = """
 import sys
 from pathlib import Path
-from genexp.runs import find
+from genexp.runs.find import find
 assert find(Path("outputs"))
 assert "torch" not in sys.modules
 """

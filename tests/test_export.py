@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_models import DIGITS, FAST, MODELS
 
-from genexp import card, export, runs, weights
+from genexp.commands import card, export
 from genexp.errors import GenexpError
-from genexp.files import PARTIAL
+from genexp.runs import find as runs
+from genexp.storage import weights
+from genexp.storage.files import PARTIAL
 
 FILES = {"README.md", "config.yaml", "data.json", "model.safetensors", "provenance.json", "results.json", "samples.png"}
 

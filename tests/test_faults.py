@@ -14,7 +14,7 @@ from conftest import SMALL, assert_same_state, last_checkpoint
 from faults import RUNS, Trial, same
 from test_models import MODELS
 
-from genexp.checkpoint import load
+from genexp.storage.checkpoint import load
 
 KILLS = 3  # of each model: 21 in all
 

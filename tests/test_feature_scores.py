@@ -11,8 +11,7 @@ from conftest import Fixed
 from scipy.linalg import sqrtm
 from scipy.ndimage import correlate
 
-from genexp import build
-from genexp.config import CONFIGS, check_component
+from genexp.config.schema import CONFIGS, check_component
 from genexp.data import DataSet
 from genexp.data.digits import digits
 from genexp.data.mixtures import ring
@@ -25,6 +24,7 @@ from genexp.metrics.inception_score import inception_score, split_scores
 from genexp.metrics.kernel_distance import kid, squared_mmd, subset_distances
 from genexp.metrics.ms_ssim import BETAS, ms_ssim, scales, similarity
 from genexp.metrics.precision_recall import coverage, density, inside, precision, recall, squared_radii
+from genexp.training import build
 
 COMPARED = {"n_samples": 200, "split": "test", "features": "classifier", "weights": None}
 BALLS = (precision, recall, density, coverage)

@@ -10,12 +10,15 @@ import torch
 from conftest import Fixed
 from test_config import configuration
 
-from genexp import build, figures, nearest, random
+from genexp import rng
 from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
+from genexp.figures import kinds as figures
+from genexp.figures import nearest
+from genexp.figures.pictures import FRAME, grid
 from genexp.models import draw
-from genexp.pictures import FRAME, grid
+from genexp.training import build
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -28,7 +31,7 @@ SMALL = {
 
 
 def generator(index=0):
-    return random.generator(CPU, 0, "test", index)
+    return rng.generator(CPU, 0, "test", index)
 
 
 def made(kind, *words, dataset="digits", data=None):

@@ -8,7 +8,7 @@ from test_config import configuration
 from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
-from genexp import noise, random
+from genexp import noise, rng
 from genexp.data import DataSpec
 from genexp.models.gan import GAN
 from genexp.models.layers import Dropout, Maxout
@@ -144,7 +144,7 @@ def test_updates_are_as_asked():
 
 
 def test_each_discriminator_step_has_a_minibatch_of_its_own():
-    from genexp.loop import images_per_step, moves
+    from genexp.training.loop import images_per_step, moves
 
     given = lambda **settings: [minibatch for _, minibatch in moves(build(**settings))]  # noqa: E731
     assert given() == [0]
@@ -168,11 +168,11 @@ def test_instance_noise_reaches_data_and_samples():
 @pytest.mark.parametrize("prior", ["uniform", "gaussian", "spherical"])
 def test_samples_are_images_and_follow_their_generator(prior):
     model = build(prior=prior).eval()
-    draw = lambda seed: model.sample(7, random.generator(torch.device("cpu"), seed, "samples"), None)  # noqa: E731
+    draw = lambda seed: model.sample(7, rng.generator(torch.device("cpu"), seed, "samples"), None)  # noqa: E731
     with torch.no_grad():
         samples = draw(0)
         assert samples.shape == (7, 1, 4, 4)
         assert 0 <= samples.min() <= samples.max() <= 1
         assert torch.equal(samples, draw(0))
         assert not torch.equal(samples, draw(1))
-        assert torch.equal(samples, model.sample(7, random.generator(torch.device("cpu"), 0, "samples"), None))
+        assert torch.equal(samples, model.sample(7, rng.generator(torch.device("cpu"), 0, "samples"), None))

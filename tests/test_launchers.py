@@ -19,8 +19,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from test_sweep import UNRULY
 
-from genexp import sweep
-from genexp.board import WAITING, Row
+from genexp.sweeps import sweep
+from genexp.sweeps.board import WAITING, Row
 
 SWEEP = [
     *("train", "-m", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3", "optimizer=adam"),

@@ -9,11 +9,11 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from genexp.clock import duration
-from genexp.files import atomic
-from genexp.logs import Terminal, _cut_back, _cut_back_events
-from genexp.loop import Tick
-from genexp.pictures import grid
+from genexp.figures.pictures import grid
+from genexp.storage.files import atomic
+from genexp.text import duration
+from genexp.training.logs import Terminal, _cut_back, _cut_back_events
+from genexp.training.loop import Tick
 
 
 def test_a_grid_puts_images_in_reading_order():
@@ -54,7 +54,7 @@ def test_durations_read_like_a_clock():
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, capsys):
     console = Console(width=width, force_terminal=True)
-    monkeypatch.setattr("genexp.logs.Console", lambda: console)
+    monkeypatch.setattr("genexp.training.logs.Console", lambda: console)
     values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
     with Terminal(epochs=25, steps_per_epoch=10, from_step=120) as terminal:
         terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values))
@@ -92,10 +92,10 @@ def test_tensorboard_is_cut_back_in_place_and_again_after_a_kill_on_the_way(tmp_
         cuts.append(path)
         return atomic(path)
 
-    monkeypatch.setattr("genexp.logs.atomic", dies)
+    monkeypatch.setattr("genexp.training.logs.atomic", dies)
     with pytest.raises(KeyboardInterrupt):
         _cut_back_events(tmp_path / "tensorboard", 5, scored_again=True)
-    monkeypatch.setattr("genexp.logs.atomic", atomic)
+    monkeypatch.setattr("genexp.training.logs.atomic", atomic)
     _cut_back_events(tmp_path / "tensorboard", 5, scored_again=True)
     assert points("loss") == [1, 2, 3, 4, 5]
     assert points("score/parzen") == [1, 2, 3, 4]

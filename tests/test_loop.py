@@ -11,9 +11,9 @@ from torch import nn
 
 from genexp.data import DataSet
 from genexp.errors import DivergedError, UsageError
-from genexp.loop import Training, train
 from genexp.models import Model, Outcome, Update
 from genexp.optimizers import sgd
+from genexp.training.loop import Training, train
 
 CPU = torch.device("cpu")
 PLAIN = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}

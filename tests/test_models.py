@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_config import EXPERIMENTS, configuration
 
-from genexp import train as module
-from genexp.config import CONFIGS
+from genexp.commands import train as module
+from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
 
 FAST = ["batch_size=100", "metrics.parzen.n_samples=100", "log.every_steps=4"]
@@ -399,13 +399,14 @@ def test_images_without_contrast_are_no_crash(genexp, tmp_path, settings):
 
 @pytest.mark.parametrize("count", [1, 3, 15, 25])
 def test_reconstructions_stand_below_what_the_encoder_saw(count):
-    from genexp import pictures, random
+    from genexp import rng
+    from genexp.figures import pictures
 
     config = configuration("model=dae", "dataset=digits", *DIGITS["dae"])
     data = module.build_data(config)
     data = DataSet(data.train, data.valid[:count], data.test, labels={}, white=16)
     model = module.build_training(config, data, torch.device("cpu")).model
-    generator = lambda: random.generator(torch.device("cpu"), 0, "test")  # noqa: E731
+    generator = lambda: rng.generator(torch.device("cpu"), 0, "test")  # noqa: E731
     picture = pictures.of_reconstructions(model, data, generator())
     columns, groups = min(count, 10), max(1, min(count, 20) // 10)
     assert picture.shape == (3 * groups * 33 + 1, columns * 33 + 1, 3)
@@ -418,14 +419,14 @@ def test_reconstructions_stand_below_what_the_encoder_saw(count):
 
 
 def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):
-    from genexp import random
+    from genexp import rng
     from genexp.models import draw
 
     for output in ("sigmoid", "tanh", "linear"):
         config = configuration("model=gan", "dataset=digits", f"model.generator_output={output}", *DIGITS["gan"])
         data = module.build_data(config)
         model = module.build_training(config, data, torch.device("cpu")).model
-        samples = draw(model, 200, random.generator(torch.device("cpu"), 0, "test"), data)
+        samples = draw(model, 200, rng.generator(torch.device("cpu"), 0, "test"), data)
         assert samples.shape == (200, 1, 8, 8)
         assert 0 <= samples.min() <= samples.max() <= 1
         assert torch.allclose(samples.mean(0), data.spec().pixel_mean, atol=0.35)  # begins around the mean image

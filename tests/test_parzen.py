@@ -12,7 +12,7 @@ from conftest import Fixed
 from scipy.special import logsumexp
 from sklearn.neighbors import KernelDensity
 
-from genexp.config import CONFIGS
+from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError

@@ -10,28 +10,30 @@ from scipy.stats import kstest
 from test_config import configuration
 from torch import nn
 
-from genexp import checkpoint, noise, optimizers, provenance, random
-from genexp.build import target
+from genexp import noise, optimizers, rng
 from genexp.device import select
 from genexp.errors import GenexpError, UsageError
 from genexp.models.layers import Dropout, Maxout
+from genexp.runs import provenance
+from genexp.storage import checkpoint
+from genexp.training.build import target
 
 CPU = torch.device("cpu")
 SGD = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
 
 
 def test_streams_are_reproducible_and_apart():
-    draw = lambda *address: torch.rand(4, generator=random.generator(CPU, *address))  # noqa: E731
+    draw = lambda *address: torch.rand(4, generator=rng.generator(CPU, *address))  # noqa: E731
     assert torch.equal(draw(0, "order", 1), draw(0, "order", 1))
     others = [draw(0, "order", 2), draw(1, "order", 1), draw(0, "step", 1)]
     assert not any(torch.equal(draw(0, "order", 1), other) for other in others)
 
 
 def test_reseed_addresses_the_default_generator():
-    random.reseed(CPU, 0, "step", 5)
+    rng.reseed(CPU, 0, "step", 5)
     first = torch.rand(3)
     torch.rand(100)
-    random.reseed(CPU, 0, "step", 5)
+    rng.reseed(CPU, 0, "step", 5)
     assert torch.equal(first, torch.rand(3))
 
 

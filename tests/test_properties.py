@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.special import logsumexp
 
-from genexp.composition import compose
-from genexp.config import CONFIGS, TrainConfig, _keyword_arguments, check_component, load, settings_of
+from genexp.config.compose import compose
+from genexp.config.schema import CONFIGS, TrainConfig, _keyword_arguments, check_component, load, settings_of
 from genexp.errors import UsageError
-from genexp.files import atomic, read_json, read_json_lines, write_json
 from genexp.metrics.parzen import log_likelihood, score_samples
+from genexp.storage.files import atomic, read_json, read_json_lines, write_json
 
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=20, database=None)
 settings.load_profile("tests")

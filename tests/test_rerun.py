@@ -7,8 +7,8 @@ import signal
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
 
-from genexp import runs
-from genexp import train as module
+from genexp.commands import train as module
+from genexp.runs import find as runs
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_run_without_scores_is_compared_by_its_weights(genexp):
     assert genexp("rerun", str(trained)).code == 0
     edit(trained / "results.json", lambda content: content.update(scores={}))
     newest = max((trained / "checkpoints").glob("*.pt"))
-    from genexp.checkpoint import load, write
+    from genexp.storage.checkpoint import load, write
 
     state = load(newest)
     next(iter(state["model"].values())).view(-1)[0] += 1

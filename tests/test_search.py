@@ -10,9 +10,10 @@ from conftest import SMALL
 from omegaconf import OmegaConf
 from test_sweep import unruly  # noqa: F401 (a fixture)
 
-from genexp import checkpoint, jobs, search
-from genexp.config import Search
+from genexp.config.schema import Search
 from genexp.errors import UsageError
+from genexp.storage import checkpoint
+from genexp.sweeps import jobs, search
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
 DEFAULTS = Path(__file__).parent.parent / "configs/search/optuna.yaml"

@@ -15,8 +15,9 @@ import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
 from rich.console import Console
 
-from genexp import jobs, run
-from genexp.board import FAILED, FINISHED, RUNNING, WAITING, Row, live_table, ranking
+from genexp.runs import directory as run
+from genexp.sweeps import jobs
+from genexp.sweeps.board import FAILED, FINISHED, RUNNING, WAITING, Row, live_table, ranking
 
 UNRULY = '''
 import multiprocessing.util, os, signal, sys
@@ -498,7 +499,7 @@ def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypat
         '{"step": 10, "epoch": 1, "loss/generator": 0.5, "loss/discriminator": 1.25}\n'
     )
     clock = iter([100.0, 110.0])
-    monkeypatch.setattr("genexp.board.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("genexp.sweeps.board.time.monotonic", lambda: next(clock))
     rows = [Row(("seed=0",), tmp_path, None, RUNNING), Row(("seed=1",), tmp_path / "none", None, WAITING)]
     live_table(rows, set(), 40, 120)
     (tmp_path / "metrics.jsonl").write_text(

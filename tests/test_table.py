@@ -11,14 +11,15 @@ import pytest
 import torch
 from conftest import ROOT
 
-from genexp import answers, papers
-from genexp.config import CONFIGS
+from genexp.config.schema import CONFIGS
 from genexp.data.digits import digits
 from genexp.metrics import yardsticks
 from genexp.metrics.parzen import log_likelihood, score_samples
-from genexp.papers import ParzenTable, ScoresTable
-from genexp.runs import find
-from genexp.sheets import Document, Sheet, render
+from genexp.papers import answers
+from genexp.papers import published as papers
+from genexp.papers.published import ParzenTable, ScoresTable
+from genexp.runs.find import find
+from genexp.tables import Document, Sheet, render
 
 PAPERS = [file.stem for file in (CONFIGS / "paper").glob("*.yaml")]
 

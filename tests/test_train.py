@@ -14,8 +14,9 @@ from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, wi
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp import checkpoint, run
-from genexp import train as module
+from genexp.commands import train as module
+from genexp.runs import directory as run
+from genexp.storage import checkpoint
 
 
 def points(run, tag):

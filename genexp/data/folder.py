@@ -14,8 +14,8 @@ import torch
 
 from genexp.data import DataSet
 from genexp.errors import DataError, UsageError
-from genexp.files import atomic
 from genexp.ranges import Fraction, PositiveInt
+from genexp.storage.files import atomic
 
 if TYPE_CHECKING:
     from PIL import Image

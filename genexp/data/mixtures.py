@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet, Mixture
 from genexp.ranges import PositiveFloat, PositiveInt
 
@@ -45,7 +45,7 @@ def _mixture(name: str, n: int, means: Tensor, std: float) -> DataSet:
     points: dict[str, Tensor] = {}
     labels: dict[str, Tensor] = {}
     for split, size in (("train", n), ("valid", HELD_OUT), ("test", HELD_OUT)):
-        generator = random.generator(torch.device("cpu"), 0, f"{name}-{split}")
+        generator = rng.generator(torch.device("cpu"), 0, f"{name}-{split}")
         labels[split] = torch.randint(len(means), (size,), generator=generator)
         noise = torch.randn(size, 2, generator=generator)
         points[split] = (mixture.means[labels[split]] + mixture.std * noise).view(size, 1, 1, 2)

@@ -1,7 +1,7 @@
-"""Scores: plain functions of a subject and settings, seeded, exact to stated precision, independent of batch size.
+"""What metrics share: the subject that they score, and what they declare about themselves.
 
-Each is called with a `Subject` and its settings, and returns a dictionary: `mean`, its standard error `stderr` (None
-where there is none), `summary` for people, and all that defines the score.
+A metric is a function of a `Subject` and settings that returns a `Score`. It is seeded, exact to a stated precision,
+and does not depend on the batch size.
 """
 
 import functools
@@ -10,21 +10,18 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet
 from genexp.errors import GenexpError, UsageError
 from genexp.models import Model, draw
 
-Score = TypeVar("Score", bound=Callable[..., dict[str, Any]])
-Made = TypeVar("Made")
-Refusal = Callable[[Model, DataSet, Mapping[str, Any]], str | None]  # model, data, settings -> what is in the way
+Metric = TypeVar("Metric", bound=Callable[..., Any])
+Content = TypeVar("Content")
+Refusal = Callable[[Model, DataSet, Mapping[str, Any]], str | None]  # model, data, settings -> why it cannot be scored
 
 
 class Subject:
-    """What is scored: a model, the data that it was trained on, and the seed that every draw follows from.
-
-    What several scores need, such as the samples, is made once.
-    """
+    """A model to be scored, its data, and the seed of every draw. What several metrics need is made once."""
 
     def __init__(self, model: Model, data: DataSet, seed: int) -> None:
         self.model, self.data, self.seed = model, data, seed
@@ -36,42 +33,48 @@ class Subject:
         return self.model.sample_kind
 
     def samples(self, n: int) -> Tensor:
-        """n samples of the model, (n, C, H, W) float32 in [0, 1]; the same for every score.
+        """Return n samples of the model, (n, C, H, W) float32 in [0, 1]; every metric gets the same ones.
 
-        Raises GenexpError when one is not finite.
+        Raises GenexpError if a value is not finite.
         """
         return self.once(("samples", n), lambda: self._draw(n))
 
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` makes, which is called the first time that `key` is asked for."""
+    def once(self, key: Hashable, make: Callable[[], Content]) -> Content:
+        """Return what `make` returned when this key was asked for the first time."""
         if key not in self._made:
             self._made[key] = make()
-        made: Made = self._made[key]
+        made: Content = self._made[key]
         return made
 
     def _draw(self, n: int) -> Tensor:
-        generator = random.generator(self.data.train.device, self.seed, "scored samples")
+        generator = rng.generator(self.data.train.device, self.seed, "scored samples")
         samples = draw(self.model, n, generator, self.data).float()
         if not samples.isfinite().all():
             raise GenexpError("the model's samples are not all finite numbers, so they have no score")
         return samples
 
 
-def requires(refusal: Refusal) -> Callable[[Score], Score]:
-    """Give a score that not every model, data set or setting will do for a `refusal`, which says what is in the way.
+def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
+    """Declare when a metric cannot be taken: `refusal` returns the reason, or None.
 
-    It is asked before training begins, and raised as UsageError when the score is taken all the same.
+    Training asks before its first step. A call of the metric raises the reason as UsageError.
     """
 
-    def mark(score: Score) -> Score:
-        @functools.wraps(score)
-        def checked(subject: Subject, **settings: Any) -> dict[str, Any]:
-            said = refusal(subject.model, subject.data, settings)
-            if said is not None:
-                raise UsageError(said)
-            return score(subject, **settings)
+    def mark(metric: Metric) -> Metric:
+        @functools.wraps(metric)
+        def checked(subject: Subject, **settings: Any) -> Any:
+            reason = refusal(subject.model, subject.data, settings)
+            if reason is not None:
+                raise UsageError(reason)
+            return metric(subject, **settings)
 
         checked.refusal = refusal  # type: ignore[attr-defined]
-        return cast(Score, checked)
+        return cast(Metric, checked)
 
     return mark
+
+
+def lower_is_better(metric: Metric) -> Metric:
+    """Declare that lower values of a metric are better. `config.components` reads this decorator from the source."""
+    metric.lower_is_better = True  # type: ignore[attr-defined]
+    return metric

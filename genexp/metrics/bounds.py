@@ -1,15 +1,16 @@
 """Lower bounds of the log-likelihood, in nats, for models with a posterior q(z | x)."""
 
 import math
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.metrics import Subject, requires
 from genexp.models import evaluating
 from genexp.ranges import PositiveInt
+from genexp.score import Score
 
 ROWS = 5000  # codes decoded at a time
 
@@ -33,7 +34,7 @@ has_posterior = requires(
 
 
 @has_posterior
-def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
+def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score:
     """The evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)) (Kingma and Welling 2014, equation 3).
 
     The mean over the images of `split`, its standard error over images, in nats; one draw of z for each image, the
@@ -43,7 +44,7 @@ def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> dict[
 
 
 @has_posterior
-def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> dict[str, Any]:
+def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> Score:
     """The importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q (Burda et al. 2016, equation 8).
 
     K is `n_samples`. The mean over the images of `split`, its standard error over images, in nats. It rises with K
@@ -52,7 +53,7 @@ def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "v
     return _bound(subject, "iwae", split, n_samples, f"K = {n_samples:,}")
 
 
-def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> dict[str, Any]:
+def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> Score:
     model, data, seed = subject.model, subject.data, subject.seed
     assert isinstance(model, HasPosterior)
     n = len(getattr(data, split))
@@ -60,7 +61,7 @@ def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> dict[st
     bounds = []
     with evaluating(model):
         for start in range(0, n, rows):
-            generator = random.generator(data.train.device, seed, name, start)
+            generator = rng.generator(data.train.device, seed, name, start)
             images = data.images(split, slice(start, start + rows))
             if name == "elbo":
                 bounds.append(model.lower_bound(images, generator))
@@ -68,12 +69,5 @@ def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> dict[st
                 bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
     values = torch.cat(bounds).double().cpu()
     mean, stderr = values.mean().item(), values.std(correction=0).item() / math.sqrt(n)
-    return {
-        "split": split,
-        "mean": mean,
-        "stderr": stderr,
-        "n_samples": k,
-        "n_points": n,
-        "seed": seed,
-        "summary": f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({how})",
-    }
+    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({how})"
+    return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})

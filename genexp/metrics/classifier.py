@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genexp import random
-from genexp.checkpoint import write
+from genexp import rng
 from genexp.data import DataSet
-from genexp.files import cache_folder
 from genexp.metrics.extractors import Extractor, exact_convolutions
+from genexp.storage.checkpoint import write
+from genexp.storage.files import cache_folder
 
 SEED = 0  # the classifier's own: it is the same whatever the run's is
 CHUNK = 500  # images that it sees at a time
@@ -138,7 +138,7 @@ def accuracy(network: Classifier, data: DataSet) -> float:
 def _untrained(data: DataSet) -> Classifier:
     channels, height, width = data.train.shape[1:]
     with torch.random.fork_rng(devices=[]):
-        random.reseed(torch.device("cpu"), SEED, "classifier")
+        rng.reseed(torch.device("cpu"), SEED, "classifier")
         return Classifier((channels, height, width), int(data.labels["train"].max()) + 1, RECIPE)
 
 
@@ -146,7 +146,7 @@ def _batches(n: int) -> Iterator[Tensor]:
     """Rows of full batches, epoch after epoch, without end."""
     size = min(RECIPE.batch_size, n)
     for epoch in count():
-        order = torch.randperm(n, generator=random.generator(torch.device("cpu"), SEED, "classifier's batches", epoch))
+        order = torch.randperm(n, generator=rng.generator(torch.device("cpu"), SEED, "classifier's batches", epoch))
         yield from order[: n // size * size].view(-1, size)
 
 

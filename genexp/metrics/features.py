@@ -3,21 +3,25 @@
 Scores of features compare within one extractor only, so its name holds the hash of its weights.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject
+from genexp.metrics import Refusal, Subject, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor, Features, inception
 from genexp.ranges import PositiveInt
+from genexp.score import Score
+from genexp.text import with_error
+
+DEFINED = ("split", "n_samples", "sample_kind", "extractor")  # of what defines a score, the fields of Score
+Metric = TypeVar("Metric", bound=Callable[..., Score])
 
 
 class FeatureSettings(TypedDict):
@@ -44,16 +48,23 @@ class Compared:
     floor_split: str
     defined: dict[str, Any]  # all that defines a score of them
 
-    def result(self, mean: float, stderr: float | None, floor: float) -> dict[str, Any]:
-        """A score as it is returned."""
-        shown = f"{mean:.3g}"
-        if stderr:  # with two digits of the error
-            decimals = max(0, 1 - math.floor(math.log10(stderr)))
-            shown = f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+    def score(self, mean: float, stderr: float | None, floor: float, **details: Any) -> Score:
+        """Return the score that a comparison gave; `floor` is the value of real images."""
+        value = with_error(mean, stderr) if stderr else f"{mean:.3g}"
         on = f"{len(self.samples.vectors):,} samples on {len(self.points.vectors):,} {self.defined['split']} images"
         real = f"{len(self.floor.vectors):,} {self.floor_split} images score {floor:.3g}"
-        summary = f"{shown} by {self.extractor.name} ({on}; {real})"
-        return {"mean": mean, "stderr": stderr, "floor": floor, "summary": summary, **self.defined}
+        summary = f"{value} by {self.extractor.name} ({on}; {real})"
+        return Score(
+            mean,
+            stderr,
+            summary,
+            split=self.defined["split"],
+            n_samples=self.defined["n_samples"],
+            sample_kind=self.defined["sample_kind"],
+            extractor=self.extractor.name,
+            floor=floor,
+            details={name: value for name, value in self.defined.items() if name not in DEFINED} | details,
+        )
 
 
 def compared(subject: Subject, settings: FeatureSettings) -> Compared:
@@ -66,7 +77,13 @@ def compared(subject: Subject, settings: FeatureSettings) -> Compared:
         lambda: found.of(len(getattr(data, split)), lambda rows: data.images(split, rows)),
     )
     floor = of_real_images(subject, found, floor_split, n)
-    defined = account(subject, found, settings["features"], settings["weights"]) | {
+    defined = {
+        "features": settings["features"],
+        "weights": settings["weights"],
+        "extractor": found.name,
+        "extractor_accuracy": found.accuracy,
+        "seed": subject.seed,
+        "sample_kind": subject.sample_kind,
         "split": split,
         "n_samples": n,
         "n_points": len(points.vectors),
@@ -85,18 +102,6 @@ def fewest(data: DataSet, settings: Mapping[str, Any]) -> int:
 
 def _floor_split(split: str) -> str:
     return "train" if split != "train" else "test"
-
-
-def account(subject: Subject, found: Extractor, features: str, weights: str | None) -> dict[str, Any]:
-    """What defines every score of features, as far as all of them have it."""
-    return {
-        "features": features,
-        "weights": weights,
-        "extractor": found.name,
-        "extractor_accuracy": found.accuracy,
-        "seed": subject.seed,
-        "sample_kind": subject.sample_kind,
-    }
 
 
 def of_samples(subject: Subject, found: Extractor, n: int) -> Features:
@@ -118,7 +123,7 @@ def of_real_images(subject: Subject, found: Extractor, split: str, n: int) -> Fe
 def real_images(subject: Subject, split: str, n: int) -> Tensor:
     """The rows of n images of a split, drawn without repetition, that stand in the place of samples."""
     images: Tensor = getattr(subject.data, split)
-    generator = random.generator(torch.device("cpu"), subject.seed, "real images as samples")
+    generator = rng.generator(torch.device("cpu"), subject.seed, "real images as samples")
     return torch.randperm(len(images), generator=generator)[:n].to(images.device)
 
 
@@ -157,3 +162,18 @@ def refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
             "features=inception and weights=FILE do without"
         )
     return None
+
+
+def of_features(refusal: Refusal = refusal) -> Callable[[Metric], Metric]:
+    """Mark a metric that compares features: `refusal` says when it cannot, and its extractor is part of its key."""
+
+    def mark(metric: Metric) -> Metric:
+        marked = requires(refusal)(metric)
+        marked.extractor = _named_extractor  # type: ignore[attr-defined]
+        return marked
+
+    return mark
+
+
+def _named_extractor(subject: Subject, settings: Mapping[str, Any]) -> str:
+    return extractor(subject, settings["features"], settings["weights"]).name

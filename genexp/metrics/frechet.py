@@ -1,12 +1,14 @@
 """Fréchet (inception) distance: between Gaussians fitted to the features of samples and of real images."""
 
-from typing import Any, Unpack
+from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from genexp.metrics import Subject, requires
-from genexp.metrics.features import FeatureSettings, compared, fewest, refusal
+from genexp.metrics import Subject, lower_is_better
+from genexp.metrics.features import FeatureSettings, compared, fewest, of_features
+from genexp.score import Score
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
@@ -24,8 +26,9 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     return distance
 
 
-@requires(refusal)
-def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> dict[str, Any]:
+@lower_is_better
+@of_features()
+def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> Score:
     """The distance of the model's samples from a split; lower is better.
 
     It is FID proper with Inception's features alone. `floor` is the distance of training images from the split.
@@ -34,11 +37,12 @@ def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> dict[str, Any]
     seen = compared(subject, settings)
     points = seen.points.vectors
     distance = frechet_distance(seen.samples.vectors, points)
-    result = seen.result(distance, None, frechet_distance(seen.floor.vectors, points))
+    score = seen.score(distance, None, frechet_distance(seen.floor.vectors, points))
     least, size = fewest(subject.data, settings), points.shape[1]
     if least <= size:
-        result["warning"] = (
-            f"{least:,} images are too few for a Gaussian of {size:,} features: its covariance is singular, "
-            "and the distance much too large"
+        return replace(
+            score,
+            warning=f"{least:,} images are too few for a Gaussian of {size:,} features: its covariance is singular, "
+            "and the distance much too large",
         )
-    return result
+    return score

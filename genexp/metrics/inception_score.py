@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
-from genexp.metrics.features import account, extractor, of_real_images, of_samples, refusal
+from genexp.metrics import Subject
+from genexp.metrics.features import extractor, of_features, of_real_images, of_samples, refusal
 from genexp.ranges import PositiveInt
+from genexp.score import Score
 
 
 def split_scores(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
@@ -20,7 +21,7 @@ def split_scores(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
     """
     from torch_fidelity.metric_isc import isc_features_to_metric  # takes seconds to import
 
-    shuffle = random.address(seed, "inception score") % 2**32  # NumPy's seeds are shorter
+    shuffle = rng.address(seed, "inception score") % 2**32  # NumPy's seeds are shorter
     found = isc_features_to_metric(logits.cpu(), splits=splits, shuffle=True, rng_seed=shuffle)
     return found["inception_score_mean"], found["inception_score_std"]
 
@@ -32,7 +33,7 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
     return refusal(model, data, settings)
 
 
-@requires(_refusal)
+@of_features(_refusal)
 def inception_score(
     subject: Subject,
     *,
@@ -40,7 +41,7 @@ def inception_score(
     splits: PositiveInt,
     features: Literal["classifier", "inception"],
     weights: str | None,
-) -> dict[str, Any]:
+) -> Score:
     """The score of the model's samples by the classes of a classifier, or of Inception; higher is better.
 
     `std` is over the splits, the spread that the field reports. `floor` is what as many training images score: with
@@ -52,16 +53,23 @@ def inception_score(
     mean, std = split_scores(samples.logits, splits, subject.seed)
     floor, _ = split_scores(real.logits, splits, subject.seed)
     counts = f"{n_samples:,} samples, {splits} splits; {len(real.logits):,} train images score {floor:.3f}"
-    return {
-        "mean": mean,
-        "stderr": None,
-        "std": std,
-        "floor": floor,
-        "summary": f"{mean:.3f} ± {std:.3f} by {found.name} ({counts})",
-        **account(subject, found, features, weights),
-        "n_samples": n_samples,
-        "splits": splits,
-        "classes": samples.logits.shape[1],
-        "floor_split": "train",
-        "floor_n": len(real.logits),
-    }
+    return Score(
+        mean,
+        None,
+        f"{mean:.3f} ± {std:.3f} by {found.name} ({counts})",
+        n_samples=n_samples,
+        sample_kind=subject.sample_kind,
+        extractor=found.name,
+        floor=floor,
+        details={
+            "std": std,
+            "features": features,
+            "weights": weights,
+            "extractor_accuracy": found.accuracy,
+            "seed": subject.seed,
+            "splits": splits,
+            "classes": samples.logits.shape[1],
+            "floor_split": "train",
+            "floor_n": len(real.logits),
+        },
+    )

@@ -7,11 +7,12 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
-from genexp.metrics.features import FeatureSettings, compared, fewest, float64, refusal
+from genexp.metrics import Subject, lower_is_better
+from genexp.metrics.features import FeatureSettings, compared, fewest, float64, of_features, refusal
 from genexp.ranges import PositiveInt
+from genexp.score import Score
 
 
 def squared_mmd(one: Tensor, other: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def subset_distances(one: Tensor, other: Tensor, subsets: int, subset_size: int,
     one, other = float64(one), float64(other)
     found = []
     for subset in range(subsets):
-        generator = random.generator(torch.device("cpu"), seed, "kid subset", subset)
+        generator = rng.generator(torch.device("cpu"), seed, "kid subset", subset)
         chosen = [x[torch.randperm(len(x), generator=generator)[:subset_size].to(x.device)] for x in (one, other)]
         found.append(squared_mmd(*chosen))
     return torch.stack(found).cpu()
@@ -52,10 +53,11 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
     return said
 
 
-@requires(_refusal)
+@lower_is_better
+@of_features(_refusal)
 def kid(
     subject: Subject, *, subsets: PositiveInt, subset_size: PositiveInt, **settings: Unpack[FeatureSettings]
-) -> dict[str, Any]:
+) -> Score:
     """The distance of the model's samples from a split, a mean over subsets; lower is better.
 
     `std` is over the subsets; `stderr`, std / √subsets, is of the choice of subsets alone: other samples of the model
@@ -68,5 +70,5 @@ def kid(
         for x in (seen.samples.vectors, seen.floor.vectors)
     )
     std = distances.std(correction=0).item()
-    result = seen.result(distances.mean().item(), std / math.sqrt(subsets), floors.mean().item())
-    return result | {"std": std, "subsets": subsets, "subset_size": subset_size}
+    mean, stderr, floor = distances.mean().item(), std / math.sqrt(subsets), floors.mean().item()
+    return seen.score(mean, stderr, floor, std=std, subsets=subsets, subset_size=subset_size)

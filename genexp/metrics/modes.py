@@ -1,7 +1,6 @@
 """Scores of samples from a known mixture of Gaussians: modes captured, and the share of high-quality samples."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from genexp.data import Mixture
 from genexp.metrics import Subject, requires
 from genexp.ranges import PositiveFloat, PositiveInt
+from genexp.score import Score
 
 is_mixture = requires(
     lambda _model, data, _settings: None if data.mixture else "modes are known for dataset=ring and dataset=grid only"
@@ -25,7 +25,7 @@ def nearest_modes(samples: Tensor, mixture: Mixture, within: float) -> tuple[Ten
 
 
 @is_mixture
-def modes(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
+def modes(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> Score:
     """How many modes are the nearest one to at least one high-quality sample (Srivastava et al. 2017, VEEGAN).
 
     `mean` is that number; a count has no standard error.
@@ -33,12 +33,11 @@ def modes(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) ->
     mixture, nearest, near = _samples(subject, n_samples, within)
     captured = len(set(nearest[near].tolist()))
     summary = f"{captured} of {len(mixture.means)} captured ({n_samples:,} samples, within {within:g} σ)"
-    settings = {"n_samples": n_samples, "within": within, "seed": subject.seed}
-    return {"mean": float(captured), "stderr": None, **settings, "summary": summary}
+    return Score(captured, None, summary, n_samples=n_samples, details={"within": within, "seed": subject.seed})
 
 
 @is_mixture
-def high_quality(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> dict[str, Any]:
+def high_quality(subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat) -> Score:
     """The share, in [0, 1], of samples within `within` standard deviations of their nearest mode (ibid.).
 
     A sample of the mixture itself is with probability 1 − exp(−within²/2), 98.9% for 3. `stderr` is binomial.
@@ -47,8 +46,7 @@ def high_quality(subject: Subject, *, n_samples: PositiveInt, within: PositiveFl
     share = near.double().mean().item()
     stderr = math.sqrt(share * (1 - share) / n_samples)
     summary = f"{100 * share:.1f} ± {100 * stderr:.1f} % ({n_samples:,} samples, within {within:g} σ)"
-    settings = {"n_samples": n_samples, "within": within, "seed": subject.seed}
-    return {"mean": share, "stderr": stderr, **settings, "summary": summary}
+    return Score(share, stderr, summary, n_samples=n_samples, details={"within": within, "seed": subject.seed})
 
 
 def _samples(subject: Subject, n: int, within: float) -> tuple[Mixture, Tensor, Tensor]:

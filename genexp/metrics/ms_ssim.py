@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genexp import random
+from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
+from genexp.metrics import Subject, lower_is_better, requires
 from genexp.metrics.features import real_images
 from genexp.ranges import PositiveInt
+from genexp.score import Score
 
 WINDOW = 11  # pixels, a Gaussian of σ = 1.5
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003: the weight of each scale, the finest first
@@ -53,8 +54,9 @@ def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str 
     return "n_samples=1: there are no pairs of one sample" if settings["n_samples"] < 2 else None
 
 
+@lower_is_better
 @requires(_refusal)
-def ms_ssim(subject: Subject, *, n_samples: PositiveInt, n_pairs: PositiveInt) -> dict[str, Any]:
+def ms_ssim(subject: Subject, *, n_samples: PositiveInt, n_pairs: PositiveInt) -> Score:
     """The mean similarity of random pairs of samples; lower is more diverse (Odena et al. 2017, section 4.2).
 
     There the two of a pair are of one class. These models have no classes, so pairs are of any two samples, and their
@@ -71,24 +73,20 @@ def ms_ssim(subject: Subject, *, n_samples: PositiveInt, n_pairs: PositiveInt) -
     mean, std, used = values.mean().item(), values.std(correction=0).item(), scales(min(data.train.shape[-2:]))
     stderr = std / math.sqrt(n_pairs)
     counts = f"{n_pairs:,} pairs of {n_samples:,} samples, scales: {used}; pairs of train images score {real:.3f}"
-    return {
-        "mean": mean,
-        "stderr": stderr,
-        "std": std,
-        "floor": real,
-        "summary": f"{mean:.3f} ± {stderr:.3f} ({counts})",
-        "n_samples": n_samples,
-        "n_pairs": n_pairs,
-        "scales": used,
-        "floor_split": "train",
-        "floor_n": len(chosen),
-        "seed": subject.seed,
-        "sample_kind": subject.sample_kind,
-    }
+    details = {"std": std, "n_pairs": n_pairs, "scales": used, "floor_split": "train", "floor_n": len(chosen)}
+    return Score(
+        mean,
+        stderr,
+        f"{mean:.3f} ± {stderr:.3f} ({counts})",
+        n_samples=n_samples,
+        sample_kind=subject.sample_kind,
+        floor=real,
+        details=details | {"seed": subject.seed},
+    )
 
 
 def _pairs(n: int, n_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     """Which of n images make up each pair; the two are never the same."""
-    generator = random.generator(torch.device("cpu"), seed, "pairs")
+    generator = rng.generator(torch.device("cpu"), seed, "pairs")
     one = torch.randint(n, (n_pairs,), generator=generator)
     return one, (one + torch.randint(1, n, (n_pairs,), generator=generator)) % n

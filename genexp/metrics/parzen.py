@@ -6,7 +6,8 @@ little about a model's likelihood or look (Theis et al. 2016): compare only at e
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.metrics import Subject, requires
 from genexp.ranges import Bandwidths, PositiveInt
+from genexp.score import Score
 
 TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
 TILE_GPU = 2**26
@@ -63,15 +65,15 @@ def parzen(
     n_valid: PositiveInt,
     sigma_grid: Bandwidths,
     split: Literal["train", "valid", "test"],
-) -> dict[str, Any]:
+) -> Score:
     """The score of a model's samples, as `score_samples` gives it, with what else defines it."""
     samples = subject.samples(n_samples)
-    scored = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
-    return scored | {"sample_kind": subject.sample_kind, "seed": subject.seed}
+    score = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
+    return replace(score, sample_kind=subject.sample_kind, details=score.details | {"seed": subject.seed})
 
 
 @requires(lambda _model, data, _settings: None if data.folds else "this data set has no folds; take metric parzen")
-def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwidths) -> dict[str, Any]:
+def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwidths) -> Score:
     """The mean over folds of the score on each one's test images, σ chosen on all of its validation images.
 
     As for the Toronto Face Database in Goodfellow et al. 2014. `stderr` is the standard error across folds
@@ -82,25 +84,27 @@ def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwi
         score_samples(samples, fold, n_valid=len(fold.valid), sigma_grid=sigma_grid, split="test")
         for fold in subject.data.of_folds()
     ]
-    means = torch.tensor([fold["mean"] for fold in folds], dtype=torch.float64)
+    means = torch.tensor([fold.mean for fold in folds], dtype=torch.float64)
     mean, stderr = means.mean().item(), means.std(correction=0).item() / math.sqrt(len(means))
-    sigmas = [fold["sigma"] for fold in folds]
-    result = {
-        "mean": mean,
-        "stderr": stderr,
-        "sigma": sigmas,
-        "valid_mean": sum(fold["valid_mean"] for fold in folds) / len(folds),
-        "fold_means": means.tolist(),
-        "n_samples": n_samples,
-        "n_points": sum(fold["n_points"] for fold in folds),
-        "sigma_grid": sorted(sigma_grid),
-        "sample_kind": subject.sample_kind,
-        "seed": subject.seed,
-        "summary": f"{mean:.1f} ± {stderr:.1f} nats over {len(folds)} folds ({n_samples:,} samples, "
-        f"σ = {', '.join(f'{sigma:.3g}' for sigma in sigmas)})",
-    }
-    warnings = {fold["warning"] for fold in folds if "warning" in fold}
-    return result | ({"warning": "; ".join(sorted(warnings))} if warnings else {})
+    sigmas = [sigma for fold in folds if isinstance(sigma := fold.sigma, float)]
+    chosen = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
+    valid_means = [fold.valid_mean for fold in folds if fold.valid_mean is not None]
+    return Score(
+        mean,
+        stderr,
+        f"{mean:.1f} ± {stderr:.1f} nats over {len(folds)} folds ({n_samples:,} samples, σ = {chosen})",
+        valid_mean=sum(valid_means) / len(folds),
+        n_samples=n_samples,
+        sample_kind=subject.sample_kind,
+        sigma=sigmas,
+        warning="; ".join(sorted({fold.warning for fold in folds if fold.warning})) or None,
+        details={
+            "fold_means": means.tolist(),
+            "n_points": sum(fold.details["n_points"] for fold in folds),
+            "sigma_grid": sorted(sigma_grid),
+            "seed": subject.seed,
+        },
+    )
 
 
 def score_samples(
@@ -110,7 +114,7 @@ def score_samples(
     n_valid: int,
     sigma_grid: Sequence[float],
     split: Literal["train", "valid", "test"],
-) -> dict[str, Any]:
+) -> Score:
     """Score (n, C, H, W) samples: σ by the mean over the first `n_valid` validation images, then all of `split`.
 
     Returns the mean in nats, its standard error over the images (population std / √n, as in the paper), σ, the
@@ -121,22 +125,21 @@ def score_samples(
     best = int(valid.argmax())
     scores = log_likelihood(data.images(split).flatten(1), samples, [grid[best]])[0]
     mean, stderr = scores.mean().item(), scores.std(correction=0).item() / math.sqrt(len(scores))
-    found = f"{mean:.1f} ± {stderr:.1f} nats on {len(scores):,} {split} images"
-    result = {
-        "split": split,
-        "mean": mean,
-        "stderr": stderr,
-        "sigma": grid[best],
-        "valid_mean": valid[best].item(),
-        "n_samples": len(samples),
-        "n_points": len(scores),
-        "n_valid": min(n_valid, len(data.valid)),
-        "sigma_grid": grid,
-        "summary": f"{found} ({len(samples):,} samples, σ = {grid[best]:.3g})",
-    }
-    if len(grid) > 1 and best in (0, len(grid) - 1):
-        end = "smallest" if best == 0 else "largest"
-        result["warning"] = f"σ = {grid[best]:.3g} is the {end} of the grid; the best may lie beyond it"
+    warning = None
     if split == "valid":
-        result["warning"] = "σ was chosen on images that are scored: the score is a little too high"
-    return result
+        warning = "σ was chosen on images that are scored: the score is a little too high"
+    elif len(grid) > 1 and best in (0, len(grid) - 1):
+        end = "smallest" if best == 0 else "largest"
+        warning = f"σ = {grid[best]:.3g} is the {end} of the grid; the best may lie beyond it"
+    counts = f"{len(samples):,} samples, σ = {grid[best]:.3g}"
+    return Score(
+        mean,
+        stderr,
+        f"{mean:.1f} ± {stderr:.1f} nats on {len(scores):,} {split} images ({counts})",
+        split=split,
+        valid_mean=valid[best].item(),
+        n_samples=len(samples),
+        sigma=grid[best],
+        warning=warning,
+        details={"n_points": len(scores), "n_valid": min(n_valid, len(data.valid)), "sigma_grid": grid},
+    )

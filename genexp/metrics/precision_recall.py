@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
-from genexp.metrics.features import Compared, FeatureSettings, compared, fewest, float64, refusal
+from genexp.metrics import Subject
+from genexp.metrics.features import Compared, FeatureSettings, compared, fewest, float64, of_features, refusal
 from genexp.ranges import PositiveInt
+from genexp.score import Score
 
 TILE = 2**22  # distances held at a time: 32 MiB of them
 SLACK = 1e-12  # of the largest squared norm: what rounding can do to a squared distance
@@ -81,23 +82,20 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
     return said
 
 
-of_features = requires(_refusal)
-
-
-@of_features
-def precision(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> dict[str, Any]:
+@of_features(_refusal)
+def precision(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
     """The share of samples that lie in the ball of an image of the split (Kynkäänniemi et al. 2019, equation 2)."""
     return _score(subject, "precision", k, settings)
 
 
-@of_features
-def recall(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> dict[str, Any]:
+@of_features(_refusal)
+def recall(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
     """The share of images of the split that lie in the ball of a sample (Kynkäänniemi et al. 2019, equation 2)."""
     return _score(subject, "recall", k, settings)
 
 
-@of_features
-def density(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> dict[str, Any]:
+@of_features(_refusal)
+def density(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
     """How many images' balls a sample lies in, on average, divided by k (Naeem et al. 2020).
 
     About 1 for samples of the data's own distribution; more where samples crowd, and there is no upper end.
@@ -105,19 +103,19 @@ def density(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSetti
     return _score(subject, "density", k, settings)
 
 
-@of_features
-def coverage(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> dict[str, Any]:
+@of_features(_refusal)
+def coverage(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
     """The share of images of the split in whose ball there is a sample (Naeem et al. 2020)."""
     return _score(subject, "coverage", k, settings)
 
 
-def _score(subject: Subject, name: str, k: int, settings: FeatureSettings) -> dict[str, Any]:
+def _score(subject: Subject, name: str, k: int, settings: FeatureSettings) -> Score:
     """`stderr` is std / √n over the samples or images that are counted, with the balls held fixed."""
     seen = compared(subject, settings)
     found, floor = subject.once(("balls", k, *sorted(settings.items())), lambda: _inside(seen, k))
     values: Tensor = getattr(found, name)
     stderr = values.std(correction=0).item() / math.sqrt(len(values))
-    return seen.result(values.mean().item(), stderr, getattr(floor, name).mean().item()) | {"k": k}
+    return seen.score(values.mean().item(), stderr, getattr(floor, name).mean().item(), k=k)
 
 
 def _inside(seen: Compared, k: int) -> tuple[Inside, Inside]:

@@ -9,9 +9,9 @@ from torch.nn.functional import softplus
 from genexp.data import DataSet, DataSpec
 from genexp.models import Model, Outcome, Update
 from genexp.models.layers import BLACK, Affine
+from genexp.models.samplers import ancestral
 from genexp.noise import Corruption, draw_prior
 from genexp.ranges import PositiveInt
-from genexp.samplers import ancestral
 
 
 class Game(TypedDict):

@@ -9,9 +9,9 @@ from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.models.samplers import CHUNK, ancestral, code_density
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
-from genexp.samplers import CHUNK, ancestral, code_density
 
 FITTED = 10_000  # training images whose codes the density is fitted to; more cost minutes and change little
 

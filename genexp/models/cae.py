@@ -9,9 +9,9 @@ from torch.func import jacrev, vjp, vmap
 from genexp.data import DataSet, DataSpec
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.models.samplers import markov_chain, training_images
 from genexp.noise import Corruption
 from genexp.ranges import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Units
-from genexp.samplers import markov_chain, training_images
 
 
 class CAE(FullyConnectedAutoencoder):

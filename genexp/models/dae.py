@@ -9,9 +9,9 @@ from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
+from genexp.models.samplers import CHUNK, markov_chain, training_images
 from genexp.noise import Corruption, unchanged
 from genexp.ranges import Count, PositiveInt
-from genexp.samplers import CHUNK, markov_chain, training_images
 
 
 class DAE(FullyConnectedAutoencoder):

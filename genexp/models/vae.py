@@ -11,9 +11,9 @@ from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Autoencoder, Outcome
 from genexp.models.layers import BLACK, fully_connected
+from genexp.models.samplers import ancestral
 from genexp.noise import Corruption, draw_prior
 from genexp.ranges import NonNegativeFloat, PositiveInt, Units, Widths
-from genexp.samplers import ancestral
 
 LOG_2PI = math.log(2 * math.pi)
 FIRST_STD = 0.1  # of p(x | z) over that of the pixels: begun at 1, codes are not worth their divergence, and collapse

@@ -1,0 +1,5 @@
+"""`genexp runs`."""
+
+from genexp.runs.find import main
+
+__all__ = ["main"]

@@ -1,0 +1,85 @@
+"""Score: what a metric returns, and how two scores compare. It does not import torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from genexp.errors import UsageError
+from genexp.text import with_error
+
+LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")  # metrics whose kept scores do not say so: written by genexp 0.1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value for a model, and what defines it."""
+
+    mean: float
+    stderr: float | None  # standard error over what is scored; None where there is none
+    summary: str  # the score in words, for people
+    split: str | None = None  # the images that were scored: train, valid or test
+    valid_mean: float | None = None  # the mean on validation images, beside that on `split`
+    n_samples: int | None = None  # samples of the model, or draws of each code
+    sample_kind: str | None = None  # a sample is a "draw" or a "mean"
+    sigma: float | list[float] | None = None  # window width of a Parzen score; one for each fold
+    extractor: str | None = None  # name of the network whose features were compared, with the hash of its weights
+    floor: float | None = None  # what real images score in the place of samples
+    warning: str | None = None
+    lower_is_better: bool = False
+    details: dict[str, Any] = field(default_factory=dict)  # further values that define the score
+
+    @classmethod
+    def of(cls, returned: Any, metric: str, lower_is_better: bool) -> "Score":
+        """Return what a metric returned as a Score; a metric from outside genexp may return a dictionary.
+
+        Raises UsageError if it is neither, or its mean is not a number.
+        """
+        if not isinstance(returned, Score | Mapping):
+            raise UsageError(f"metrics.{metric} returns a {type(returned).__name__}; return a genexp.score.Score")
+        try:
+            score = returned if isinstance(returned, Score) else cls.from_json(returned)
+            return replace(
+                score,
+                mean=float(score.mean),
+                stderr=None if score.stderr is None else float(score.stderr),
+                summary=str(score.summary),
+                lower_is_better=lower_is_better or score.lower_is_better,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"metrics.{metric} returns a score without a number as its mean: {error}") from error
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], metric: str = "") -> "Score":
+        """Return a score that `to_json` wrote, or genexp 0.1.0. Raises KeyError if it has no mean."""
+        names = {each.name for each in fields(cls)} - {"details"}
+        known = {name: value for name, value in content.items() if name in names}
+        known.setdefault("stderr", None)
+        known.setdefault("summary", f"{content['mean']:g}")
+        known.setdefault("lower_is_better", metric in LOWER_IS_BETTER)
+        return cls(**known, details={name: value for name, value in content.items() if name not in names})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as one flat dictionary; fields that are None are left out, but for `stderr`."""
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "details"}
+        return {name: value for name, value in own.items() if value is not None or name == "stderr"} | self.details
+
+    @property
+    def on_valid(self) -> float | None:
+        """The mean on validation images, by which settings and checkpoints are chosen; None if it is not known."""
+        return self.mean if self.valid_mean is None and self.split == "valid" else self.valid_mean
+
+    def sort_key(self) -> float:
+        """Return what to sort by: the best score has the lowest key. On validation images if it has a mean there."""
+        return sort_key(self.mean if self.on_valid is None else self.on_valid, self.lower_is_better)
+
+    def __str__(self) -> str:
+        """The mean ± its standard error."""
+        return with_error(self.mean, self.stderr)
+
+
+def sort_key(value: float, lower_is_better: bool) -> float:
+    """Return what to sort the values of a score by: the best has the lowest key; NaN and infinities come last."""
+    if not math.isfinite(value):
+        return math.inf
+    return value if lower_is_better else -value

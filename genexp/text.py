@@ -1,0 +1,63 @@
+"""Wording that all commands share: times, counts, numbers with their errors, and the nearest name to a mistyped one."""
+
+import difflib
+import math
+import time
+from collections.abc import Iterable
+
+
+def now() -> str:
+    """Return this moment in ISO 8601, with the time zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def duration(seconds: float) -> str:
+    """Return M:SS or H:MM:SS."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def age(seconds: float) -> str:
+    """Return a time span in one unit: 3 min, 5 h or 2 days."""
+    if seconds < 60:
+        return "now"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def count(n: int, noun: str) -> str:
+    """Return "1 job" or "3 jobs"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def with_error(mean: float, stderr: float | None) -> str:
+    """Return "mean ± stderr", both rounded to two digits of the error; the mean alone if the error is 0 or None."""
+    if not stderr:  # a count has no error, and equal values have 0
+        return f"{mean:g}"
+    decimals = max(0, 1 - math.floor(math.log10(stderr))) if math.isfinite(stderr) else 1
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its class if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return ", did you mean 'X'?" for the closest of `names`, or nothing.
+
+    A dotted name is compared with the names of its own group first, then with the last parts of all names.
+    """
+    names = list(names)
+    group, _, leaf = word.rpartition(".")
+    siblings = [name for name in names if group and name.rpartition(".")[0] == group]
+    by_leaf = {name.rpartition(".")[2]: name for name in reversed(siblings or names)}
+    by_name = {} if siblings else {name: name for name in names}
+    for candidates, text in ((by_name, word), (by_leaf, leaf)):  # the second finds model.latent_dim for latent_dim
+        for close in difflib.get_close_matches(text, candidates, n=1, cutoff=0.6):
+            return f", did you mean '{candidates[close]}'?"
+    return ""

@@ -1,0 +1,195 @@
+"""The one training loop: it walks a model's updates, and knows nothing of files, logging or any model by name."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genexp import rng
+from genexp.data import DataSet
+from genexp.device import products
+from genexp.errors import DivergedError, UsageError
+from genexp.models import Model, Update
+from genexp.optimizers import ScheduledOptimizer
+
+
+@dataclass
+class Training:
+    """Everything in training that has state; what a checkpoint holds and a resumed run starts from."""
+
+    model: Model
+    optimizers: dict[str, ScheduledOptimizer]  # one for each player
+    step: int = 0  # steps completed
+    seconds: float = 0.0  # spent in steps so far, over all sessions
+    window: list[Tensor] = field(default_factory=list)  # a row of losses and watched values for each unlogged step
+    names: list[str] = field(default_factory=list)  # of the row's columns
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers only, as torch's safe load demands."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "window": self.window,
+            "names": self.names,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        self.step, self.seconds = state["step"], state["seconds"]
+        device = next(self.model.parameters()).device
+        self.window, self.names = [row.to(device) for row in state["window"]], list(state["names"])
+
+    def check_finite(self) -> None:
+        """Raise DivergedError if the unlogged losses or the weights are not finite: such a state is not to be kept."""
+        for age, row in enumerate(reversed(self.window)):
+            if not row.isfinite().all():
+                raise DivergedError(f"training diverged at step {self.step - age} or before it")
+        for name, value in self.model.state_dict().items():
+            if not value.isfinite().all():
+                raise DivergedError(f"training diverged at step {self.step}: {name} is not finite")
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One completed step."""
+
+    step: int  # steps completed
+    epoch: int  # epochs completed
+    ends_epoch: bool
+    values: dict[str, float] | None  # at a logged step: means since the last one, and what was read at this one
+
+
+def moves(model: Model) -> list[tuple[Update, int]]:
+    """The updates of one step in order, repeats written out, and the minibatch of the step that each is given.
+
+    Each move of a player is on a minibatch that it has not seen, so a step takes as many as the busiest player moves.
+    """
+    made: Counter[str] = Counter()
+    plan = []
+    for update in model.updates():
+        for _ in range(update.repeats):
+            plan.append((update, max(made[player] for player in update.players)))
+            made.update(update.players)
+    return plan
+
+
+def images_per_step(model: Model, batch_size: int) -> int:
+    """How many training images one step takes."""
+    return batch_size * (1 + max(minibatch for _, minibatch in moves(model)))
+
+
+def steps_per_epoch(model: Model, n_images: int, batch_size: int) -> int:
+    """An epoch is one pass over the images; the last few, too few for a step, are left out."""
+    return n_images // images_per_step(model, batch_size)
+
+
+def train(
+    training: Training,
+    data: DataSet,
+    device: torch.device,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    precision: str,
+    log_every: int,
+) -> Iterator[Tick]:
+    """Train to the end of `epochs`, a Tick a step. Stopping at any Tick and going on later changes nothing.
+
+    Data order is a function of (seed, epoch), every other draw of (seed, step). Nothing is read back from the device
+    but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite;
+    UsageError when a model's losses are not those of the players that move.
+    """
+    plan = moves(training.model)
+    step_images = images_per_step(training.model, batch_size)
+    length = steps_per_epoch(training.model, len(data.train), batch_size)
+    order, order_epoch = torch.empty(0), -1
+    images_since_log, seconds_at_log = 0, training.seconds
+    while training.step < epochs * length:
+        started = time.perf_counter()
+        epoch, position = divmod(training.step, length)
+        if order_epoch != epoch:
+            shuffler = rng.generator(torch.device("cpu"), seed, "order", epoch)
+            order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
+        rows = order[position * step_images : (position + 1) * step_images].view(-1, batch_size)
+        ends_epoch = position + 1 == length
+        logged = ends_epoch or (training.step + 1) % log_every == 0
+
+        rng.reseed(device, seed, "step", training.step)
+        row: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        for update, minibatch in plan:
+            images = data.images("train", rows[minibatch])
+            row |= _move(training, update, images, epoch, precision, norms if logged else None)
+        training.names = list(row)
+        training.window.append(torch.stack(list(row.values())))
+        training.step += 1
+
+        values = None
+        if logged:
+            values = _read_window(training, norms)
+            for player, optimizer in training.optimizers.items():
+                settings = optimizer.schedule(training.step - 1, epoch)
+                values |= {f"{name}/{player}": value for name, value in settings.items()}
+        images_since_log += step_images
+        training.seconds += time.perf_counter() - started
+        if values is not None:
+            values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)
+            images_since_log, seconds_at_log = 0, training.seconds
+        yield Tick(training.step, training.step // length, ends_epoch, values)
+
+
+def _move(
+    training: Training,
+    update: Update,
+    images: Tensor,
+    epoch: int,
+    precision: str,
+    norms: dict[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """Make one update: all its gradients are taken before any of its players moves."""
+    with products(images.device, precision):
+        losses, watched = update.play(images)
+    if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
+        given = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
+        raise UsageError(
+            f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
+            f"{', '.join(given) or 'nobody'}; give one number for each player that moves, under its name"
+        )
+    gradients: dict[str, tuple[Tensor, ...]] = {}
+    for player in update.players:
+        # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.
+        gradients[player] = torch.autograd.grad(
+            losses[player], training.optimizers[player].parameters, retain_graph=player != update.players[-1]
+        )
+    for player, gradient in gradients.items():
+        if norms is not None:
+            norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
+        training.optimizers[player].step(gradient, training.step, epoch)
+    return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
+
+
+def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:
+    """Read back what the window and `norms` hold, in one transfer, and start a new window."""
+    window = torch.stack(training.window)
+    flat = torch.cat([window.flatten(), *(norm.flatten() for norm in norms.values())]).cpu().double()
+    rows, last = flat[: window.numel()].view(window.shape), flat[window.numel() :]
+    bad = ~rows.isfinite().all(1)
+    if bad.any() or not last.isfinite().all():
+        first = int(bad.int().argmax()) if bad.any() else len(rows) - 1
+        step = training.step - len(rows) + first + 1
+        named = zip([*training.names, *norms], [*rows[first].tolist(), *last.tolist()], strict=True)
+        shown = [f"{name}={value:.4g}" for name, value in named if name.startswith("loss/") or not math.isfinite(value)]
+        raise DivergedError(f"training diverged at step {step}: {', '.join(shown)}")
+    training.window = []
+    means = rows.mean(0).tolist()
+    return dict(zip(training.names, means, strict=True)) | dict(zip(norms, last.tolist(), strict=True))
