@@ -312,7 +312,7 @@ def test_a_score_by_another_extractor_is_another_score(genexp, trained, monkeypa
     words = ["metric@metrics.fid=fid", "metrics.fid.n_samples=100"]
     for steps in (2, 3):
         monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / f"cache{steps}"))
-        monkeypatch.setattr(classifier, "RECIPE", classifier.Recipe(steps=steps))
+        monkeypatch.setattr(classifier, "STEPS", steps)
         for expected in ("s", "scored before"):
             (line,) = [
                 line for line in genexp("evaluate", f"run={trained}", *words).out.splitlines() if line.startswith("fid")

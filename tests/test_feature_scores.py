@@ -1,4 +1,4 @@
-"""Scores of features, and the networks that these come from, against closed forms, brute force and other code."""
+"""Compare scores of features, and their networks, with closed forms, brute force and other implementations."""
 
 import math
 import threading
@@ -23,7 +23,8 @@ from genexp.metrics.frechet import fid, frechet_distance
 from genexp.metrics.inception_score import inception_score, split_scores
 from genexp.metrics.kernel_distance import kid, squared_mmd, subset_distances
 from genexp.metrics.ms_ssim import BETAS, ms_ssim, scales, similarity
-from genexp.metrics.precision_recall import coverage, density, inside, precision, recall, squared_radii
+from genexp.metrics.precision_recall import coverage, density, prdc, precision, recall, squared_radii
+from genexp.storage import derived
 from genexp.training import build
 
 COMPARED = {"n_samples": 200, "split": "test", "features": "classifier", "weights": None}
@@ -50,29 +51,29 @@ def settings_of(name, **changed):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty cache, and a classifier that trains in a second."""
+    """Use an empty cache, and train classifiers for a second only; return the folder of cached classifiers."""
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(classifier_module, "RECIPE", classifier_module.Recipe(steps=60))
+    monkeypatch.setattr(classifier_module, "STEPS", 60)
     return tmp_path / "cache" / "classifiers"
 
 
 @pytest.fixture(scope="module")
-def written():
+def dataset():
     return digits(None)
 
 
 @pytest.fixture
-def subject(cache, written):
-    """A model whose samples are training images with noise."""
-    noise = torch.rand(written.images("train").shape, generator=torch.Generator().manual_seed(1))
-    return Subject(Fixed(0.7 * written.images("train") + 0.3 * noise), written, 0)
+def subject(cache, dataset):
+    """Return a subject whose samples are training images with noise."""
+    noise = torch.rand(dataset.images("train").shape, generator=torch.Generator().manual_seed(1))
+    return Subject(Fixed(0.7 * dataset.images("train") + 0.3 * noise), dataset, 0)
 
 
 # The distances themselves
 
 
 def with_moments(x, mean, covariance):
-    """The same features, shifted and stretched to have exactly this mean and covariance."""
+    """Return the features, shifted and stretched to have exactly this mean and covariance."""
     x = x - x.mean(0)
     white = np.linalg.solve(np.linalg.cholesky(np.cov(x.numpy(), rowvar=False)), x.numpy().T)
     return torch.from_numpy((np.linalg.cholesky(covariance) @ white).T + mean)
@@ -91,7 +92,7 @@ def test_fid_of_exact_moments_is_the_closed_form():
 
 
 def test_fid_is_computed_in_float64():
-    """In float32 the means alone would be wrong by more than the distance."""
+    """In float32 the error of the means would be larger than the distance."""
     x = (gaussian(500, 4) + 1000).float()
     y = x + torch.tensor([1.0, 0, 0, 0])
     assert frechet_distance(x, y) == pytest.approx(1.0, abs=1e-6)
@@ -120,11 +121,11 @@ def test_kid_agrees_with_torch_fidelity():
 
 
 def test_kid_of_one_distribution_is_zero_on_average_and_even_negative():
-    found = subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), subsets=50, subset_size=100, seed=0)
-    assert abs(found.mean()) < 4 * found.std() / math.sqrt(50)
-    assert found.min() < 0 < found.max()
-    assert torch.equal(found, subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), 50, 100, seed=0))
-    assert not torch.equal(found, subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), 50, 100, seed=1))
+    distances = subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), subsets=50, subset_size=100, seed=0)
+    assert abs(distances.mean()) < 4 * distances.std() / math.sqrt(50)
+    assert distances.min() < 0 < distances.max()
+    assert torch.equal(distances, subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), 50, 100, seed=0))
+    assert not torch.equal(distances, subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), 50, 100, seed=1))
 
 
 def test_inception_scores_that_are_known():
@@ -141,7 +142,7 @@ def test_inception_scores_that_are_known():
 
 
 def brute_force(points, samples, k):
-    """Precision, recall, density and coverage from all the distances."""
+    """Return precision, recall, density and coverage, computed from all the distances."""
     points, samples = points.double().numpy(), samples.double().numpy()
     distance = lambda a, b: np.sqrt(((a[:, None] - b[None]) ** 2).sum(2))  # noqa: E731
     of_points = np.sort(distance(points, points), 1)[:, k]
@@ -160,11 +161,11 @@ def brute_force(points, samples, k):
 def test_balls_agree_with_brute_force(monkeypatch, k, tile):
     monkeypatch.setattr("genexp.metrics.precision_recall.TILE", tile)
     points, samples = gaussian(150, 4).float() + 30, 0.8 * gaussian(130, 4, 1).float() + 30.5
-    found = [values.mean().item() for values in inside(points, samples, k)]
-    assert found == pytest.approx(brute_force(points, samples, k), abs=1e-12)
-    assert all(0 < value < 1.5 for value in found)
-    given = inside(points, samples, k, squared_radii(points.double(), k))
-    assert [values.mean().item() for values in given] == found
+    means = [values.mean().item() for values in prdc(points, samples, k)]
+    assert means == pytest.approx(brute_force(points, samples, k), abs=1e-12)
+    assert all(0 < value < 1.5 for value in means)
+    given = prdc(points, samples, k, squared_radii(points.double(), k))
+    assert [values.mean().item() for values in given] == means
 
 
 def test_precision_and_recall_agree_with_torch_fidelity():
@@ -172,7 +173,7 @@ def test_precision_and_recall_agree_with_torch_fidelity():
 
     points, samples = gaussian(300, 6), 0.7 * gaussian(200, 6, 1) + 0.2
     theirs = prc_features_to_metric(samples, points, prc_neighborhood=3, verbose=False)
-    ours = inside(points, samples, 3)
+    ours = prdc(points, samples, 3)
     assert ours.precision.mean().item() == pytest.approx(theirs["precision"])
     assert ours.recall.mean().item() == pytest.approx(theirs["recall"])
 
@@ -180,30 +181,30 @@ def test_precision_and_recall_agree_with_torch_fidelity():
 def test_copies_and_collapsed_samples_are_ties_that_rounding_does_not_break():
     """A copy's distances are exactly the radii of balls; many equal samples have balls of radius 0."""
     points = 100 + gaussian(400, 20)
-    copies = [values.mean().item() for values in inside(points, points.clone(), 5)]
+    copies = [values.mean().item() for values in prdc(points, points.clone(), 5)]
     assert copies == pytest.approx([1, 1, 1, 1], abs=1e-12)
     one = points[:1].expand(50, 20)
-    found = inside(points, one, 3)
-    assert found.precision.mean() == 1
-    assert found.recall.sum() == 1  # the point itself, at distance 0 of a ball of radius 0
-    assert brute_force(points, one, 3) == pytest.approx([values.mean().item() for values in found], abs=1e-12)
+    values = prdc(points, one, 3)
+    assert values.precision.mean() == 1
+    assert values.recall.sum() == 1  # the point itself, at distance 0 of a ball of radius 0
+    assert brute_force(points, one, 3) == pytest.approx([each.mean().item() for each in values], abs=1e-12)
 
 
 def test_density_and_coverage_of_one_distribution_are_what_theory_says():
     """Naeem et al. 2020: their expectations are 1, and 1 − Π (n − i) / (2n − i), i = 1 to k, in any dimension."""
     n, k = 3000, 5
-    found = inside(gaussian(n, 10), gaussian(n, 10, 1), k)
+    values = prdc(gaussian(n, 10), gaussian(n, 10, 1), k)
     expected = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
-    assert found.coverage.mean().item() == pytest.approx(expected, abs=0.012)
-    assert found.density.mean().item() == pytest.approx(1, abs=0.06)
-    assert found.precision.mean().item() == pytest.approx(found.recall.mean().item(), abs=0.05)
+    assert values.coverage.mean().item() == pytest.approx(expected, abs=0.012)
+    assert values.density.mean().item() == pytest.approx(1, abs=0.06)
+    assert values.precision.mean().item() == pytest.approx(values.recall.mean().item(), abs=0.05)
 
 
 # Similarity
 
 
 def reference_similarity(x, y, betas):
-    """MS-SSIM of two grey images, by SciPy: borders reflected, and left out of the contrast, as in torchmetrics."""
+    """Return MS-SSIM of two grey images by SciPy; as in torchmetrics, contrast excludes the (reflected) borders."""
     window = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     window = np.outer(window, window) / window.sum() ** 2
     blur = lambda image: correlate(image, window, mode="mirror")  # noqa: E731
@@ -263,15 +264,15 @@ def test_diversity_of_a_collapsed_model_is_1_and_more_varied_images_score_less()
     data = images_of()
     one = Subject(Fixed(torch.rand(1, 1, 28, 28).expand(30, 1, 28, 28)), data, 0)
     collapsed = ms_ssim(one, n_samples=30, n_pairs=700)
-    assert collapsed["mean"] == pytest.approx(1, abs=1e-5)
+    assert collapsed.mean == pytest.approx(1, abs=1e-5)
     varied = ms_ssim(Subject(Fixed(data.images("train")), data, 0), n_samples=40, n_pairs=700)
-    assert varied["mean"] < 0.5
-    assert (varied["scales"], varied["n_pairs"], varied["floor_n"]) == (2, 700, 40)
-    assert varied["mean"] == pytest.approx(varied["floor"], abs=5 * varied["stderr"])
-    assert "scales: 2; pairs of train images score 0." in varied["summary"]
+    assert varied.mean < 0.5
+    assert (varied.details["scales"], varied.details["n_pairs"], varied.details["floor_n"]) == (2, 700, 40)
+    assert varied.mean == pytest.approx(varied.floor, abs=5 * varied.stderr)
+    assert "scales: 2; pairs of train images score 0." in varied.summary
     again = ms_ssim(Subject(Fixed(data.images("train")), data, 0), n_samples=40, n_pairs=700)
     assert again == varied
-    assert ms_ssim(Subject(Fixed(data.images("train")), data, 1), n_samples=40, n_pairs=700)["mean"] != varied["mean"]
+    assert ms_ssim(Subject(Fixed(data.images("train")), data, 1), n_samples=40, n_pairs=700).mean != varied.mean
     with pytest.raises(UsageError, match="n_samples=1: there are no pairs"):
         ms_ssim(one, n_samples=1, n_pairs=3)
 
@@ -282,50 +283,49 @@ def test_diversity_of_a_collapsed_model_is_1_and_more_varied_images_score_less()
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_holds_what_defines_it(subject, name):
     score, _ = SCORES[name]
-    found = score(subject, **settings_of(name))
-    assert found["extractor"].startswith("classifier-")
-    assert len(found["extractor"]) == len("classifier-") + 8
-    assert found["extractor_accuracy"] > 0.5
-    assert math.isfinite(found["mean"])
-    assert math.isfinite(found["floor"])
-    assert (found["n_samples"], found["floor_n"], found["floor_split"]) == (200, 200, "train")
-    assert (found["seed"], found["sample_kind"], found["features"]) == (0, "draw", "classifier")
-    assert found["extractor"] in found["summary"]
-    assert "200 samples" in found["summary"]
-    assert "200 train images score" in found["summary"]
-    assert "\n" not in found["summary"]
+    result = score(subject, **settings_of(name))
+    assert result.extractor.startswith("classifier-")
+    assert len(result.extractor) == len("classifier-") + 8
+    assert result.details["extractor_accuracy"] > 0.5
+    assert math.isfinite(result.mean)
+    assert math.isfinite(result.floor)
+    assert (result.n_samples, result.details["floor_n"], result.details["floor_split"]) == (200, 200, "train")
+    assert (result.details["seed"], result.sample_kind, result.details["features"]) == (0, "draw", "classifier")
+    assert result.extractor in result.summary
+    assert "200 samples" in result.summary
+    assert "200 train images score" in result.summary
+    assert "\n" not in result.summary
     if name != "inception_score":
-        assert (found["n_points"], found["split"]) == (300, "test")
-        assert "300 test images" in found["summary"]
-    assert (found["stderr"] is None) == (name in ("inception_score", "fid"))
+        assert (result.details["n_points"], result.split) == (300, "test")
+        assert "300 test images" in result.summary
+    assert (result.stderr is None) == (name in ("inception_score", "fid"))
     again = score(Subject(subject.model, subject.data, 0), **settings_of(name))
-    assert again == found
+    assert again == result
     other = score(Subject(subject.model, subject.data, 1), **settings_of(name))
-    assert other["floor"] != found["floor"]  # other training images
-    assert (other["mean"] == found["mean"]) == (name not in ("inception_score", "kid"))  # whose draws are the seed's
+    assert other.floor != result.floor  # other training images
+    assert (other.mean == result.mean) == (name not in ("inception_score", "kid"))  # whose draws are the seed's
 
 
 def test_scores_are_those_of_the_features(subject):
-    seen = features.compared(subject, COMPARED)
-    samples, points, real = (part.vectors.double() for part in (seen.samples, seen.points, seen.floor))
-    assert fid(subject, **COMPARED)["mean"] == pytest.approx(frechet_distance(samples, points))
-    assert fid(subject, **COMPARED)["floor"] == pytest.approx(frechet_distance(real, points))
-    assert [score(subject, k=3, **COMPARED)["mean"] for score in BALLS] == pytest.approx(
-        brute_force(points, samples, 3)
-    )
-    assert [score(subject, k=3, **COMPARED)["floor"] for score in BALLS] == pytest.approx(brute_force(points, real, 3))
-    found = precision(subject, k=3, **COMPARED)
-    assert found["stderr"] == pytest.approx(math.sqrt(found["mean"] * (1 - found["mean"]) / 200))
+    sets = features.feature_sets(subject, COMPARED)
+    samples, points, real = (part.vectors.double() for part in (sets.samples, sets.points, sets.floor))
+    assert fid(subject, **COMPARED).mean == pytest.approx(frechet_distance(samples, points))
+    assert fid(subject, **COMPARED).floor == pytest.approx(frechet_distance(real, points))
+    assert [score(subject, k=3, **COMPARED).mean for score in BALLS] == pytest.approx(brute_force(points, samples, 3))
+    assert [score(subject, k=3, **COMPARED).floor for score in BALLS] == pytest.approx(brute_force(points, real, 3))
+    result = precision(subject, k=3, **COMPARED)
+    assert result.stderr == pytest.approx(math.sqrt(result.mean * (1 - result.mean) / 200))
 
 
 def test_what_scores_share_is_computed_once(subject, monkeypatch):
     calls = []
-    of = extractors.Extractor.of
-    monkeypatch.setattr(extractors.Extractor, "of", lambda self, n, images: calls.append(n) or of(self, n, images))
+    compute = extractors.Extractor._in_chunks
+    counted = lambda self, n, images: calls.append(n) or compute(self, n, images)  # noqa: E731
+    monkeypatch.setattr(extractors.Extractor, "_in_chunks", counted)
     features.extractor(subject, "classifier", None)
     calls.clear()
-    compare = "genexp.metrics.precision_recall.inside"
-    monkeypatch.setattr(compare, lambda *given: compared.append(1) or inside(*given))
+    compare = "genexp.metrics.precision_recall.prdc"
+    monkeypatch.setattr(compare, lambda *given: compared.append(1) or prdc(*given))
     compared = []
     for name, (score, _) in SCORES.items():
         score(subject, **settings_of(name, **({"k": 4} if score in BALLS else {})))
@@ -335,21 +335,21 @@ def test_what_scores_share_is_computed_once(subject, monkeypatch):
 
 def test_more_samples_than_training_images_and_a_split_that_is_the_training_set(subject):
     samples = torch.rand(1500, 1, 8, 8)
-    found = density(Subject(Fixed(samples), subject.data, 0), k=5, **COMPARED | {"n_samples": 1500})
-    assert (found["n_samples"], found["floor_n"]) == (1500, 1197)
-    assert "1,197 train images score" in found["summary"]
-    found = density(subject, k=5, **COMPARED | {"split": "train"})
-    assert (found["n_points"], found["floor_n"], found["floor_split"]) == (1197, 200, "test")
-    assert "200 test images score" in found["summary"]
+    result = density(Subject(Fixed(samples), subject.data, 0), k=5, **COMPARED | {"n_samples": 1500})
+    assert (result.n_samples, result.details["floor_n"]) == (1500, 1197)
+    assert "1,197 train images score" in result.summary
+    result = density(subject, k=5, **COMPARED | {"split": "train"})
+    assert (result.details["n_points"], result.details["floor_n"], result.details["floor_split"]) == (1197, 200, "test")
+    assert "200 test images score" in result.summary
 
 
 def test_too_few_images_for_the_features_are_a_warning(subject):
-    assert "warning" not in fid(subject, **COMPARED)
-    assert "64 images are too few" in fid(subject, **COMPARED | {"n_samples": 64})["warning"]
+    assert fid(subject, **COMPARED).warning is None
+    assert "64 images are too few" in fid(subject, **COMPARED | {"n_samples": 64}).warning
 
 
 @pytest.mark.parametrize(
-    ("score", "changed", "said"),
+    ("score", "changed", "message"),
     [
         (kid, {"subsets": 2, "subset_size": 201}, "subset_size=201.*at most the 200"),
         (kid, {"subsets": 2, "subset_size": 301, "n_samples": 1000}, "subset_size=301.*at most the 300"),
@@ -364,8 +364,8 @@ def test_too_few_images_for_the_features_are_a_warning(subject):
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(subject, score, changed, said, cache):
-    with pytest.raises(UsageError, match=said):
+def test_settings_that_do_not_go_together_are_refused(subject, score, changed, message, cache):
+    with pytest.raises(UsageError, match=message):
         score(subject, **COMPARED | changed)
     assert not cache.exists()  # before anything is trained
 
@@ -375,12 +375,12 @@ def test_splits_beyond_the_samples_are_refused(subject):
         inception_score(subject, **settings_of("inception_score", n_samples=9))
 
 
-def test_data_without_labels_or_images_are_refused(cache, written):
-    nameless = DataSet(written.train, written.valid, written.test, {"train": -torch.ones(1197, dtype=torch.int64)})
+def test_data_without_labels_or_images_are_refused(cache, dataset):
+    nameless = DataSet(dataset.train, dataset.valid, dataset.test, {"train": -torch.ones(1197, dtype=torch.int64)})
     with pytest.raises(UsageError, match="features=classifier needs labels of training and test images"):
-        fid(Subject(Fixed(written.images("test")), nameless, 0), **COMPARED)
+        fid(Subject(Fixed(dataset.images("test")), nameless, 0), **COMPARED)
     with pytest.raises(UsageError, match="needs labels"):
-        fid(Subject(Fixed(written.images("test")), images_of(), 0), **COMPARED)
+        fid(Subject(Fixed(dataset.images("test")), images_of(), 0), **COMPARED)
     points = ring(None, n=300, radius=1.0, std=0.01)
     for name in (*SCORES, "ms_ssim"):
         component = yaml.safe_load((CONFIGS / "metric" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -388,11 +388,11 @@ def test_data_without_labels_or_images_are_refused(cache, written):
             build.check_metrics({name: component}, Fixed(None), points)
         if name == "kid":  # in subsets of 1,000, of which there are none among 300 test images
             with pytest.raises(UsageError, match=r"metrics.kid: subset_size=1000.*at most the 300"):
-                build.check_metrics({name: component}, Fixed(None), written)
+                build.check_metrics({name: component}, Fixed(None), dataset)
         elif name != "ms_ssim":
-            build.check_metrics({name: component}, Fixed(None), written)
+            build.check_metrics({name: component}, Fixed(None), dataset)
     with pytest.raises(UsageError, match="windows of 11×11 pixels, and these images are smaller"):
-        build.check_metrics({"ms_ssim": component}, Fixed(None), written)
+        build.check_metrics({"ms_ssim": component}, Fixed(None), dataset)
 
 
 @pytest.mark.parametrize("name", [*SCORES, "ms_ssim"])
@@ -408,28 +408,28 @@ def test_the_shipped_settings_are_what_a_score_takes(name):
 # The classifier
 
 
-def test_the_classifier_of_the_digits_is_good_and_kept(monkeypatch, cache, written, capsys):
-    monkeypatch.setattr(classifier_module, "RECIPE", classifier_module.Recipe(steps=400))
+def test_the_classifier_of_the_digits_is_good_and_kept(monkeypatch, cache, dataset, capsys):
+    monkeypatch.setattr(classifier_module, "STEPS", 400)
     state = torch.get_rng_state()
-    made = classifier_module.classifier(written)
+    extractor = classifier_module.classifier(dataset)
     assert torch.equal(torch.get_rng_state(), state)
-    assert made.accuracy > 0.95
+    assert extractor.accuracy > 0.95
     assert f"training a classifier of this data set for its features, once; kept in {cache}" in capsys.readouterr().out
 
-    found = made(written.images("test"))
-    assert (found.vectors.shape, found.logits.shape) == ((300, 64), (300, 10))
-    assert found.vectors.dtype == found.logits.dtype == torch.float32
-    assert (found.logits.argmax(1) == written.labels["test"]).double().mean().item() == made.accuracy
-    assert made(written.images("train")).vectors.square().mean().item() == pytest.approx(1, abs=1e-4)
+    test_features = extractor(dataset.images("test"))
+    assert (test_features.vectors.shape, test_features.logits.shape) == ((300, 64), (300, 10))
+    assert test_features.vectors.dtype == test_features.logits.dtype == torch.float32
+    assert (test_features.logits.argmax(1) == dataset.labels["test"]).double().mean().item() == extractor.accuracy
+    assert extractor(dataset.images("train")).vectors.square().mean().item() == pytest.approx(1, abs=1e-4)
 
     monkeypatch.setattr(classifier_module, "train_classifier", lambda data: pytest.fail("it was trained again"))
-    again = classifier_module.classifier(written)
-    assert (again.name, again.accuracy) == (made.name, made.accuracy)
-    assert torch.equal(again(written.images("test")).vectors, found.vectors)
+    again = classifier_module.classifier(dataset)
+    assert (again.name, again.accuracy) == (extractor.name, extractor.accuracy)
+    assert torch.equal(again(dataset.images("test")).vectors, test_features.vectors)
     assert capsys.readouterr().out == ""
 
 
-def test_training_again_makes_the_same_classifier_whatever_is_set_outside(cache, written, tmp_path, monkeypatch):
+def test_training_again_makes_the_same_classifier_whatever_is_set_outside(cache, dataset, tmp_path, monkeypatch):
     threads, names = torch.get_num_threads(), []
     for seed, used in ((1, 1), (2, 2)):
         monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / str(seed)))
@@ -437,51 +437,55 @@ def test_training_again_makes_the_same_classifier_whatever_is_set_outside(cache,
         torch.set_num_threads(used)
         try:
             with torch.no_grad():
-                names.append(classifier_module.classifier(written).name)
+                names.append(classifier_module.classifier(dataset).name)
             assert torch.get_num_threads() == used
         finally:
             torch.set_num_threads(threads)
     assert names[0] == names[1]
 
 
-def test_another_recipe_or_other_data_are_another_classifier(cache, written, monkeypatch):
-    names = {classifier_module.classifier(written).name}
-    monkeypatch.setattr(classifier_module, "RECIPE", classifier_module.Recipe(steps=61))
-    names.add(classifier_module.classifier(written).name)
-    turned = DataSet(written.train.flip(3), written.valid, written.test, written.labels, white=16)
+def test_classifiers_in_the_caches_of_users_still_serve():
+    assert classifier_module.recipe_digest() == "3952e49f"
+
+
+def test_another_recipe_or_other_data_are_another_classifier(cache, dataset, monkeypatch):
+    names = {classifier_module.classifier(dataset).name}
+    monkeypatch.setattr(classifier_module, "STEPS", 61)
+    names.add(classifier_module.classifier(dataset).name)
+    turned = DataSet(dataset.train.flip(3), dataset.valid, dataset.test, dataset.labels, white=16)
     names.add(classifier_module.classifier(turned).name)
     assert len(names) == len(list(cache.glob("*.pt"))) == 3
 
 
 @pytest.mark.parametrize("how", ["cut", "changed", "something else"])
-def test_a_damaged_cache_is_said_and_mended(cache, written, capsys, how):
-    made = classifier_module.classifier(written)
+def test_a_damaged_cache_is_said_and_mended(cache, dataset, capsys, how):
+    extractor = classifier_module.classifier(dataset)
     (file,) = cache.glob("*.pt")
     if how == "cut":
         file.write_bytes(file.read_bytes()[:1000])
     elif how == "changed":
-        kept = torch.load(file, weights_only=True)
-        kept["weights"]["output.bias"][0] += 1e-3
-        torch.save(kept, file)
+        state = torch.load(file, weights_only=True)
+        state["weights"]["output.bias"][0] += 1e-3
+        torch.save(state, file)
     else:
         torch.save([1, 2], file)
     capsys.readouterr()
-    assert classifier_module.classifier(written).name == made.name
-    said = capsys.readouterr().out
-    assert f"warning: {file} is damaged (" in said
-    assert "training a classifier" in said
-    classifier_module.classifier(written)
+    assert classifier_module.classifier(dataset).name == extractor.name
+    output = capsys.readouterr().out
+    assert f"warning: {file} is damaged (" in output
+    assert "training a classifier" in output
+    classifier_module.classifier(dataset)
     assert capsys.readouterr().out == ""
 
 
-def test_a_cache_that_cannot_be_written_is_said(cache, written, capsys):
+def test_a_cache_that_cannot_be_written_is_said(cache, dataset, capsys):
     cache.parent.write_text("no folder")
-    assert classifier_module.classifier(written).accuracy > 0.5
-    assert "the classifier is not kept, and trained each time" in capsys.readouterr().out
+    assert classifier_module.classifier(dataset).accuracy > 0.5
+    assert "cannot be written: Not a directory; the classifier is made again each time" in capsys.readouterr().out
 
 
-def test_one_process_trains_and_another_waits(cache, written, monkeypatch):
-    """Two threads have locks of their own, like processes."""
+def test_one_process_trains_and_another_waits(cache, dataset, monkeypatch):
+    """Two threads hold separate locks, as two processes do."""
     trained, begun, go_on, waiting = [], threading.Event(), threading.Event(), threading.Event()
     train = classifier_module.train_classifier
 
@@ -491,12 +495,12 @@ def test_one_process_trains_and_another_waits(cache, written, monkeypatch):
         go_on.wait(30)
         return train(data)
 
-    said = lambda text, **_: waiting.set() if "waiting for another process" in text else None  # noqa: E731
-    monkeypatch.setattr(classifier_module, "print", said, raising=False)
+    note_waiting = lambda text, **_: waiting.set() if "waiting for another process" in text else None  # noqa: E731
+    monkeypatch.setattr(derived, "print", note_waiting, raising=False)
     monkeypatch.setattr(classifier_module, "train_classifier", slow)
     names = []
     threads = [
-        threading.Thread(target=lambda: names.append(classifier_module.classifier(written).name)) for _ in range(2)
+        threading.Thread(target=lambda: names.append(classifier_module.classifier(dataset).name)) for _ in range(2)
     ]
     threads[0].start()
     assert begun.wait(30)
@@ -509,38 +513,38 @@ def test_one_process_trains_and_another_waits(cache, written, monkeypatch):
     assert len(set(names)) == 1
 
 
-def test_neither_how_images_are_batched_nor_the_chunk_changes_features(cache, written, monkeypatch):
-    made = classifier_module.classifier(written)
-    images = written.images("train")
-    whole = made(images)
-    parts = torch.cat([made(part).vectors for part in images.split(77)])
+def test_neither_how_images_are_batched_nor_the_chunk_changes_features(cache, dataset, monkeypatch):
+    extractor = classifier_module.classifier(dataset)
+    images = dataset.images("train")
+    whole = extractor(images)
+    parts = torch.cat([extractor(part).vectors for part in images.split(77)])
     assert (parts - whole.vectors).abs().max() < 1e-5
     monkeypatch.setattr(classifier_module, "CHUNK", 123)
-    assert (classifier_module.classifier(written)(images).logits - whole.logits).abs().max() < 1e-4
+    assert (classifier_module.classifier(dataset)(images).logits - whole.logits).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 48, 48), (3, 9, 7)])
 def test_the_classifier_takes_images_of_any_size(cache, shape, monkeypatch):
-    monkeypatch.setattr(classifier_module, "RECIPE", classifier_module.Recipe(steps=2))
+    monkeypatch.setattr(classifier_module, "STEPS", 2)
     images = torch.randint(256, (30, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 3
     labels[4] = -1
     data = DataSet(images, images, images, dict.fromkeys(("train", "valid", "test"), labels))
-    found = classifier_module.classifier(data)(data.images("test"))
-    assert (found.vectors.shape, found.logits.shape) == ((30, 64), (30, 3))
+    test_features = classifier_module.classifier(data)(data.images("test"))
+    assert (test_features.vectors.shape, test_features.logits.shape) == ((30, 64), (30, 3))
 
 
 @pytest.mark.timeout(900)
 def test_the_classifier_of_mnist_is_right_about_99_in_100(mnist_dir, monkeypatch, tmp_path):
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path))
     data = mnist(mnist_dir)
-    made = classifier_module.classifier(data)
-    assert made.accuracy >= 0.99
+    extractor = classifier_module.classifier(data)
+    assert extractor.accuracy >= 0.99
     subject = Subject(Fixed(data.images("valid")), data, 0)
     settings = COMPARED | {"n_samples": 5000}
     for score, margin in ((fid, 0.1), (precision, 0.03), (recall, 0.03), (density, 0.1), (coverage, 0.03)):
-        found = score(subject, **({} if score is fid else {"k": 5}), **settings)
-        assert found["mean"] == pytest.approx(found["floor"], abs=margin)  # images held out are as good as any
+        result = score(subject, **({} if score is fid else {"k": 5}), **settings)
+        assert result.mean == pytest.approx(result.floor, abs=margin)  # images held out are as good as any
 
 
 # Inception
@@ -548,7 +552,7 @@ def test_the_classifier_of_mnist_is_right_about_99_in_100(mnist_dir, monkeypatch
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
-    """The state of an Inception network with random weights, small enough for nothing to overflow."""
+    """Return a file with random weights of Inception, small enough that nothing overflows."""
     from torch_fidelity import feature_extractor_inceptionv3 as module
 
     file = tmp_path_factory.mktemp("inception") / "weights.pth"
@@ -561,26 +565,26 @@ def inception_file(tmp_path_factory):
     return file
 
 
-def test_inception_with_given_weights(inception_file, written):
+def test_inception_with_given_weights(inception_file, dataset):
     import hashlib
 
     state = torch.get_rng_state()
-    made = extractors.inception(inception_file, torch.device("cpu"))
+    extractor = extractors.inception(inception_file, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
-    assert made.name == f"inception-{hashlib.sha256(inception_file.read_bytes()).hexdigest()[:8]}"
-    grey = written.images("test")[:4]
-    found = made(grey)
-    assert (found.vectors.shape, found.logits.shape) == ((4, 2048), (4, 1008))
-    assert torch.equal(found.vectors, made(grey.expand(-1, 3, -1, -1)).vectors)
-    assert torch.equal(found.vectors, made((255 * grey).round() / 255).vectors)  # eight bits are what it sees
-    assert (made(grey[:1]).vectors - found.vectors[:1]).abs().max() < 1e-4 * found.vectors.abs().max()
+    assert extractor.name == f"inception-{hashlib.sha256(inception_file.read_bytes()).hexdigest()[:8]}"
+    grey = dataset.images("test")[:4]
+    outputs = extractor(grey)
+    assert (outputs.vectors.shape, outputs.logits.shape) == ((4, 2048), (4, 1008))
+    assert torch.equal(outputs.vectors, extractor(grey.expand(-1, 3, -1, -1)).vectors)
+    assert torch.equal(outputs.vectors, extractor((255 * grey).round() / 255).vectors)  # eight bits are what it sees
+    assert (extractor(grey[:1]).vectors - outputs.vectors[:1]).abs().max() < 1e-4 * outputs.vectors.abs().max()
 
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     theirs = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(inception_file))
     vectors, logits = theirs((255 * grey).round().to(torch.uint8).expand(-1, 3, -1, -1))
-    assert torch.equal(found.vectors, vectors)
-    assert torch.equal(found.logits, logits)
+    assert torch.equal(outputs.vectors, vectors)
+    assert torch.equal(outputs.logits, logits)
 
 
 def test_scores_by_inception_need_no_labels(inception_file):
@@ -588,14 +592,14 @@ def test_scores_by_inception_need_no_labels(inception_file):
     small = DataSet(data.train[:4], data.valid[:4], data.test[:4], labels={})
     subject = Subject(Fixed(data.images("train")), small, 0)
     settings = {"n_samples": 3, "split": "test", "features": "inception", "weights": str(inception_file)}
-    found = kid(subject, subsets=2, subset_size=3, **settings)
-    assert found["extractor"].startswith("inception-")
-    assert found["extractor_accuracy"] is None
-    assert found["weights"] == str(inception_file)
+    result = kid(subject, subsets=2, subset_size=3, **settings)
+    assert result.extractor.startswith("inception-")
+    assert result.details["extractor_accuracy"] is None
+    assert result.details["weights"] == str(inception_file)
 
 
 class Unsafe:
-    """Does something when it is loaded."""
+    """An object that creates a file when pickle loads it."""
 
     def __init__(self, path):
         self.path = path

@@ -1,15 +1,13 @@
-"""The classifier of a data set: trained once, reproducibly, kept on the disk, and named by the hash of its weights."""
+"""A classifier for each data set, whose features are compared: trained once, reproducibly, and cached on the disk."""
 
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,40 +16,31 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics.extractors import Extractor, exact_convolutions
 from genexp.storage.checkpoint import write
+from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder
 
-SEED = 0  # the classifier's own: it is the same whatever the run's is
-CHUNK = 500  # images that it sees at a time
+# The recipe: another recipe makes another classifier, in another cache file.
+VERSION = 2  # raise it when a change of the code below changes the classifier
+CHANNELS = (16, 32)
+FEATURES = 64
+STEPS = 2500  # five epochs of MNIST
+BATCH_SIZE = 100
+LR = 3e-3
+WEIGHT_DECAY = 0.05
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the classifier is made. Another recipe is another classifier, kept beside the first."""
-
-    version: int = 2  # to be raised when the code below comes to mean something else
-    channels: tuple[int, int] = (16, 32)
-    features: int = 64
-    steps: int = 2500  # five epochs of MNIST
-    batch_size: int = 100
-    lr: float = 3e-3
-    weight_decay: float = 0.05
-
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
-
-
-RECIPE = Recipe()
+SEED = 0  # of the initial weights and the minibatches, whatever the run's seed is
+CHUNK = 500  # images classified at a time
 
 
 class Classifier(nn.Module):
     """Two convolutions and two layers, like LeNet-5 (LeCun et al. 1998), for images of any size."""
 
-    scale: Tensor  # makes the mean square of the training images' features 1, about what KID's kernel is made for
+    scale: Tensor  # makes the mean square of the training images' features 1, which suits KID's kernel
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, recipe: Recipe) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
-        first, second = recipe.channels
+        first, second = CHANNELS
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, first, 5, padding=2),
             nn.ReLU(),
@@ -61,34 +50,49 @@ class Classifier(nn.Module):
             nn.MaxPool2d(2, ceil_mode=True),
             nn.Flatten(),
         )
-        self.hidden = nn.Linear(second * -(-height // 4) * -(-width // 4), recipe.features)
-        self.output = nn.Linear(recipe.features, classes)
+        self.hidden = nn.Linear(second * -(-height // 4) * -(-width // 4), FEATURES)
+        self.output = nn.Linear(FEATURES, classes)
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, recipe.features), never negative, and logits (n, classes), of images (n, C, H, W) in [0, 1]."""
+        """Return features (n, FEATURES), never negative, and logits (n, classes) of images (n, C, H, W) in [0, 1]."""
         features = torch.relu(self.hidden(self.convolutions(images)))
         return features * self.scale, self.output(features)
 
 
 def classifier(data: DataSet) -> Extractor:
-    """The classifier of a data set: trained on its training images and labels the first time, then read from the disk.
+    """Return the classifier of a data set as an extractor, which is named by the hash of its weights.
 
-    It is kept in a cache, under the digests of data and recipe; one process trains it, others wait.
+    It is trained on the training images and labels the first time, then read from a cache file. The file is named by
+    the digests of the data and the recipe.
     """
-    file = cache_folder("classifiers") / f"{data.digest()}-{RECIPE.digest()}.pt"
-    with _locked(file):
-        kept = _read(file)
-        if kept is None:
-            print(f"training a classifier of this data set for its features, once; kept in {file.parent}", flush=True)
-            network = train_classifier(data)
-            weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-            kept = {"weights": weights, "sha256": _sha256(weights), "accuracy": accuracy(network, data)}
-            _keep(file, kept)
+    file = cache_folder("classifiers") / f"{data.digest()}-{recipe_digest()}.pt"
+
+    def train() -> dict[str, Any]:
+        print(f"training a classifier of this data set for its features, once; kept in {file.parent}", flush=True)
+        network = train_classifier(data)
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        return {"weights": weights, "sha256": _sha256(weights), "accuracy": accuracy(network, data)}
+
+    state = derived(file, read=_read, make=train, write=write, what="the classifier")
     network = _untrained(data)
-    network.load_state_dict(kept["weights"])
+    network.load_state_dict(state["weights"])
     network = network.to(data.train.device).eval()
-    return Extractor(f"classifier-{kept['sha256'][:8]}", kept["accuracy"], network, CHUNK)
+    return Extractor(f"classifier-{state['sha256'][:8]}", state["accuracy"], network, CHUNK)
+
+
+def recipe_digest() -> str:
+    """Return 8 hexadecimal digits that identify the recipe. Its names and their order are part of the digest."""
+    recipe = {
+        "version": VERSION,
+        "channels": CHANNELS,
+        "features": FEATURES,
+        "steps": STEPS,
+        "batch_size": BATCH_SIZE,
+        "lr": LR,
+        "weight_decay": WEIGHT_DECAY,
+    }
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
 
 
 @contextmanager
@@ -101,90 +105,59 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@_one_thread()
+@_one_thread()  # sums depend on the number of threads
 def train_classifier(data: DataSet) -> Classifier:
-    """A classifier trained by `RECIPE`, the same each time on the same device.
+    """Train a classifier by the recipe and return it; the result is always the same on the same device.
 
-    On a processor one thread trains it, since sums depend on how many there are.
-
-    Learning rates by the one-cycle schedule (Smith and Topin 2018). Default generators are left as they were.
+    Learning rates follow the one-cycle schedule (Smith and Topin 2018). Default generators are left as they were.
     """
     device = data.train.device
     network = _untrained(data).to(device)
     network.to(memory_format=torch.channels_last)  # a fifth faster on processors
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RECIPE.lr, weight_decay=RECIPE.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.lr, total_steps=RECIPE.steps)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
     labelled = (data.labels["train"] >= 0).nonzero()[:, 0]
     with torch.enable_grad(), exact_convolutions():
-        for batch in islice(_batches(len(labelled)), RECIPE.steps):
+        for batch in islice(_batches(len(labelled)), STEPS):
             rows = labelled[batch.to(device)]
             loss = F.cross_entropy(network(data.images("train", rows))[1], data.labels["train"][rows])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-    vectors = Extractor("", None, network, CHUNK).of(len(data.train), lambda rows: data.images("train", rows)).vectors
+    vectors = Extractor("", None, network, CHUNK).of_split(data, "train").vectors
     network.scale /= vectors.square().mean().sqrt()
     return network
 
 
 def accuracy(network: Classifier, data: DataSet) -> float:
-    """The share, in [0, 1], of the labelled test images that are classified rightly."""
-    found = Extractor("", None, network, CHUNK).of(len(data.test), lambda rows: data.images("test", rows))
+    """Return the share, in [0, 1], of the labelled test images that are classified correctly."""
+    logits = Extractor("", None, network, CHUNK).of_split(data, "test").logits
     labels = data.labels["test"]
-    return (found.logits.argmax(1) == labels)[labels >= 0].cpu().double().mean().item()
+    return (logits.argmax(1) == labels)[labels >= 0].cpu().double().mean().item()
 
 
 def _untrained(data: DataSet) -> Classifier:
     channels, height, width = data.train.shape[1:]
     with torch.random.fork_rng(devices=[]):
         rng.reseed(torch.device("cpu"), SEED, "classifier")
-        return Classifier((channels, height, width), int(data.labels["train"].max()) + 1, RECIPE)
+        return Classifier((channels, height, width), int(data.labels["train"].max()) + 1)
 
 
 def _batches(n: int) -> Iterator[Tensor]:
-    """Rows of full batches, epoch after epoch, without end."""
-    size = min(RECIPE.batch_size, n)
+    """Yield the rows of full minibatches of n images, epoch after epoch, without end."""
+    size = min(BATCH_SIZE, n)
     for epoch in count():
         order = torch.randperm(n, generator=rng.generator(torch.device("cpu"), SEED, "classifier's batches", epoch))
         yield from order[: n // size * size].view(-1, size)
 
 
-def _locked(file: Path) -> AbstractContextManager[object]:
-    """The lock on a kept classifier; nothing where there can be no file to lock."""
-    lock = filelock.FileLock(file.with_suffix(".lock"))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"waiting for another process that trains a classifier in {file.parent}", flush=True)
-        return lock.acquire()
-    except OSError:
-        return nullcontext()
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """What is kept in the file, if it is there and whole."""
-    try:
-        kept: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        if _sha256(kept["weights"]) != kept["sha256"] or not 0 <= kept["accuracy"] <= 1:
-            raise ValueError("its hash is another")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except Exception as error:  # a damaged file raises whatever its bytes lead to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        print(f"warning: {file} is damaged ({reason}); its classifier is trained again", flush=True)
-        return None
-    return kept
-
-
-def _keep(file: Path, kept: dict[str, Any]) -> None:
-    try:
-        write(file, kept)
-    except OSError as error:
-        print(
-            f"warning: {file.parent}: {error.strerror}; the classifier is not kept, and trained each time", flush=True
-        )
+def _read(file: Path) -> dict[str, Any]:
+    """Return the state in a cache file. Raises FileNotFoundError, or any other exception if the file is damaged."""
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    if _sha256(state["weights"]) != state["sha256"] or not 0 <= state["accuracy"] <= 1:
+        raise ValueError("its weights do not match their hash")
+    return state
 
 
 def _sha256(weights: dict[str, Tensor]) -> str:

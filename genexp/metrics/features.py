@@ -1,27 +1,24 @@
-"""What the scores that compare features of images share: features of samples, of a split, and of a floor.
+"""What scores of features share: the features of samples, of a split, and of real images in the samples' place.
 
-Scores of features compare within one extractor only, so its name holds the hash of its weights.
+Scores compare only under the same extractor, so an extractor's name holds the hash of its weights.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Refusal, Subject, requires
+from genexp.metrics import Metric, Refusal, Subject, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor, Features, inception
 from genexp.ranges import PositiveInt
 from genexp.score import Score
 from genexp.text import with_error
-
-DEFINED = ("split", "n_samples", "sample_kind", "extractor")  # of what defines a score, the fields of Score
-Metric = TypeVar("Metric", bound=Callable[..., Score])
 
 
 class FeatureSettings(TypedDict):
@@ -34,106 +31,95 @@ class FeatureSettings(TypedDict):
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The features of samples, of the split that they are scored on, and of real images in the samples' place.
+class FeatureSets:
+    """The features of samples, of the split that they are compared with, and of real images.
 
-    What the real images score is the floor, to hold a model's score against. They are drawn without repetition from
-    the training images, or, when those are what is scored on, from the test images.
+    The score of the real images is the floor: a perfect model would score about the same. They are drawn without
+    repetition from the training images, or from the test images if the split is the training images.
     """
 
+    subject: Subject
+    settings: FeatureSettings
     extractor: Extractor
     samples: Features
     points: Features
     floor: Features
-    floor_split: str
-    defined: dict[str, Any]  # all that defines a score of them
 
     def score(self, mean: float, stderr: float | None, floor: float, **details: Any) -> Score:
-        """Return the score that a comparison gave; `floor` is the value of real images."""
+        """Return the Score for these sets; `floor` is the value for the real images."""
+        n_points, n_floor, split = len(self.points.vectors), len(self.floor.vectors), self.settings["split"]
         value = with_error(mean, stderr) if stderr else f"{mean:.3g}"
-        on = f"{len(self.samples.vectors):,} samples on {len(self.points.vectors):,} {self.defined['split']} images"
-        real = f"{len(self.floor.vectors):,} {self.floor_split} images score {floor:.3g}"
-        summary = f"{value} by {self.extractor.name} ({on}; {real})"
+        counts = f"{len(self.samples.vectors):,} samples on {n_points:,} {split} images"
+        real = f"{n_floor:,} {_floor_split(split)} images score {floor:.3g}"
         return Score(
             mean,
             stderr,
-            summary,
-            split=self.defined["split"],
-            n_samples=self.defined["n_samples"],
-            sample_kind=self.defined["sample_kind"],
+            f"{value} by {self.extractor.name} ({counts}; {real})",
+            split=split,
+            n_samples=self.settings["n_samples"],
+            sample_kind=self.subject.sample_kind,
             extractor=self.extractor.name,
             floor=floor,
-            details={name: value for name, value in self.defined.items() if name not in DEFINED} | details,
+            details={
+                "features": self.settings["features"],
+                "weights": self.settings["weights"],
+                "extractor_accuracy": self.extractor.accuracy,
+                "seed": self.subject.seed,
+                "n_points": n_points,
+                "floor_split": _floor_split(split),
+                "floor_n": n_floor,
+                **details,
+            },
         )
 
 
-def compared(subject: Subject, settings: FeatureSettings) -> Compared:
-    """What a score of features compares; each part is made once for all the scores of a subject."""
+def feature_sets(subject: Subject, settings: FeatureSettings) -> FeatureSets:
+    """Return the features that a score compares; each set is computed once for all scores of a subject."""
     n, split, data = settings["n_samples"], settings["split"], subject.data
-    found = extractor(subject, settings["features"], settings["weights"])
-    floor_split = _floor_split(split)
-    points = subject.once(
-        ("features", found.name, split),
-        lambda: found.of(len(getattr(data, split)), lambda rows: data.images(split, rows)),
-    )
-    floor = of_real_images(subject, found, floor_split, n)
-    defined = {
-        "features": settings["features"],
-        "weights": settings["weights"],
-        "extractor": found.name,
-        "extractor_accuracy": found.accuracy,
-        "seed": subject.seed,
-        "sample_kind": subject.sample_kind,
-        "split": split,
-        "n_samples": n,
-        "n_points": len(points.vectors),
-        "floor_split": floor_split,
-        "floor_n": len(floor.vectors),
-    }
-    return Compared(found, of_samples(subject, found, n), points, floor, floor_split, defined)
+    network = extractor(subject, settings["features"], settings["weights"])
+    points = subject.once(("features", network.name, split), lambda: network.of_split(data, split))
+    floor = real_features(subject, network, _floor_split(split), n)
+    return FeatureSets(subject, settings, network, sample_features(subject, network, n), points, floor)
 
 
-def fewest(data: DataSet, settings: Mapping[str, Any]) -> int:
-    """How many there will be in the smallest of the three sets that are compared."""
+def smallest_size(data: DataSet, settings: Mapping[str, Any]) -> int:
+    """Return the size of the smallest of the three sets that a score would compare."""
     split = settings["split"]
-    least: int = min(settings["n_samples"], len(getattr(data, split)), len(getattr(data, _floor_split(split))))
-    return least
+    size: int = min(settings["n_samples"], len(getattr(data, split)), len(getattr(data, _floor_split(split))))
+    return size
 
 
 def _floor_split(split: str) -> str:
     return "train" if split != "train" else "test"
 
 
-def of_samples(subject: Subject, found: Extractor, n: int) -> Features:
-    """The features of n samples of the model."""
-    return subject.once(("features", found.name, "samples", n), lambda: found(subject.samples(n)))
+def sample_features(subject: Subject, network: Extractor, n: int) -> Features:
+    """Return the features of n samples."""
+    return subject.once(("features", network.name, "samples", n), lambda: network(subject.samples(n)))
 
 
-def of_real_images(subject: Subject, found: Extractor, split: str, n: int) -> Features:
-    """The features of n images of a split, drawn without repetition; of all of them where there are fewer."""
-    data = subject.data
-
-    def make() -> Features:
-        chosen = real_images(subject, split, n)
-        return found.of(len(chosen), lambda rows: data.images(split, chosen[rows]))
-
-    return subject.once(("features", found.name, split, n), make)
+def real_features(subject: Subject, network: Extractor, split: str, n: int) -> Features:
+    """Return the features of the images of a split that `real_rows` draws."""
+    return subject.once(
+        ("features", network.name, split, n),
+        lambda: network.of_split(subject.data, split, real_rows(subject, split, n)),
+    )
 
 
-def real_images(subject: Subject, split: str, n: int) -> Tensor:
-    """The rows of n images of a split, drawn without repetition, that stand in the place of samples."""
+def real_rows(subject: Subject, split: str, n: int) -> Tensor:
+    """Return the rows of n images of a split, drawn without repetition; all rows if the split is smaller."""
     images: Tensor = getattr(subject.data, split)
     generator = rng.generator(torch.device("cpu"), subject.seed, "real images as samples")
     return torch.randperm(len(images), generator=generator)[:n].to(images.device)
 
 
 def float64(vectors: Tensor) -> Tensor:
-    """In float64, where it can be computed in: on the same device, but for Apple's."""
+    """Return the vectors in float64; on the CPU if their device is Apple's, which has no float64."""
     return vectors.cpu().double() if vectors.device.type == "mps" else vectors.double()
 
 
 def extractor(subject: Subject, features: str, weights: str | None) -> Extractor:
-    """The extractor that the settings ask for, made once for a subject."""
+    """Return the extractor of these settings; it is loaded or trained once for a subject."""
     if weights is None:
         return subject.once(("extractor", features), lambda: classifier(subject.data))
     return subject.once(
@@ -141,8 +127,8 @@ def extractor(subject: Subject, features: str, weights: str | None) -> Extractor
     )
 
 
-def refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
-    """Why these features cannot be had of the data, or with these weights; None if they can."""
+def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
+    """Return the reason why the data have no features under these settings, or None."""
     features, weights = settings["features"], settings["weights"]
     if data.mixture is not None:
         return "features are of images, and dataset=ring and dataset=grid are points of the plane"
@@ -156,7 +142,7 @@ def refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
     if weights is not None:
         return f"weights={weights} is for features=inception; a classifier's weights are trained by genexp"
     labels = [data.labels[split].tolist() for split in ("train", "test") if split in data.labels]
-    if len(labels) < 2 or any(len({*found} - {-1}) < 2 for found in labels):
+    if len(labels) < 2 or any(len(set(of_split) - {-1}) < 2 for of_split in labels):
         return (
             "features=classifier needs labels of training and test images, and this data set has none; "
             "features=inception and weights=FILE do without"
@@ -164,16 +150,16 @@ def refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
     return None
 
 
-def of_features(refusal: Refusal = refusal) -> Callable[[Metric], Metric]:
-    """Mark a metric that compares features: `refusal` says when it cannot, and its extractor is part of its key."""
+def of_features(refusal: Refusal = features_refusal) -> Callable[[Metric], Metric]:
+    """Mark a metric that compares features: it gets `refusal`, and its extractor's name is part of a score's key."""
 
     def mark(metric: Metric) -> Metric:
         marked = requires(refusal)(metric)
-        marked.extractor = _named_extractor  # type: ignore[attr-defined]
+        marked.extractor = _extractor_name  # type: ignore[attr-defined]
         return marked
 
     return mark
 
 
-def _named_extractor(subject: Subject, settings: Mapping[str, Any]) -> str:
+def _extractor_name(subject: Subject, settings: Mapping[str, Any]) -> str:
     return extractor(subject, settings["features"], settings["weights"]).name
