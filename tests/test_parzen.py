@@ -1,4 +1,4 @@
-"""The Parzen score against direct formulas in float64, scikit-learn, and the published calibration."""
+"""Compare the Parzen score with direct formulas in float64, scikit-learn, and the published calibration."""
 
 import math
 import subprocess
@@ -16,7 +16,7 @@ from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
-from genexp.metrics import Subject
+from genexp.metrics import GivenSamples, Subject
 from genexp.metrics import parzen as module
 from genexp.metrics.parzen import log_likelihood, parzen, parzen_folds, score_samples
 
@@ -24,7 +24,7 @@ GRID = np.logspace(-1, 0, 10).tolist()
 
 
 def direct(points, centres, sigma):
-    """log p(x) as the paper's formula reads, float64, no expansion of the square."""
+    """Return log p(x) by the paper's formula, in float64, without expanding the square."""
     points, centres = points.double().numpy(), centres.double().numpy()
     d2 = np.stack([((x - centres) ** 2).sum(1) for x in points])
     dim = points.shape[1]
@@ -37,7 +37,7 @@ def direct(points, centres, sigma):
 
 @pytest.fixture(scope="module")
 def images(request):
-    """Images like MNIST's: many black pixels, some white."""
+    """Return points and centres like MNIST's images: many black pixels, some white."""
     generator = torch.Generator().manual_seed(3)
     draw = lambda n: torch.rand(n, 784, generator=generator).mul(3).sub(2).clamp(0, 1)  # noqa: E731
     return draw(60), draw(500)
@@ -100,27 +100,32 @@ SETTINGS = {"n_samples": 30, "n_valid": 20, "sigma_grid": [0.1, 0.3, 0.5, 1.0], 
 def test_protocol_chooses_sigma_on_the_first_validation_images():
     data = toy()
     samples = torch.rand(30, 1, 3, 3)
-    found = parzen(Subject(Fixed(samples), data, 0), **SETTINGS)
+    score = parzen(Subject(Fixed(samples), data, 0), **SETTINGS)
     flat = samples.flatten(1)
     valid = [direct(data.images("valid")[:20].flatten(1), flat, sigma).mean() for sigma in SETTINGS["sigma_grid"]]
     sigma = SETTINGS["sigma_grid"][int(np.argmax(valid))]
     scores = direct(data.images("test").flatten(1), flat, sigma)
-    assert found["sigma"] == sigma
-    assert found["valid_mean"] == pytest.approx(max(valid), abs=1e-3)
-    assert found["mean"] == pytest.approx(scores.mean(), abs=1e-3)
-    assert found["stderr"] == pytest.approx(scores.std() / math.sqrt(50), abs=1e-3)
-    assert (found["n_samples"], found["n_points"], found["sample_kind"]) == (30, 50, "draw")
-    assert found["summary"].startswith(
-        f"{scores.mean():.1f} ± {scores.std() / math.sqrt(50):.1f} nats on 50 test images"
-    )
+    assert score.sigma == sigma
+    assert score.valid_mean == pytest.approx(max(valid), abs=1e-3)
+    assert score.mean == pytest.approx(scores.mean(), abs=1e-3)
+    assert score.stderr == pytest.approx(scores.std() / math.sqrt(50), abs=1e-3)
+    assert (score.n_samples, score.details["n_points"], score.sample_kind) == (30, 50, "draw")
+    assert score.summary.startswith(f"{scores.mean():.1f} ± {scores.std() / math.sqrt(50):.1f} nats on 50 test images")
+
+
+def test_given_samples_score_like_those_of_a_model():
+    data, samples = toy(), torch.rand(30, 1, 3, 3)
+    expected = parzen(Subject(Fixed(samples), data, 0), **SETTINGS)
+    given = parzen(Subject(GivenSamples(samples, "mean"), data, 0), **SETTINGS)
+    assert given == replace(expected, sample_kind="mean")
 
 
 @pytest.mark.parametrize(
     ("grid", "edge"), [([0.01, 0.02], "largest"), ([5.0, 6.0], "smallest"), ([0.1, 0.4, 3.0], None)]
 )
 def test_sigma_at_the_edge_of_the_grid_is_a_warning(grid, edge):
-    found = parzen(Subject(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0), **SETTINGS | {"sigma_grid": grid})
-    assert edge in found["warning"] if edge else "warning" not in found
+    score = parzen(Subject(Fixed(torch.rand(30, 1, 3, 3)), toy(), 0), **SETTINGS | {"sigma_grid": grid})
+    assert edge in score.warning if edge else score.warning is None
 
 
 def test_folds_are_scored_each_by_itself():
@@ -130,15 +135,15 @@ def test_folds_are_scored_each_by_itself():
     data = replace(toy(), folds=folds)
     samples = torch.rand(30, 1, 3, 3)
     grid = [0.1, 0.2, 0.3, 0.5, 1.0]
-    found = parzen_folds(Subject(Fixed(samples), data, 0), n_samples=30, sigma_grid=grid)
+    score = parzen_folds(Subject(Fixed(samples), data, 0), n_samples=30, sigma_grid=grid)
     means = []
-    for (valid, test), sigma in zip(folds, found["sigma"], strict=True):
+    for (valid, test), sigma in zip(folds, score.sigma, strict=True):
         on_valid = [direct(valid.flatten(1) / 16, samples.flatten(1), one).mean() for one in grid]
         assert sigma == grid[int(np.argmax(on_valid))]
         means.append(direct(test.flatten(1) / 16, samples.flatten(1), sigma).mean())
-    assert found["fold_means"] == pytest.approx(means, abs=1e-3)
-    assert found["mean"] == pytest.approx(np.mean(means), abs=1e-3)
-    assert found["stderr"] == pytest.approx(np.std(means) / math.sqrt(3), abs=1e-3)
+    assert score.details["fold_means"] == pytest.approx(means, abs=1e-3)
+    assert score.mean == pytest.approx(np.mean(means), abs=1e-3)
+    assert score.stderr == pytest.approx(np.std(means) / math.sqrt(3), abs=1e-3)
     with pytest.raises(UsageError, match="no folds"):
         parzen_folds(Subject(Fixed(samples), toy(), 0), n_samples=30, sigma_grid=grid)
 
@@ -149,19 +154,19 @@ def test_samples_that_are_not_numbers_are_refused():
 
 
 def test_training_images_as_samples_score_as_published(mnist_dir):
-    """242.5 ± 1 is the calibration of the original protocol; Sohl-Dickstein et al. 2015 report 241.9 with its code.
+    """The original protocol gives 242.5 ± 1; Sohl-Dickstein et al. 2015 report 241.9 with its code.
 
-    Which 10,000 images are drawn moves the score by 0.8 nats (standard deviation over ten draws), hence the mean.
+    The mean is over several draws of 10,000 images, since the score's standard deviation over draws is 0.8 nats.
     """
     data = mnist(mnist_dir)
     means = []
     for seed in range(3):
         chosen = torch.randperm(50_000, generator=torch.Generator().manual_seed(seed))[:10_000]
-        found = score_samples(data.images("train", chosen), data, n_valid=1000, sigma_grid=GRID, split="test")
-        means.append(found["mean"])
-        assert found["sigma"] == pytest.approx(0.167, abs=1e-3)
-        assert found["stderr"] == pytest.approx(2.1, abs=0.1)
-        assert found["n_points"] == 10_000
+        score = score_samples(data.images("train", chosen), data, n_valid=1000, sigma_grid=GRID, split="test")
+        means.append(score.mean)
+        assert score.sigma == pytest.approx(0.167, abs=1e-3)
+        assert score.stderr == pytest.approx(2.1, abs=0.1)
+        assert score.details["n_points"] == 10_000
     assert np.mean(means) == pytest.approx(242.5, abs=1.0)
 
 

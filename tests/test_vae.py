@@ -1,4 +1,4 @@
-"""The variational autoencoder and its bounds against torch.distributions and numerical integration."""
+"""Compare the variational autoencoder and its bounds with torch.distributions and numerical integration."""
 
 import math
 
@@ -114,7 +114,7 @@ def test_samples_are_the_mean_or_draws_of_the_likelihood(likelihood, kind):
 
 
 def test_grey_values_give_the_expected_term_over_binary_images():
-    """Linear in x: so every bound on grey images bounds the expected log-likelihood of binary draws from them."""
+    """It is linear in x, so a bound on grey images bounds the expected log-likelihood of binary draws from them."""
     model, grey = build(), torch.rand(1, 1, 3, 4)
     codes = torch.randn(1, 3)
     binary = torch.bernoulli(grey.expand(40_000, -1, -1, -1), generator=generator())
@@ -127,7 +127,7 @@ def test_grey_values_give_the_expected_term_over_binary_images():
 
 
 def log_likelihoods(model, x):
-    """log p(x) of each image by the trapezoidal rule over one latent dimension, in float64."""
+    """Return log p(x) of each image, by the trapezoidal rule over one latent dimension, in float64."""
     z = torch.linspace(-8, 8, 4001)
     prior = Normal(0.0, 1.0).log_prob(z.double())
     return torch.stack(
@@ -141,7 +141,7 @@ def log_likelihoods(model, x):
 
 @pytest.fixture(scope="module", params=LIKELIHOODS)
 def one_dimensional(request):
-    """A VAE with one latent dimension, its posterior fitted a little, with the exact log-likelihoods."""
+    """Return a VAE with one latent dimension whose posterior is fitted a little, its data and exact log-likelihoods."""
     model = build(request.param, latent_dim=1)
     if request.param == "gaussian":
         model.log_variance.data.fill_(2 * math.log(0.3))
@@ -158,15 +158,15 @@ def one_dimensional(request):
 
 def test_the_importance_weighted_bound_rises_to_the_log_likelihood(one_dimensional):
     model, data, exact = one_dimensional
-    found = [iwae(Subject(model, data, 0), n_samples=k, split="test") for k in (1, 10, 5000)]
-    means = [bound["mean"] for bound in found]
+    scores = [iwae(Subject(model, data, 0), n_samples=k, split="test") for k in (1, 10, 5000)]
+    means = [score.mean for score in scores]
     assert means[0] < means[1] < means[2]
     assert means[2] == pytest.approx(exact.mean().item(), abs=0.01)
-    assert found[2]["stderr"] == pytest.approx(exact.std(correction=0).item() / math.sqrt(40), rel=0.02)
+    assert scores[2].stderr == pytest.approx(exact.std(correction=0).item() / math.sqrt(40), rel=0.02)
 
 
 def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_divergence(one_dimensional):
-    """log p(x) − KL(q(z | x) ‖ p(z | x)), the second by the trapezoidal rule."""
+    """The bound is log p(x) − KL(q(z | x) ‖ p(z | x)); the divergence is computed by the trapezoidal rule."""
     model, data, exact = one_dimensional
     z = torch.linspace(-8, 8, 4001)
     with torch.no_grad():
@@ -178,26 +178,26 @@ def test_the_evidence_lower_bound_is_the_log_likelihood_less_the_posteriors_dive
             posterior = likelihood + Normal(0.0, 1.0).log_prob(z.double()) - total
             gaps.append((q.exp() * (q - posterior)).sum() * 16 / 4000)
     expected = (exact - torch.stack(gaps)).mean().item()
-    found = np.mean([elbo(Subject(model, data, seed), split="test")["mean"] for seed in range(200)])
-    assert found == pytest.approx(expected, abs=0.03)
+    mean_bound = np.mean([elbo(Subject(model, data, seed), split="test").mean for seed in range(200)])
+    assert mean_bound == pytest.approx(expected, abs=0.03)
 
 
 def test_every_chunk_of_images_has_draws_of_its_own(one_dimensional, monkeypatch):
-    """The same image twice, one at a time."""
+    """The data are one image twice, scored one at a time."""
     model, data, _ = one_dimensional
     same = DataSet(*(data.test[:1].expand(2, -1, -1, -1) for _ in range(3)), labels={})
     monkeypatch.setattr(bounds, "ROWS", 1)
-    assert elbo(Subject(model, same, 0), split="test")["stderr"] > 0
-    assert iwae(Subject(model, same, 0), n_samples=1, split="test")["stderr"] > 0
+    assert elbo(Subject(model, same, 0), split="test").stderr > 0
+    assert iwae(Subject(model, same, 0), n_samples=1, split="test").stderr > 0
 
 
 def test_a_bound_follows_from_its_seed_and_says_what_it_is(one_dimensional):
     model, data, _ = one_dimensional
-    found = iwae(Subject(model, data, 3), n_samples=50, split="test")
-    assert found == iwae(Subject(model, data, 3), n_samples=50, split="test")
-    assert found["mean"] != iwae(Subject(model, data, 4), n_samples=50, split="test")["mean"]
-    assert (found["n_samples"], found["n_points"], found["split"]) == (50, 40, "test")
-    assert "nats on 40 test images (K = 50)" in found["summary"]
+    score = iwae(Subject(model, data, 3), n_samples=50, split="test")
+    assert score == iwae(Subject(model, data, 3), n_samples=50, split="test")
+    assert score.mean != iwae(Subject(model, data, 4), n_samples=50, split="test").mean
+    assert (score.n_samples, score.details["n_points"], score.split) == (50, 40, "test")
+    assert "nats on 40 test images (K = 50)" in score.summary
     assert model.training
 
 

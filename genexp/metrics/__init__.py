@@ -1,11 +1,12 @@
-"""What metrics share: the subject that they score, and what they declare about themselves.
+"""What metrics share: the subject that they score, and decorators that declare what a metric needs and prefers.
 
 A metric is a function of a `Subject` and settings that returns a `Score`. It is seeded, exact to a stated precision,
-and does not depend on the batch size.
+and independent of the batch size.
 """
 
 import functools
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from torch import Tensor
@@ -15,49 +16,61 @@ from genexp.data import DataSet
 from genexp.errors import GenexpError, UsageError
 from genexp.models import Model, draw
 
+
+@dataclass(frozen=True)
+class GivenSamples:
+    """Samples that are scored without a model."""
+
+    images: Tensor  # (n, C, H, W) float32 in [0, 1]
+    sample_kind: str  # "draw" or "mean"
+
+
 Metric = TypeVar("Metric", bound=Callable[..., Any])
 Content = TypeVar("Content")
-Refusal = Callable[[Model, DataSet, Mapping[str, Any]], str | None]  # model, data, settings -> why it cannot be scored
+Refusal = Callable[[Model | GivenSamples, DataSet, Mapping[str, Any]], str | None]  # (model, data, settings) -> reason
 
 
 class Subject:
-    """A model to be scored, its data, and the seed of every draw. What several metrics need is made once."""
+    """A model or given samples to score, with the data and the seed of every draw."""
 
-    def __init__(self, model: Model, data: DataSet, seed: int) -> None:
+    def __init__(self, model: Model | GivenSamples, data: DataSet, seed: int) -> None:
         self.model, self.data, self.seed = model, data, seed
-        self._made: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
     @property
     def sample_kind(self) -> str:
-        """What a sample is, "draw" or "mean"."""
+        """Return "draw" or "mean": the kind of a sample."""
         return self.model.sample_kind
 
     def samples(self, n: int) -> Tensor:
-        """Return n samples of the model, (n, C, H, W) float32 in [0, 1]; every metric gets the same ones.
+        """Return n samples, (n, C, H, W) float32 in [0, 1]; every metric gets the same ones.
 
-        Raises GenexpError if a value is not finite.
+        Of given samples it returns the first n. Raises GenexpError if a value of a model's samples is not finite.
         """
-        return self.once(("samples", n), lambda: self._draw(n))
+        model = self.model
+        if isinstance(model, GivenSamples):
+            return model.images[:n]
+        return self.once(("samples", n), lambda: self._draw(model, n))
 
     def once(self, key: Hashable, make: Callable[[], Content]) -> Content:
-        """Return what `make` returned when this key was asked for the first time."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Content = self._made[key]
-        return made
+        """Return the result of `make`, which is called once for each key; metrics share results this way."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        content: Content = self._cache[key]
+        return content
 
-    def _draw(self, n: int) -> Tensor:
+    def _draw(self, model: Model, n: int) -> Tensor:
         generator = rng.generator(self.data.train.device, self.seed, "scored samples")
-        samples = draw(self.model, n, generator, self.data).float()
+        samples = draw(model, n, generator, self.data).float()
         if not samples.isfinite().all():
             raise GenexpError("the model's samples are not all finite numbers, so they have no score")
         return samples
 
 
 def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
-    """Declare when a metric cannot be taken: `refusal` returns the reason, or None.
+    """Declare when a metric cannot be computed: `refusal` returns the reason, or None.
 
-    Training asks before its first step. A call of the metric raises the reason as UsageError.
+    Training calls `refusal` before its first step. A call of the metric raises the reason as UsageError.
     """
 
     def mark(metric: Metric) -> Metric:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.metrics import Subject, requires
-from genexp.models import evaluating
+from genexp.models import Model, evaluating
 from genexp.ranges import PositiveInt
 from genexp.score import Score
 
@@ -17,13 +17,13 @@ ROWS = 5000  # codes decoded at a time
 
 @runtime_checkable
 class HasPosterior(Protocol):
-    """What a model offers whose log-likelihood can be bounded."""
+    """A model with a posterior q(z | x), so that its log-likelihood can be bounded."""
 
     def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """log p(x) from below for each image, (n,), by one draw of its code."""
+        """Return a lower bound of log p(x) for each image, (n,), from one draw of its code."""
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
-        """log p(x, z) − log q(z | x) for k draws of each image's code, (n, k)."""
+        """Return log p(x, z) − log q(z | x) for k draws of each image's code, (n, k)."""
 
 
 has_posterior = requires(
@@ -35,26 +35,27 @@ has_posterior = requires(
 
 @has_posterior
 def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score:
-    """The evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)) (Kingma and Welling 2014, equation 3).
+    """Return the evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), in nats.
 
-    The mean over the images of `split`, its standard error over images, in nats; one draw of z for each image, the
-    divergence in closed form.
+    The mean and its standard error are over the images of `split`. z is drawn once for each image, and the divergence
+    is in closed form. Source: Kingma and Welling 2014, equation 3.
     """
     return _bound(subject, "elbo", split, 1, "one draw of each code")
 
 
 @has_posterior
 def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> Score:
-    """The importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q (Burda et al. 2016, equation 8).
+    """Return the importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q, in nats.
 
-    K is `n_samples`. The mean over the images of `split`, its standard error over images, in nats. It rises with K
-    towards log p(x).
+    K is `n_samples`; the bound rises with K towards log p(x). The mean and its standard error are over the images of
+    `split`. Source: Burda et al. 2016, equation 8.
     """
     return _bound(subject, "iwae", split, n_samples, f"K = {n_samples:,}")
 
 
-def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> Score:
+def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score:
     model, data, seed = subject.model, subject.data, subject.seed
+    assert isinstance(model, Model)
     assert isinstance(model, HasPosterior)
     n = len(getattr(data, split))
     rows = max(1, ROWS // k)
@@ -69,5 +70,5 @@ def _bound(subject: Subject, name: str, split: str, k: int, how: str) -> Score:
                 bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
     values = torch.cat(bounds).double().cpu()
     mean, stderr = values.mean().item(), values.std(correction=0).item() / math.sqrt(n)
-    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({how})"
+    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({draws})"
     return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})

@@ -1,7 +1,8 @@
-"""Parzen-window log-likelihood: how well isotropic Gaussians around samples explain held-out images.
+"""Parzen-window log-likelihood of held-out images under isotropic Gaussians around samples.
 
-The protocol of Goodfellow et al. 2014 (credited there to Breuleux et al. 2011). It favours smooth samples and says
-little about a model's likelihood or look (Theis et al. 2016): compare only at equal numbers of samples.
+The protocol is that of Goodfellow et al. 2014, credited there to Breuleux et al. 2011. The score favours smooth samples
+and says little about a model's likelihood or the look of its samples (Theis et al. 2016). Compare only at equal numbers
+of samples.
 """
 
 import math
@@ -17,19 +18,20 @@ from genexp.metrics import Subject, requires
 from genexp.ranges import Bandwidths, PositiveInt
 from genexp.score import Score
 
-TILE = 2**22  # distances held at a time: 16 MiB of them, which stays near the processor
+TILE = 2**22  # distances computed at a time: 16 MiB, which stay in the processor's caches
 TILE_GPU = 2**26
-CENTRES = 2**14  # centres taken at a time, so that memory is bounded whatever their number
+CENTRES = 2**14  # centres at a time, so that memory does not grow with their number
 
 
 def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], tile: int | None = None) -> Tensor:
-    """log p(x) in nats of each point under each σ, shape (len(sigmas), n_points), float64 on the CPU.
+    """Return log p(x) in nats of each point under each σ, shape (len(sigmas), n_points), float64 on the CPU.
 
     log p(x) = logsumexp_j(−‖x − μ_j‖² / 2σ²) − log N − d·log(σ√(2π)), over N centres of d values.
 
     points: (n_points, d), centres: (N, d), float32 on one device. The squared distances are computed once for all σ,
-    at most `tile` at a time (never less than one point's), as ‖μ‖² − 2xᵀμ + ‖x‖² of data centred on the mean of the
-    centres. With pixels in [0, 1], d = 784 and σ ≥ 0.1 a point is within 0.01 nat of the formula in float64.
+    as ‖μ‖² − 2xᵀμ + ‖x‖² of data that are centred on the mean of the centres. A tile has at most `tile` distances, but
+    those of at least one point. With pixels in [0, 1], d = 784 and σ ≥ 0.1, each log p(x) is within 0.01 nat of the
+    formula in float64.
     """
     tile = tile or (TILE if points.device.type == "cpu" else TILE_GPU)
     n, dim = centres.shape
@@ -40,20 +42,20 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
     for first in range(0, n, CENTRES):
         block = centres[first : first + CENTRES] - middle
         squares = block.square().sum(1)
-        rows = max(1, tile // len(block))
-        buffers = torch.empty(2, min(rows, len(points)), len(block), device=points.device)
-        for start in range(0, len(points), rows):
-            here = slice(start, start + rows)
-            x = points[here] - middle
+        n_rows = max(1, tile // len(block))
+        buffers = torch.empty(2, min(n_rows, len(points)), len(block), device=points.device)
+        for start in range(0, len(points), n_rows):
+            rows = slice(start, start + n_rows)
+            x = points[rows] - middle
             d2, weights = buffers[:, : len(x)]
-            torch.addmm(squares, x, block.T, alpha=-2, out=d2)  # ‖x − μ‖² but for ‖x‖²
+            torch.addmm(squares, x, block.T, alpha=-2, out=d2)  # ‖x − μ‖² − ‖x‖²
             nearest = d2.amin(1, keepdim=True)
             d2 -= nearest  # so that the largest term is exp(0) whatever σ is
             nearest_d2 = (nearest[:, 0] + x.square().sum(1)).clamp_(min=0).cpu().double()
             sums = [torch.mul(d2, scale, out=weights).exp_().sum(1) for scale in scales[:, 0].tolist()]
-            before, closest[here] = closest[here].clone(), torch.minimum(closest[here], nearest_d2)
-            totals[:, here] *= torch.exp(scales * (before - closest[here]))
-            totals[:, here] += torch.stack(sums).cpu().double() * torch.exp(scales * (nearest_d2 - closest[here]))
+            before, closest[rows] = closest[rows].clone(), torch.minimum(closest[rows], nearest_d2)
+            totals[:, rows] *= torch.exp(scales * (before - closest[rows]))
+            totals[:, rows] += torch.stack(sums).cpu().double() * torch.exp(scales * (nearest_d2 - closest[rows]))
     normalizers = [math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi)) for sigma in sigmas]
     return scales * closest + totals.log() - torch.tensor(normalizers, dtype=torch.float64)[:, None]
 
@@ -66,7 +68,7 @@ def parzen(
     sigma_grid: Bandwidths,
     split: Literal["train", "valid", "test"],
 ) -> Score:
-    """The score of a model's samples, as `score_samples` gives it, with what else defines it."""
+    """Return the Parzen score of a subject's samples, as `score_samples` computes it."""
     samples = subject.samples(n_samples)
     score = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
     return replace(score, sample_kind=subject.sample_kind, details=score.details | {"seed": subject.seed})
@@ -74,9 +76,9 @@ def parzen(
 
 @requires(lambda _model, data, _settings: None if data.folds else "this data set has no folds; take metric parzen")
 def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwidths) -> Score:
-    """The mean over folds of the score on each one's test images, σ chosen on all of its validation images.
+    """Return the mean over folds of the score on a fold's test images, with σ chosen on all its validation images.
 
-    As for the Toronto Face Database in Goodfellow et al. 2014. `stderr` is the standard error across folds
+    Goodfellow et al. 2014 score the Toronto Face Database like this. `stderr` is the standard error across folds
     (population std / √folds).
     """
     samples = subject.samples(n_samples)
@@ -115,10 +117,10 @@ def score_samples(
     sigma_grid: Sequence[float],
     split: Literal["train", "valid", "test"],
 ) -> Score:
-    """Score (n, C, H, W) samples: σ by the mean over the first `n_valid` validation images, then all of `split`.
+    """Choose σ by the mean over the first `n_valid` validation images, and return the score on all images of `split`.
 
-    Returns the mean in nats, its standard error over the images (population std / √n, as in the paper), σ, the
-    validation mean, and the settings. `warning` is there when σ lies at the grid's edge.
+    samples: (n, C, H, W). The mean is in nats, its standard error over the images (population std / √n, as in the
+    paper). `warning` is set if σ lies at the grid's edge, or was chosen on the scored images.
     """
     samples, grid = samples.flatten(1).float(), sorted(sigma_grid)
     valid = log_likelihood(data.images("valid", slice(0, n_valid)).flatten(1), samples, grid).mean(1)
