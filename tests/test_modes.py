@@ -1,4 +1,4 @@
-"""The scores of samples from a known mixture, on samples put where they are wanted."""
+"""Test the scores of samples from a known mixture on samples at known places."""
 
 import math
 
@@ -15,7 +15,7 @@ GRID = {"n": 3000, "spacing": 2.0, "std": 0.05}
 
 
 def placed(data, spots):
-    """Samples at a number of standard deviations from a mode, along the first axis: (mode, deviations, how many)."""
+    """Return a model of samples along the first axis; each spot is (mode, standard deviations from it, samples)."""
     points = [
         (data.mixture.means[mode] + torch.tensor([deviations * data.mixture.std, 0.0])).expand(count, 2)
         for mode, deviations, count in spots
@@ -28,23 +28,23 @@ def test_only_modes_with_a_sample_within_three_deviations_are_captured(make):
     data = make()
     model = placed(data, [(0, 0.0, 40), (1, 2.9, 10), (2, 3.1, 30), (3, -2.9, 20)])
     settings = {"n_samples": 100, "within": 3.0}
-    assert modes(Subject(model, data, 0), **settings)["mean"] == 3
-    assert modes(Subject(model, data, 0), **settings)["stderr"] is None
-    found = high_quality(Subject(model, data, 0), **settings)
-    assert found["mean"] == pytest.approx(0.7)
-    assert found["stderr"] == pytest.approx(math.sqrt(0.7 * 0.3 / 100))
-    assert high_quality(Subject(model, data, 0), n_samples=100, within=3.2)["mean"] == 1
-    assert modes(Subject(model, data, 0), n_samples=100, within=1.0)["mean"] == 1
+    assert modes(Subject(model, data, 0), **settings).mean == 3
+    assert modes(Subject(model, data, 0), **settings).stderr is None
+    score = high_quality(Subject(model, data, 0), **settings)
+    assert score.mean == pytest.approx(0.7)
+    assert score.stderr == pytest.approx(math.sqrt(0.7 * 0.3 / 100))
+    assert high_quality(Subject(model, data, 0), n_samples=100, within=3.2).mean == 1
+    assert modes(Subject(model, data, 0), n_samples=100, within=1.0).mean == 1
     total = len(data.mixture.means)
-    assert f"3 of {total} captured (100 samples, within 3 σ)" in modes(Subject(model, data, 0), **settings)["summary"]
+    assert f"3 of {total} captured (100 samples, within 3 σ)" in modes(Subject(model, data, 0), **settings).summary
 
 
 def test_the_mixture_itself_captures_all_with_the_share_of_theory():
-    """1 − exp(−9/2) of a Gaussian in the plane lie within 3σ."""
+    """A share of 1 − exp(−9/2) of a Gaussian in the plane lies within 3σ."""
     for data in (ring(None, **RING | {"n": 40_000}), grid(None, **GRID | {"n": 40_000})):
         model, settings = Fixed(data.train), {"n_samples": 40_000, "within": 3.0}
-        assert modes(Subject(model, data, 0), **settings)["mean"] == len(data.mixture.means)
-        assert high_quality(Subject(model, data, 0), **settings)["mean"] == pytest.approx(1 - math.exp(-4.5), abs=0.003)
+        assert modes(Subject(model, data, 0), **settings).mean == len(data.mixture.means)
+        assert high_quality(Subject(model, data, 0), **settings).mean == pytest.approx(1 - math.exp(-4.5), abs=0.003)
 
 
 def test_the_nearest_mode_is_the_label():

@@ -298,7 +298,7 @@ def test_any_word_is_answered_by_a_code_and_a_message(genexp):
 
 
 def formula(points: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray:
-    """log p(x) = logsumexp_j(−‖x − μ_j‖² / 2σ²) − log N − d·log(σ√(2π)), as it stands, in float64."""
+    """Return log p(x) = logsumexp_j(−‖x − μ_j‖² / 2σ²) − log N − d·log(σ√(2π)), in float64."""
     points, centres = points.astype(np.float64), centres.astype(np.float64)
     distances = ((points[:, None] - centres[None]) ** 2).sum(2)
     n, dim = centres.shape
@@ -307,7 +307,7 @@ def formula(points: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray
 
 @st.composite
 def clouds(draw) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
-    """Points and centres in [0, 1], some of them equal, and several σ."""
+    """Draw points and centres in [0, 1], some of them equal, and several σ."""
     dim, n, m = draw(st.integers(1, 40)), draw(st.integers(1, 30)), draw(st.integers(1, 30))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     points, centres = (torch.rand(rows, dim, generator=generator) for rows in (m, n))
@@ -317,15 +317,15 @@ def clouds(draw) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
 
 
 def tolerance(sigma: float) -> float:
-    """What float32 distances of values near 1 leave: their rounding, over 2σ²."""
+    """Return the error that rounding leaves in float32 distances of values near 1, over 2σ²."""
     return 2e-5 / (2 * sigma**2) + 1e-5
 
 
-def assert_close(found: torch.Tensor, expected: torch.Tensor | np.ndarray, sigmas: list[float]) -> None:
-    assert found.dtype == torch.float64
+def assert_close(actual: torch.Tensor, expected: torch.Tensor | np.ndarray, sigmas: list[float]) -> None:
+    assert actual.dtype == torch.float64
     expected = torch.as_tensor(expected, dtype=torch.float64)
     for row, sigma in enumerate(sigmas):
-        assert (found[row] - expected[row]).abs().max() < tolerance(sigma)
+        assert (actual[row] - expected[row]).abs().max() < tolerance(sigma)
 
 
 @given(cloud=clouds(), tile=st.integers(1, 2000))
@@ -363,7 +363,7 @@ def test_parzen_knows_no_order_and_no_repetition(cloud, seed):
 @given(cloud=clouds(), by=st.floats(-4, 4), factor=st.sampled_from([0.25, 0.5, 2.0, 4.0]))
 @settings(max_examples=60)
 def test_parzen_moves_and_scales_with_its_space(cloud, by, factor):
-    """Under x → x + b nothing changes; under x → c·x and σ → c·σ it is less by d·log c."""
+    """Under x → x + b nothing changes; under x → c·x and σ → c·σ the score falls by d·log c."""
     points, centres, sigmas = cloud
     expected = log_likelihood(points, centres, sigmas)
     assert_close(log_likelihood(points + by, centres + by, sigmas), expected, [sigma / 3 for sigma in sigmas])
@@ -375,14 +375,14 @@ def test_parzen_moves_and_scales_with_its_space(cloud, by, factor):
 @settings(max_examples=40)
 def test_parzen_of_a_point_far_away_is_finite(cloud, away):
     points, centres, sigmas = cloud
-    found = log_likelihood(torch.full_like(points[:1], away), centres, sigmas)
+    values = log_likelihood(torch.full_like(points[:1], away), centres, sigmas)
     expected = np.stack([formula(np.full((1, points.shape[1]), away), centres.numpy(), sigma) for sigma in sigmas])
-    assert found.isfinite().all()
-    assert torch.allclose(found, torch.as_tensor(expected), rtol=1e-5)
+    assert values.isfinite().all()
+    assert torch.allclose(values, torch.as_tensor(expected), rtol=1e-5)
 
 
 class Images:
-    """As much of a data set as the score asks for."""
+    """The part of a data set that the score uses."""
 
     def __init__(self, **splits: torch.Tensor) -> None:
         self.__dict__ |= splits
@@ -402,12 +402,12 @@ def test_the_score_is_the_mean_at_the_best_sigma_with_its_standard_error(cloud, 
     scored = score_samples(centres[:, None, None], Images(valid=valid, test=test), n_valid=n_valid, sigma_grid=grid,
                            split="test")  # fmt: skip
     means = [formula(points[:half][:n_valid].numpy(), centres.numpy(), sigma).mean() for sigma in grid]
-    assert means[grid.index(scored["sigma"])] > max(means) - tolerance(min(grid))
-    found = formula(points[half:].numpy(), centres.numpy(), scored["sigma"])
-    assert scored["mean"] == pytest.approx(found.mean(), abs=tolerance(scored["sigma"]))
-    assert scored["stderr"] == pytest.approx(found.std() / math.sqrt(len(found)), abs=tolerance(scored["sigma"]))
-    assert scored["n_points"] == len(found)
-    assert scored["n_valid"] == min(n_valid, half)
+    assert means[grid.index(scored.sigma)] > max(means) - tolerance(min(grid))
+    expected = formula(points[half:].numpy(), centres.numpy(), scored.sigma)
+    assert scored.mean == pytest.approx(expected.mean(), abs=tolerance(scored.sigma))
+    assert scored.stderr == pytest.approx(expected.std() / math.sqrt(len(expected)), abs=tolerance(scored.sigma))
+    assert scored.details["n_points"] == len(expected)
+    assert scored.details["n_valid"] == min(n_valid, half)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
