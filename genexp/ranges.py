@@ -4,7 +4,8 @@
 without importing it, so a wrong value is refused before torch is loaded.
 """
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -24,8 +25,20 @@ UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]
 Interval = Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)]
 Bandwidths = Annotated[list[PositiveFloat], Field(min_length=1)]
 
+
+@dataclass(frozen=True)
+class AsBefore:
+    """Marks a setting that a component got after runs of it were kept, as in `Annotated[bool, AsBefore(False)]`.
+
+    With this value a run is the same as before there was the setting. The value is then no part of a run's identity,
+    and it is filled in where a kept configuration lacks the setting.
+    """
+
+    value: Any
+
+
 NAMES = {
     name: value
     for name, value in globals().items()
-    if name[0].isupper() and name not in ("Annotated", "Field", "Literal")
+    if name[0].isupper() and name not in ("Annotated", "Any", "AsBefore", "Field", "Literal")
 }

@@ -33,21 +33,22 @@ class Score:
     def of(cls, returned: Any, metric: str, lower_is_better: bool) -> "Score":
         """Return what a metric returned as a Score; a metric from outside genexp may return a dictionary.
 
-        Raises UsageError if it is neither, or its mean is not a number.
+        Raises UsageError if it is neither, its mean is not a number, or its direction was not declared.
         """
         if not isinstance(returned, Score | Mapping):
             raise UsageError(f"metrics.{metric} returns a {type(returned).__name__}; return a genexp.score.Score")
         try:
             score = returned if isinstance(returned, Score) else cls.from_json(returned)
-            return replace(
-                score,
-                mean=float(score.mean),
-                stderr=None if score.stderr is None else float(score.stderr),
-                summary=str(score.summary),
-                lower_is_better=lower_is_better or score.lower_is_better,
-            )
+            stderr = None if score.stderr is None else float(score.stderr)
+            score = replace(score, mean=float(score.mean), stderr=stderr, summary=str(score.summary))
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"metrics.{metric} returns a score without a number as its mean: {error}") from error
+            raise UsageError(f"metrics.{metric} returns a score whose mean or stderr is no number: {error}") from error
+        if score.lower_is_better and not lower_is_better:
+            raise UsageError(
+                f"metrics.{metric} returns a score with lower_is_better=True: declare it by the decorator "
+                "genexp.metrics.lower_is_better, so that it is known before training"
+            )
+        return replace(score, lower_is_better=lower_is_better)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], metric: str = "") -> "Score":

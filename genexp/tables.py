@@ -1,10 +1,11 @@
-"""Tables as they are shown: for the terminal, Markdown, LaTeX, CSV and JSON."""
+"""Tables as lists of columns, rendered for the terminal, Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
 import json
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,103 +16,140 @@ LATEX = {
     **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "²": "$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "*": "$^*$"},
     **{"°": r"$^\circ$", "ᵐ": r"$^\mathrm{m}$", "’": "'", "…": r"\dots{}"},
 }
+Row = Any  # whatever the columns of a table can show
+
+
+def nothing(_row: Row) -> dict[str, Any]:
+    """Export no value."""
+    return {}
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One table."""
+class Column:
+    """One column: its title, how a row's cell reads, and the values of the row that programs get."""
 
     title: str
-    header: list[str]
-    rows: list[list[str]]
-    records: list[dict[str, Any]]  # the same, or more, for programs: one a row, numbers as numbers
-    prose: bool = False  # cells of words, to be wrapped
-    left: tuple[str, ...] = ()  # columns of words among those of numbers
+    show: Callable[[Row], str]
+    export: Callable[[Row], dict[str, Any]] = nothing  # numbers as numbers, by name
+    left: bool = False  # aligned to the left, as words are
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, and the columns that show them."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    title: str = ""
+    prose: bool = False  # cells of words, which may be wrapped
+
+    def header(self) -> list[str]:
+        """Return the columns' titles."""
+        return [column.title for column in self.columns]
+
+    def cells(self) -> list[list[str]]:
+        """Return the rows as people read them."""
+        return [[column.show(row) for column in self.columns] for row in self.rows]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as programs read them."""
+        return [
+            {name: value for column in self.columns for name, value in column.export(row).items()} for row in self.rows
+        ]
 
     def is_left(self, index: int) -> bool:
-        """Whether a column is aligned to the left."""
-        return self.prose or not index or self.header[index] in self.left
+        """Return True if a column is aligned to the left."""
+        return self.prose or not index or self.columns[index].left
 
 
 @dataclass(frozen=True)
 class Document:
-    """The tables that belong together, and what has to be said below them."""
+    """Tables that belong together, with a title and notes below them."""
 
     title: str
-    sheets: list[Sheet]
+    tables: list[Table]
     notes: list[str]
 
 
-def render(document: Document, form: str, width: int | None = None) -> str:
-    """The document as text; `form` is terminal, markdown, latex, csv or json."""
-    return {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}[form](
-        document, width
-    )
+def render(document: Document, form: str) -> str:
+    """Return the document as text; `form` is terminal, markdown, latex, csv or json."""
+    return {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}[form](document)
 
 
-def _terminal(document: Document, width: int | None) -> str:
-    from rich import box
+def print_table(table: Table) -> None:
+    """Print a table alone, as wide as it has to be: a path that is cut is of no use."""
     from rich.console import Console
-    from rich.table import Table
+
+    rich_table = _rich(table)
+    Console(width=Console(width=10**6).measure(rich_table).maximum).print(rich_table)
+
+
+def _rich(table: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rich_table = RichTable(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for index, title in enumerate(table.header()):
+        stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", title)  # fid (classifier-0123abcd)
+        rich_table.add_column(stacked, justify="left" if table.is_left(index) else "right", no_wrap=not table.prose)
+    for cells in table.cells():
+        rich_table.add_row(*(Text(cell) for cell in cells), end_section=table.prose)
+    return rich_table
+
+
+def _terminal(document: Document) -> str:
+    from rich.console import Console
     from rich.text import Text
 
     stream = io.StringIO()
-    console = Console(file=stream, width=width or max(80, min(shutil.get_terminal_size((100, 0)).columns, 120)))
+    console = Console(file=stream, width=max(80, min(shutil.get_terminal_size((100, 0)).columns, 120)))
     console.print(Text(document.title, style="bold"))
-    for sheet in document.sheets:
-        prose = sheet.prose
-        if sheet.title:
-            console.print(Text(sheet.title))
-        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for index, name in enumerate(sheet.header):
-            stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", name)  # fid (classifier-0123abcd)
-            table.add_column(stacked, justify="left" if sheet.is_left(index) else "right", no_wrap=not prose)
-        for row in sheet.rows:
-            table.add_row(*(Text(text) for text in row), end_section=prose)
+    for table in document.tables:
+        if table.title:
+            console.print(Text(table.title))
+        rich_table = _rich(table)
         # Numbers that are cut are of no use: a table of them is as wide as it has to be.
-        needed = console.width if prose else Console(width=10**6).measure(table).maximum
-        Console(file=stream, width=max(needed, console.width)).print(table)
+        needed = console.width if table.prose else Console(width=10**6).measure(rich_table).maximum
+        Console(file=stream, width=max(needed, console.width)).print(rich_table)
     for note in document.notes:
         console.print(Text(note))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _markdown(document: Document, _width: int | None) -> str:
+def _markdown(document: Document) -> str:
     parts = [f"# {document.title}"]
-    for sheet in document.sheets:
-        rule = ["---" if sheet.is_left(index) else "---:" for index in range(len(sheet.header))]
-        lines = [sheet.header, rule, *sheet.rows]
-        table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-        parts += [f"## {sheet.title}", table] if sheet.title else [table]
+    for table in document.tables:
+        rule = ["---" if table.is_left(index) else "---:" for index in range(len(table.columns))]
+        lines = [table.header(), rule, *table.cells()]
+        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts += [f"## {table.title}", text] if table.title else [text]
     notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
-def _latex(document: Document, _width: int | None) -> str:
-    packages = r"\usepackage{array,booktabs,graphicx}"
-    notes = [rf"\footnotesize {_tex(note)}\par" for note in document.notes]
-    parts = [f"% {document.title}; needs {packages}"]
-    for sheet in document.sheets:
-        share = rf">{{\raggedright\arraybackslash}}p{{{0.8 / len(sheet.header):.3f}\textwidth}}"
-        columns = share * len(sheet.header) if sheet.prose else "l" + "r" * (len(sheet.header) - 1)
-        body = [" & ".join(_tex(text) for text in row) + r" \\" for row in [sheet.header, *sheet.rows]]
-        tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
+def _latex(document: Document) -> str:
+    parts = [f"% {document.title}; needs " + r"\usepackage{array,booktabs,graphicx}"]
+    notes = [r"\par\raggedright\medskip", *(rf"\footnotesize {_tex(note)}\par" for note in document.notes)]
+    for table in document.tables:
+        share = rf">{{\raggedright\arraybackslash}}p{{{0.8 / len(table.columns):.3f}\textwidth}}"
+        columns = share * len(table.columns) if table.prose else "l" + "r" * (len(table.columns) - 1)
+        head, *body = [" & ".join(_tex(cell) for cell in line) + r" \\" for line in [table.header(), *table.cells()]]
+        tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
         tabular.append(r"\end{tabular}")
-        if not sheet.prose:  # numbers cannot be wrapped
+        if not table.prose:  # numbers cannot be wrapped
             tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
-        last = notes if sheet is document.sheets[-1] else []
-        head = [r"\begin{table}", rf"\caption{{{_tex(sheet.title)}}}", r"\centering\small"]
-        parts.append(
-            "\n".join([*head, *tabular, *([r"\par\raggedright\medskip"] if last else []), *last, r"\end{table}"])
-        )
+        begin = [r"\begin{table}", rf"\caption{{{_tex(table.title)}}}", r"\centering\small"]
+        last = notes if document.notes and table is document.tables[-1] else []
+        parts.append("\n".join([*begin, *tabular, *last, r"\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 
-def _csv(document: Document, _width: int | None) -> str:
+def _csv(document: Document) -> str:
     records = [
-        ({"table": sheet.title} if sheet.title else {}) | record
-        for sheet in document.sheets
-        for record in sheet.records
+        {"table": table.title} | record if table.title else record
+        for table in document.tables
+        for record in table.records()
     ]
     names = list(dict.fromkeys(name for record in records for name in record))
     stream = io.StringIO()
@@ -122,9 +160,9 @@ def _csv(document: Document, _width: int | None) -> str:
     return stream.getvalue()
 
 
-def _json(document: Document, _width: int | None) -> str:
-    sheets = [{"title": sheet.title, "rows": sheet.records} for sheet in document.sheets]
-    content = {"title": document.title, "tables": sheets, "notes": document.notes}
+def _json(document: Document) -> str:
+    tables = [{"title": table.title, "rows": table.records()} for table in document.tables]
+    content = {"title": document.title, "tables": tables, "notes": document.notes}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

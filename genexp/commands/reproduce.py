@@ -3,82 +3,91 @@
 import time
 from typing import Any
 
-from genexp.commands import table
-from genexp.commands.evaluate import main as evaluate
-from genexp.commands.train import main as train
+from genexp.commands import evaluate, table, train
+from genexp.config.command_line import CommandLine
 from genexp.config.schema import EvaluateConfig, ReproduceConfig, TrainConfig
 from genexp.errors import DataError, GenexpError, UsageError
-from genexp.papers import answers
-from genexp.papers import published as papers
-from genexp.papers.published import ScoresTable, TextTable
+from genexp.papers import published
+from genexp.papers.answers import experiment
+from genexp.papers.published import Experiment, ScoresTable, TextTable, experiments
+from genexp.runs.directory import Run
 from genexp.text import duration
 
 
-def main(config: ReproduceConfig) -> None:
-    """Train and score what is not there yet, cell by cell; print the table.
+def main(config: ReproduceConfig, line: CommandLine) -> None:
+    """Train and score what is not there yet, experiment by experiment; print the table.
 
     An experiment that fails does not keep the others from running. Raises GenexpError at the end if one did, but not
-    for a data set that is given on request only, and is not here.
+    for a missing data set that is given on request only.
     """
-    chosen = papers.read(config.paper).table(config.table)
+    chosen = published.read(config.paper).table(config.table)
     if isinstance(chosen, TextTable):
         raise UsageError(
             f"table={config.table} holds no numbers to reproduce; `genexp table table={config.table}` prints it"
         )
     table.refuse_out(config)
     started = time.perf_counter()
-    failed, skipped = [], set()
-    wanted = list(papers.experiments(chosen, config.budget))
-    repeated = f", each with {config.seeds} seeds" if config.seeds > 1 else ""
-    print(f"{len(wanted)} experiments{repeated}; runs in {config.outputs_dir}", flush=True)
-    for number, (name, words, on_request) in enumerate(wanted, 1):
+    metrics = chosen.metrics if isinstance(chosen, ScoresTable) else []
+    wanted = list(experiments(chosen, config.budget))
+    seeds = f", each with {config.seeds} seeds" if config.seeds > 1 else ""
+    print(f"{len(wanted)} experiments{seeds}; runs in {config.outputs_dir}", flush=True)
+    failures: list[str] = []
+    for number, each in enumerate(wanted, 1):
         for seed in range(config.seeds):
-            if name in skipped:
-                continue
-            command = " ".join(["genexp train", *words, f"seed={seed}", f"outputs_dir={config.outputs_dir}"])
-            print(f"\n{number}/{len(wanted)}: {name}, seed {seed}: {command}", flush=True)
-            try:
-                settings = _settings(config, [*words, f"seed={seed}"])
-                run = train(settings)["run"]
-                if isinstance(chosen, ScoresTable):
-                    _score(config, settings, run, chosen.metrics)
-            except DataError as error:
-                if not on_request:
-                    failed.append(f"{name}, seed {seed}: {error}")
-                print(f"{'skipped' if on_request else 'failed'}: {error}", flush=True)
-                skipped.add(name)
-            except Exception as error:  # whatever it is, the other experiments do not suffer from it
-                said = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}"
-                failed.append(f"{name}, seed {seed}: {said}")
-                print(f"failed: {said}", flush=True)
+            print(f"\n{number}/{len(wanted)}: ", end="")
+            if not _run(config, line, each, seed, metrics, failures):
+                break
     print(f"\n{config.budget} budget, {duration(time.perf_counter() - started)}\n", flush=True)
-    table.main(config)
-    if failed:
-        raise GenexpError("not everything could be run:\n" + "\n".join(failed))
+    table.main(config, line)
+    if failures:
+        raise GenexpError("not everything could be run:\n" + "\n".join(failures))
 
 
-def _settings(config: ReproduceConfig, words: list[str]) -> TrainConfig:
-    """The configuration of an experiment, in the folders and on the device of this command."""
-    experiment = answers.experiment(words)
+def _run(
+    config: ReproduceConfig, line: CommandLine, wanted: Experiment, seed: int, metrics: list[str], failures: list[str]
+) -> bool:
+    """Train and score an experiment with one seed; add a failure to the list. Return False if its data set is missing."""
+    settings = (*wanted.train, f"seed={seed}")
+    command = CommandLine("train", (*settings, f"outputs_dir={config.outputs_dir}"), line.folder)
+    print(f"{wanted.name}, seed {seed}: {command}", flush=True)
+    try:
+        trained = _train_config(config, experiment(list(settings), line.folder))
+        train.main(trained, command)
+        if metrics:
+            _score(config, line, trained, metrics)
+    except DataError as error:
+        if not wanted.on_request:
+            failures.append(f"{wanted.name}, seed {seed}: {error}")
+        print(f"{'skipped' if wanted.on_request else 'failed'}: {error}", flush=True)
+        return False
+    except Exception as error:  # the other experiments run all the same
+        reason = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}"
+        failures.append(f"{wanted.name}, seed {seed}: {reason}")
+        print(f"failed: {reason}", flush=True)
+    return True
+
+
+def _train_config(config: ReproduceConfig, recipe: TrainConfig) -> TrainConfig:
+    """Return the configuration of an experiment in the folders and on the device of this command."""
     changed: dict[str, Any] = {"data_dir": config.data_dir, "outputs_dir": config.outputs_dir}
-    device = config.device.model_copy(update={"precision": experiment.device.precision})
-    return experiment.model_copy(update=changed | {"device": device})
+    device = config.device.model_copy(update={"precision": recipe.device.precision})
+    return recipe.model_copy(update=changed | {"device": device})
 
 
-def _score(config: ReproduceConfig, trained: TrainConfig, run: str, metrics: list[str]) -> None:
+def _score(config: ReproduceConfig, line: CommandLine, trained: TrainConfig, metrics: list[str]) -> None:
     """Take the scores of a run that it has not yet."""
-    words = [f"metric@metrics.{name}={name}" for name in metrics]
-    evaluate(
-        EvaluateConfig(
-            run=run,
-            checkpoint="last",
-            trust=[],
-            seed=trained.seed,
-            model=trained.model,
-            dataset=trained.dataset,
-            noise=trained.noise,
-            data_dir=config.data_dir,
-            device=trained.device.model_copy(update={"precision": "float32"}),
-            metrics={name: answers.experiment(words).metrics[name] for name in metrics},
-        )
+    settings = [f"metric@metrics.{name}={name}" for name in metrics]
+    run = Run(trained.directory())
+    evaluate_config = EvaluateConfig(
+        run=str(run.path),
+        checkpoint="last",
+        trust=[],
+        seed=trained.seed,
+        model=trained.model,
+        dataset=trained.dataset,
+        noise=trained.noise,
+        data_dir=config.data_dir,
+        device=trained.device.model_copy(update={"precision": "float32"}),
+        metrics={name: experiment(settings, line.folder).metrics[name] for name in metrics},
     )
+    evaluate.main(evaluate_config, line, run)

@@ -1,143 +1,158 @@
 """`genexp rerun`: train a run again beside it, and say whether the scores come out equal, bit for bit."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from genexp.commands import train
-from genexp.config.schema import RerunConfig, TrainConfig, refuse_strangers
+from genexp.config.command_line import CommandLine
+from genexp.config.components import refuse_strangers
+from genexp.config.kept import differences
+from genexp.config.schema import RerunConfig, TrainConfig, flat, with_checked_components
 from genexp.errors import GenexpError, UsageError
-from genexp.runs import directory as run
-from genexp.runs import results
+from genexp.runs.directory import Run
+from genexp.runs.results import Results
 from genexp.storage.checkpoint import load_latest
-from genexp.storage.files import RERUN, read_json
+from genexp.storage.files import RERUN
+from genexp.tables import Column, Table, print_table
 from genexp.training import build
-from genexp.training.reopen import refuse_other_images
+from genexp.training.reopen import ELSEWHERE
 
 VALUES = ("mean", "stderr", "valid_mean")  # of a score, as far as it has them
 MAY_DIFFER = ("dirty", "command", "time", "machine.host", "machine.system", "machine.cores", "from_step")
 
 
-def main(config: RerunConfig) -> dict[str, Any]:
+def main(config: RerunConfig, line: CommandLine, run: Run) -> None:
     """Train what the run's own configuration says; print a table of the scores, and why they may differ.
 
-    Returns the results of the second run, and under "run" its directory. Raises UsageError when there is nothing to
-    repeat or to compare, GenexpError when a score is not equal.
+    Raises UsageError if there is nothing to repeat or to compare, GenexpError if a score is not equal.
     """
-    path = Path(config.run).expanduser()
-    kept = run.read_config(path)
-    then = _finished(path)
-    refuse_strangers(kept, config.trust)
-    again = _again(config, kept, path, then)
-    refuse_other_images(path, again.dataset, build.data_set(again.dataset, again.data_dir))
-    if run.finished(again) is not None:  # by an earlier rerun, and perhaps by other code
+    then = _finished(run)
+    refuse_strangers(run.config, config.trust)
+    again = _configuration(config, run, then)
+    data = build.data_set(again.dataset, again.data_dir)
+    run.refuse_other_images(data.digest(), again.dataset["name"], ELSEWHERE)
+    rerun = Run(again.directory())
+    if rerun.finished(again) is not None:  # an earlier rerun, perhaps of other code
         again = again.model_copy(update={"fresh": True})
-    now = train.main(again)
+    train.main(again, line)
+    now = _finished(rerun)
 
-    place = again.directory()
-    print(f"\nthen: {path}\nnow:  {place}")
-    sessions = read_json(path / "provenance.json").get("sessions", [])
-    if len(sessions) > 1:
-        print(f"note: it was trained in {len(sessions)} sessions; going on is bit for bit, so equal is expected")
-    unequal = _compare_scores(then["scores"], now["scores"])
-    alike = _compare_weights(path, place)
-    if unequal or alike is False:
-        _print_causes(path, then.get("provenance", {}), now["provenance"], sessions)
-    print(f"run: {place}", flush=True)
-    if unequal or not (then["scores"] or alike):
-        raise GenexpError(f"not equal: {', '.join(unequal) or 'the weights'} of {path}, run again in {place}")
-    return now
-
-
-def _finished(path: Path) -> dict[str, Any]:
-    """The results of the run. Raises UsageError when it has not come to any."""
-    if run.is_export(path):
-        raise UsageError(f"{path} is an export, which is not trained; give the run that it is of")
-    status, kept = read_json(path / "status.json").get("status"), read_json(path / results.FILE)
-    if status != "finished" or not {"scores", "epochs"} <= kept.keys():
-        raise UsageError(f"{path} is not finished, so there is nothing to compare with; genexp train goes on with it")
-    return kept
+    print(f"\nthen: {run.path}\nnow:  {rerun.path}")
+    if len(run.sessions()) > 1:
+        count = len(run.sessions())
+        print(f"note: it was trained in {count} sessions; going on is bit for bit, so equal is expected")
+    unequal = _compare_scores(then, now)
+    weights_equal = _compare_weights(run, rerun)
+    if unequal or weights_equal is False:
+        _print_causes(run, then, now)
+    print(f"run: {rerun.path}", flush=True)
+    if unequal or not (then.scores or weights_equal):
+        raise GenexpError(f"not equal: {', '.join(unequal) or 'the weights'} of {run.path}, run again in {rerun.path}")
 
 
-def _again(config: RerunConfig, kept: TrainConfig, path: Path, then: dict[str, Any]) -> TrainConfig:
-    """The run's configuration, for a directory beside it, on as many threads of the same kind of device."""
+def _finished(run: Run) -> Results:
+    """Return the results of the run. Raises UsageError if it has none."""
+    if run.is_export:
+        raise UsageError(f"{run.path} is an export, which is not trained; give the run that it is of")
+    results = Results.read(run.results_file)
+    if run.status().get("status") != "finished" or results is None:
+        raise UsageError(
+            f"{run.path} is not finished, so there is nothing to compare with; genexp train goes on with it"
+        )
+    return results
+
+
+def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
+    """Return the run's configuration for a directory beside it, on as many threads of the same kind of device."""
+    kept = with_checked_components(run.config)
     asked = config.device
     if asked.precision not in (None, kept.device.precision):
         raise UsageError(
             f"device.precision={asked.precision}: the run was trained in {kept.device.precision}; another precision is "
             "another experiment"
         )
-    made_by = then.get("provenance", {})
     device = {
-        "kind": asked.kind or str(made_by.get("device", kept.device.kind)).split()[0],
-        "threads": asked.threads or made_by.get("threads", kept.device.threads),
+        "kind": asked.kind or str(then.provenance.get("device", kept.device.kind)).split()[0],
+        "threads": asked.threads or then.provenance.get("threads", kept.device.threads),
     }
-    named = path if path.name not in ("", "..") else path.resolve()
+    path = run.path if run.path.name not in ("", "..") else run.path.resolve()
     changed = {
-        "run_dir": str(named.with_name(named.name + RERUN)),
+        "run_dir": str(path.with_name(path.name + RERUN)),
         "data_dir": config.data_dir,
         "device": kept.device.model_copy(update=device),
-        "epochs": then["epochs"],
+        "epochs": then.epochs,
         "fresh": config.fresh,
     }
     return kept.model_copy(update=changed)
 
 
-def _compare_scores(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+class Compared(NamedTuple):
+    """A value of a score in both runs."""
+
+    score: str
+    value: str
+    then: Any
+    now: Any
+
+
+COLUMNS = (
+    Column("score", lambda row: row.score if row.value == "mean" else f"{row.score} {row.value}", left=True),
+    Column("then", lambda row: str(row.then), left=True),
+    Column("now", lambda row: str(row.now), left=True),
+    Column("equal", lambda row: "yes" if row.then == row.now else "no", left=True),
+)
+
+
+def _compare_scores(then: Results, now: Results) -> list[str]:
     """Print every value of every score with all its digits; return the names of the scores that are not equal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("score", "then", "now", "equal", box=box.SIMPLE, pad_edge=False)
-    unequal = []
-    for name in {**then, **now}:
-        one, other = then.get(name, {}), now.get(name, {})
-        for value in (value for value in VALUES if value in one or value in other):
-            before, after = one.get(value), other.get(value)
-            if before != after and name not in unequal:
-                unequal.append(name)
-            equal = "yes" if before == after else "no"
-            table.add_row(name if value == "mean" else f"{name} {value}", str(before), str(after), equal)
-    Console(width=Console(width=10**6).measure(table).maximum).print(table)
-    return unequal
+    rows = []
+    for name in {**then.scores, **now.scores}:
+        before, after = then.scores.get(name), now.scores.get(name)
+        for value in VALUES:
+            pair = getattr(before, value, None), getattr(after, value, None)
+            if pair != (None, None) or value == "stderr":
+                rows.append(Compared(name, value, *pair))
+    print_table(Table(COLUMNS, rows))
+    return list(dict.fromkeys(row.score for row in rows if row.then != row.now))
 
 
-def _compare_weights(path: Path, place: Path) -> bool | None:
-    """Say whether the newest weights of the two runs are equal; return that, or None where they are not to be had."""
+def _compare_weights(run: Run, rerun: Run) -> bool | None:
+    """Print whether the newest weights of the two runs are equal; return that, or None if they cannot be compared."""
     try:
-        one, other = (load_latest(folder / "checkpoints", print) for folder in (path, place))
+        one, other = (load_latest(each.checkpoints, print) for each in (run, rerun))
     except GenexpError as error:
         print(f"weights: not compared, since {error}")
         return None
     if one is None or other is None or one[1]["step"] != other[1]["step"]:
         print("weights: not compared, since the runs have no checkpoint of the same step")
         return None
-    step, here, there = one[1]["step"], one[1]["model"], other[1]["model"]
-    equal = here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
-    print(f"weights after step {step:,}: {'equal, bit for bit' if equal else 'not equal'}")
+    ours, theirs = one[1]["model"], other[1]["model"]
+    equal = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    print(f"weights after step {one[1]['step']:,}: {'equal, bit for bit' if equal else 'not equal'}")
     return equal
 
 
-def _print_causes(path: Path, then: dict[str, Any], now: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
-    """Print what differs in where the two come from, and how to have the code of the first again."""
-    before, after = _facts(then), _facts(now)
+def _print_causes(run: Run, then: Results, now: Results) -> None:
+    """Print the differences in provenance, and how to get the code of the first run again."""
+    before, after = _facts(then.provenance), _facts(now.provenance)
     if before == after:
         print("Code, versions, processor, device and number of threads were the same, as far as is recorded.")
     else:
-        print(f"This differs in where the two come from, and may be why:\n{run.differences(before, after)}")
-    facts = [_facts(session) for session in sessions]
-    unlike = sorted({key for one in facts for key in one if any(one[key] != other.get(key) for other in facts)})
+        print(f"This differs in where the two come from, and may be why:\n{differences(before, after)}")
+    sessions = [_facts(session) for session in run.sessions()]
+    keys = {key for facts in sessions for key in facts}
+    unlike = sorted(key for key in keys if len({str(facts.get(key)) for facts in sessions}) > 1)
     if unlike:
-        print(f"The sessions of {path} differ from each other, too, in {', '.join(unlike)}")
-    commit, patch = then.get("commit"), then.get("patch")
-    if commit and (commit, patch) != (now.get("commit"), now.get("patch")):
-        apply = f"  git apply {path / patch}\n" if patch else ""
-        again = f"  genexp rerun {path} fresh=true"
+        print(f"The sessions of {run.path} differ from each other, too, in {', '.join(unlike)}")
+    commit, patch = then.provenance.get("commit"), then.provenance.get("patch")
+    if commit and (commit, patch) != (now.provenance.get("commit"), now.provenance.get("patch")):
+        apply = f"  git apply {Path(run.path, patch)}\n" if patch else ""
+        again = f"  genexp rerun {run.path} fresh=true"
         print(f"The first one's code, in the root of its checkout:\n  git checkout {commit}\n{apply}{again}")
 
 
-def _facts(made_by: dict[str, Any]) -> dict[str, Any]:
-    """What of a provenance may change the numbers that come out."""
-    return {key: value for key, value in run.flat(made_by).items() if key not in MAY_DIFFER}
+def _facts(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a provenance that may change the numbers that come out."""
+    return {key: value for key, value in flat(provenance).items() if key not in MAY_DIFFER}

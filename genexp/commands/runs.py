@@ -1,5 +1,85 @@
-"""`genexp runs`."""
+"""`genexp runs`: list the run directories, and how far each has come. Nothing is changed, torch is not loaded."""
 
-from genexp.runs.find import main
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-__all__ = ["main"]
+from genexp.config.command_line import CommandLine
+from genexp.config.schema import RunsConfig
+from genexp.errors import UsageError
+from genexp.runs.find import NewestScore, RunState, differing_settings, find
+from genexp.tables import Column, Table, print_table
+from genexp.text import age
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of the table: a run, its newest score, and the settings in which it differs from others."""
+
+    state: RunState
+    score: NewestScore | None
+    settings: str
+
+    def score_text(self) -> str:
+        if self.score is None:
+            return ""
+        name, score, epoch = self.score
+        value = f"{score.mean:.4g}" if not score.stderr else f"{score.mean:.1f} ± {score.stderr:.1f}"
+        return f"{name} {value}" + (f" (epoch {epoch})" if epoch < self.state.epoch else "")
+
+    def order(self, sort: str) -> tuple[Any, ...]:
+        """Return what to sort by: the best score, the most progress and the newest run first."""
+        state = self.state
+        keys: dict[str, Any] = {
+            "status": state.status,
+            "progress": -state.epoch / max(state.epochs, 1),
+            "score": math.inf if self.score is None else self.score.score.sort_key(),
+            "age": -state.updated,
+        }
+        return (keys[sort], str(state.path)) if sort in keys else (str(state.path),)
+
+
+COLUMNS = (
+    Column("status", lambda row: row.state.status, left=True),
+    Column("progress", lambda row: f"{row.state.epoch}/{row.state.epochs}", left=True),
+    Column("score", Listed.score_text, left=True),
+    Column("age", lambda row: age(time.time() - row.state.updated), left=True),
+    Column("model", lambda row: row.state.config.model["name"] if row.state.config else "?", left=True),
+    Column("dataset", lambda row: row.state.config.dataset["name"] if row.state.config else "?", left=True),
+    Column("seed", lambda row: str(row.state.config.seed) if row.state.config else "?", left=True),
+    Column("settings", lambda row: row.settings, left=True),
+    Column("run", lambda row: str(row.state.path), left=True),
+)
+
+
+def main(config: RunsConfig, _line: CommandLine) -> None:
+    """Print the table of runs."""
+    folder = Path(config.outputs_dir).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; set outputs_dir=FOLDER to where runs are kept")
+    words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
+    states = find(folder)
+    settings = differing_settings(states)
+    listed = [Listed(state, state.newest_score(), settings[state.path]) for state in states]
+    listed = sorted((row for row in listed if _matches(row, words)), key=lambda row: row.order(config.sort))
+    if not listed:
+        print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
+        return
+    print_table(Table(COLUMNS, listed))
+    for row in listed:
+        if row.state.error and row.state.status == "failed":
+            print(f"{row.state.path} failed: {row.state.error.splitlines()[0]}")
+
+
+def _matches(row: Listed, words: list[str]) -> bool:
+    """Return True if the row holds every word; `status:killed` is compared with the whole cell of its column."""
+    cells = {column.title: column.show(row) for column in COLUMNS}
+    for word in words:
+        title, colon, value = word.partition(":")
+        if colon and title not in cells:
+            raise UsageError(f"filter={word}: there is no column '{title}'; there are {', '.join(cells)}")
+        if cells[title] != value if colon else word not in " ".join(cells.values()):
+            return False
+    return True

@@ -1,122 +1,143 @@
-"""What this project's runs answer to a published number: found among the run directories, never typed in."""
+"""The runs that reproduce a published number, found among the run directories."""
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from genexp.config import schema
-from genexp.config.compose import compose, own_folders
-from genexp.config.schema import Component, TrainConfig, settings_of
-from genexp.runs import results
-from genexp.runs.find import Found
+from genexp.config.command_line import CommandLine
+from genexp.config.components import Component, settings_of
+from genexp.config.configuration import configuration
+from genexp.config.schema import TrainConfig
+from genexp.runs.find import RunState
+from genexp.runs.results import Evaluation
+from genexp.score import Score
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The runs of one experiment that differ in their seeds alone, under one score."""
+    """The mean score of the runs of one experiment that differ in their seeds alone."""
 
     runs: int
     mean: float  # over seeds
     stderr: float | None  # over what is scored, the mean of the runs' own
     seed_spread: float | None  # standard deviation over seeds, n − 1; None for one run
     epoch: float
-    recipe_epochs: int | None  # None of what was not trained
+    recipe_epochs: int | None  # None if nothing was trained
     minutes: float  # of training, the mean of the runs
-    left_out: int  # runs of the experiment that are not in it: of fewer epochs, or of other data
-    exact: bool  # whether it was scored as asked
+    left_out: int  # other runs of the experiment, of fewer epochs or on other data
+    exact: bool  # False if the metric was taken under other settings than asked
     digest: str | None  # of the data
-    score: dict[str, Any]  # of the first run, with all that defines it
-    sigmas: list[float]
+    score: Score  # of the first run
 
     @classmethod
-    def alone(cls, score: dict[str, Any]) -> "Answer":
-        """A score of something that was not trained."""
-        return cls(1, score["mean"], score["stderr"], None, 0, None, 0, 0, True, None, score, _flat([score["sigma"]]))
+    def alone(cls, score: Score) -> "Answer":
+        """Return a score of images that no model drew."""
+        return cls(1, score.mean, score.stderr, None, 0, None, 0, 0, True, None, score)
+
+    @property
+    def is_short(self) -> bool:
+        """True if the runs have fewer epochs than the recipe."""
+        return self.epoch < (self.recipe_epochs or 0)
+
+    @property
+    def epochs(self) -> str:
+        """The epochs of the runs beside those of the recipe; nothing if nothing was trained."""
+        return "" if self.recipe_epochs is None else f"{self.epoch:.4g}/{self.recipe_epochs}"
+
+    def sigmas(self) -> list[float]:
+        """Return each window width that a run, or one of its folds, chose, once."""
+        sigma = self.score.sigma
+        return sorted(set(sigma)) if isinstance(sigma, list) else [] if sigma is None else [sigma]
 
     def standard_error(self) -> float:
-        """Of the mean: over test points, and over seeds where there are several."""
+        """Return the standard error of the mean, over test images, and over seeds where there are several."""
         seeds = (self.seed_spread or 0) / math.sqrt(self.runs)
         return math.hypot(self.stderr or 0, seeds)
 
 
-def experiment(words: list[str]) -> TrainConfig:
-    """The configuration of a `genexp train` command line."""
-    return _composed(tuple(words), own_folders())
+class Scored(NamedTuple):
+    """A run with its score by the metric that is asked for."""
+
+    state: RunState
+    evaluation: Evaluation
+
+    def kind(self) -> tuple[Any, ...]:
+        """Return what has to be equal for two runs to be averaged."""
+        evaluation = self.evaluation
+        return evaluation.epoch, self.state.run.digest(), evaluation.settings, evaluation.score.extractor
+
+
+def experiment(settings: list[str], folder: str | None) -> TrainConfig:
+    """Return the configuration of a `genexp train` command line; `folder` holds the user's own configurations."""
+    return _experiment(tuple(settings), folder)
 
 
 @cache
-def _composed(words: tuple[str, ...], _folders: tuple[str, ...]) -> TrainConfig:
-    config: TrainConfig = schema.load("train", compose("train", list(words)))
+def _experiment(settings: tuple[str, ...], folder: str | None) -> TrainConfig:
+    config: TrainConfig = configuration(CommandLine("train", settings, folder))
     return config
 
 
-def of_experiment(wanted: TrainConfig, runs: list[Found]) -> list[Found]:
-    """The runs that are this experiment, whatever their seed, those that went furthest first."""
-    same = [found for found in runs if found.config is not None and _but_seed(found.config) == _but_seed(wanted)]
-    return sorted(same, key=lambda found: -found.epoch)
+def runs_of(config: TrainConfig, states: list[RunState]) -> list[RunState]:
+    """Return the runs that are this experiment, whatever their seed, those that went furthest first."""
+    identity = identity_but_seed(config)
+    same = [state for state in states if state.config is not None and identity_but_seed(state.config) == identity]
+    return sorted(same, key=lambda state: -state.epoch)
 
 
-def answer(wanted: TrainConfig, metric: Component, runs: list[Found]) -> Answer | None:
-    """The runs of an experiment under `metric`, one for each seed; None if none is scored by it.
-
-    Where none was scored as asked, the same metric under other settings is taken, and `exact` is false. Runs of fewer
-    epochs than the longest, and of other data, are left out: a mean of unlike runs is the mean of nothing.
-    """
-    scored = [(found, entry) for found in runs if (entry := _evaluation(found, metric)) is not None]
-    if not scored:
-        return None
-    exact = [pair for pair in scored if pair[1]["settings"] == settings_of(metric)]
-    longest = max(exact or scored, key=lambda pair: pair[1]["epoch"])
-    like = [pair for pair in exact or scored if _kind(*pair) == _kind(*longest)]
-    kept = {entry["seed"]: entry for _, entry in reversed(like)}
-    scores = [kept[seed]["score"] for seed in sorted(kept)]
-    means = [score["mean"] for score in scores]
-    stderrs = [score["stderr"] for score in scores if score["stderr"] is not None]
-    return Answer(
-        runs=len(kept),
-        mean=statistics.fmean(means),
-        stderr=statistics.fmean(stderrs) if stderrs else None,
-        seed_spread=statistics.stdev(means) if len(means) > 1 else None,
-        epoch=longest[1]["epoch"],
-        recipe_epochs=wanted.epochs,
-        minutes=statistics.fmean(entry["train_seconds"] for entry in kept.values()) / 60,
-        left_out=len(runs) - len(kept),
-        exact=bool(exact),
-        digest=longest[0].data_digest,
-        score=scores[0],
-        sigmas=_flat([score["sigma"] for score in scores if "sigma" in score]),
-    )
-
-
-def _flat(sigmas: list[float | list[float]]) -> list[float]:
-    """Each σ that was chosen, by a run or by one of its folds, once."""
-    return sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])})
-
-
-def _but_seed(config: TrainConfig) -> dict[str, Any]:
+def identity_but_seed(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes the experiment, without its seed."""
     return {key: value for key, value in config.identity().items() if key != "seed"}
 
 
-def _evaluation(found: Found, metric: Component) -> dict[str, Any] | None:
-    """The run's score by this metric from its own seed and sampler: as asked, if there is one; of the last step.
+def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> Answer | None:
+    """Return the mean score by `metric` of the experiment's runs, one for each seed; None if none has such a score.
 
-    There may still be several, by different extractors: the last that was taken.
+    Where none was scored as asked, the same metric under other settings is taken, and `exact` is False. Runs of fewer
+    epochs than the longest, and on other data, are left out: unlike runs have no common mean.
     """
-    entries = [
-        entry
-        for entry in results.evaluations(found.path).values()
-        if entry["metric"] == metric["name"] and not entry["sampling"]
-        if found.config is not None and entry["seed"] == found.config.seed
+    scored = [Scored(state, entry) for state in states if (entry := _evaluation(state, metric)) is not None]
+    if not scored:
+        return None
+    exact = [run for run in scored if run.evaluation.settings == settings_of(metric)]
+    longest = max(exact or scored, key=lambda run: run.evaluation.epoch)
+    alike = [run.evaluation for run in exact or scored if run.kind() == longest.kind()]
+    by_seed = {evaluation.seed: evaluation for evaluation in reversed(alike)}
+    scores = [by_seed[seed].score for seed in sorted(by_seed)]
+    means = [score.mean for score in scores]
+    stderrs = [score.stderr for score in scores if score.stderr is not None]
+    sigmas = [sigma for score in scores for sigma in Answer.alone(score).sigmas()]
+    return Answer(
+        runs=len(by_seed),
+        mean=statistics.fmean(means),
+        stderr=statistics.fmean(stderrs) if stderrs else None,
+        seed_spread=statistics.stdev(means) if len(means) > 1 else None,
+        epoch=longest.evaluation.epoch,
+        recipe_epochs=config.epochs,
+        minutes=statistics.fmean(evaluation.train_seconds for evaluation in by_seed.values()) / 60,
+        left_out=len(states) - len(by_seed),
+        exact=bool(exact),
+        digest=longest.state.run.digest(),
+        score=replace(scores[0], sigma=sigmas or None),
+    )
+
+
+def _evaluation(state: RunState, metric: Component) -> Evaluation | None:
+    """Return the run's score by this metric, of its last step, from its own seed and sampler; as asked if there is one.
+
+    There may still be several, by different extractors: the newest is taken.
+    """
+    evaluations = [
+        evaluation
+        for evaluation in state.run.evaluations().values()
+        if evaluation.metric == metric["name"] and not evaluation.sampling
+        if state.config is not None and evaluation.seed == state.config.seed
     ]
 
-    def order(entry: dict[str, Any]) -> tuple[Any, ...]:
-        return entry["settings"] == settings_of(metric), entry["step"], entry["provenance"].get("time", "")
+    def order(evaluation: Evaluation) -> tuple[Any, ...]:
+        exact = evaluation.settings == settings_of(metric)
+        return exact, evaluation.step, evaluation.provenance.get("time", "")
 
-    return max(entries, key=order, default=None)
-
-
-def _kind(found: Found, entry: dict[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same for two runs to be averaged."""
-    return entry["epoch"], found.data_digest, entry["settings"], entry["score"].get("extractor")
+    return max(evaluations, key=order, default=None)

@@ -1,13 +1,13 @@
-"""The tables of a paper as data: published numbers with their sources, and the runs that answer them."""
+"""The tables of a paper as data: published numbers with their sources, and the runs that reproduce them."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from genexp.config.schema import nearest
 from genexp.errors import UsageError
+from genexp.text import nearest
 
 
 class Schema(BaseModel):
@@ -18,24 +18,17 @@ class Published(Schema):
     """A number from the literature."""
 
     value: float
-    spread: float | None = None  # what it means is said by the column
+    spread: float | None = None  # the column says what it means
     sample_kind: Literal["draw", "mean"] | None = None  # None: not known
-    status: Literal["read", "quoted", "recalled"]  # at the source named; in another that quotes it; not verified
+    status: Literal["read", "quoted", "recalled"]  # in the source; in another one that quotes it; not verified
     source: str
 
 
-class Experiment(Schema):
-    """A run of this project: the words of its `genexp train` command line, and those that budget=quick adds."""
-
-    train: list[str]
-    quick: list[str] = []
-
-
 class Cell(Published):
-    """A published number, and the run that answers it, if there is one."""
+    """A published number, and the run that reproduces it, if there is one."""
 
-    train: list[str] | None = None
-    quick: list[str] = []
+    train: list[str] | None = None  # settings of its `genexp train` command line
+    quick: list[str] = []  # settings that budget=quick adds
 
 
 class Row(Schema):
@@ -46,9 +39,9 @@ class Row(Schema):
 
 class Column(Schema):
     title: str
-    train: list[str]  # words of a command line that choose its data set
-    spread: str  # what the spread of its published numbers means
-    on_request: bool = False  # the data set is not to be had by everybody
+    train: list[str]  # settings that choose its data set
+    spread: str  # the meaning of the spread of its published numbers
+    on_request: bool = False  # the data set is given on request only
 
 
 class ParzenTable(Schema):
@@ -56,7 +49,7 @@ class ParzenTable(Schema):
     title: str
     columns: dict[str, Column]
     rows: list[Row]
-    yardsticks: dict[str, dict[str, Published]] = {}  # published numbers for what is computed here: yardstick, column
+    yardsticks: dict[str, dict[str, Published]] = {}  # published numbers of yardsticks, by yardstick and column
 
 
 class TextRow(Schema):
@@ -73,14 +66,16 @@ class TextTable(Schema):
     models: list[list[str]]  # this project's, for each column
 
 
-class ScoresRow(Experiment):
+class ScoresRow(Schema):
     name: str
+    train: list[str]
+    quick: list[str] = []
 
 
 class ScoresTable(Schema):
     kind: Literal["scores"]
     title: str
-    dataset: list[str]  # words of a command line that choose it
+    dataset: list[str]  # settings that choose it
     metrics: list[str]
     rows: list[ScoresRow]
 
@@ -94,7 +89,7 @@ class Paper(Schema):
     tables: dict[str, Annotated[Table, Field(discriminator="kind")]]
 
     def table(self, name: str) -> Table:
-        """The table of that name. Raises UsageError, with the names that there are."""
+        """Return the table of that name. Raises UsageError, with the names that there are."""
         if name not in self.tables:
             raise UsageError(
                 f"table={name}: {self.title} has no such table here{nearest(name, self.tables)}\n"
@@ -104,7 +99,7 @@ class Paper(Schema):
 
 
 def read(content: dict[str, Any]) -> Paper:
-    """A paper's YAML, checked. Raises UsageError that names each mistake."""
+    """Return a paper's YAML, checked. Raises UsageError that names each mistake."""
     try:
         return Paper.model_validate(content)
     except pydantic.ValidationError as error:
@@ -112,18 +107,23 @@ def read(content: dict[str, Any]) -> Paper:
         raise UsageError("\n".join(["the paper's file is wrong:", *mistakes])) from error
 
 
-def experiments(chosen: Table, budget: str) -> Iterator[tuple[str, list[str], bool]]:
-    """Each run that the table wants: its row and column, the words of its command line, whether it needs a request.
+class Experiment(NamedTuple):
+    """A run that a table wants."""
 
-    `budget` is quick or full. A request, to its authors, is for the data set.
-    """
-    if isinstance(chosen, ParzenTable):
-        for key, column in chosen.columns.items():
-            for row in chosen.rows:
+    name: str  # its row, and its column if there are several
+    train: list[str]  # settings of its command line
+    on_request: bool  # its data set is given on request only
+
+
+def experiments(table: Table, budget: str) -> Iterator[Experiment]:
+    """Find each run that the table wants; `budget` is quick or full."""
+    if isinstance(table, ParzenTable):
+        for key, column in table.columns.items():
+            for row in table.rows:
                 cell = row.cells.get(key)
                 if cell is not None and cell.train is not None:
-                    words = [*cell.train, *(cell.quick if budget == "quick" else [])]
-                    yield f"{row.name} on {column.title}", words, column.on_request
-    elif isinstance(chosen, ScoresTable):
-        for one in chosen.rows:
-            yield one.name, [*one.train, *(one.quick if budget == "quick" else [])], False
+                    settings = [*cell.train, *(cell.quick if budget == "quick" else [])]
+                    yield Experiment(f"{row.name} on {column.title}", settings, column.on_request)
+    elif isinstance(table, ScoresTable):
+        for scored in table.rows:
+            yield Experiment(scored.name, [*scored.train, *(scored.quick if budget == "quick" else [])], False)

@@ -1,285 +1,276 @@
-"""The run directory: found again by what the experiment is, held by one process, described by its own files."""
+"""A run's directory: the names of its files, what they hold, and the lock of the process that trains it."""
 
 import os
 import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from genexp.config.schema import GROUPS, TrainConfig
+from genexp.config.kept import differences, read_config
+from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
-from genexp.runs import provenance, results
-from genexp.storage.files import PARTIAL, aside, atomic, make_folder, read_json, sync, write_json
+from genexp.runs import results
+from genexp.runs.results import Results
+from genexp.storage.files import (
+    PARTIAL,
+    aside,
+    atomic,
+    identity,
+    make_folder,
+    read_json,
+    refuse_if_moved,
+    sync,
+    write_json,
+    writing,
+)
 from genexp.text import now
 
 LOCK = ".lock"
-WEIGHTS = "model.safetensors"  # of an exported run, in the place of its checkpoints
-OURS = (  # beginnings of what only training writes, complete or not
-    *(
-        f".{name}."
-        for name in ("config.yaml", "status.json", "data.json", "provenance.json", "metrics.jsonl", "error.txt")
-    ),
+TRAINING_WRITES = (  # beginnings of names that only training writes, complete or not
+    *(".config.yaml.", ".status.json.", ".data.json.", ".provenance.json.", ".metrics.jsonl.", ".error.txt."),
     *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "tensorboard"),
 )
-FOREIGN_AGE = 86400  # seconds after which a file that others had begun to write is taken for left behind
+FOREIGN_AGE = 86400  # seconds after which another command's unfinished file counts as left behind
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
+ANOTHER_PLACE = "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
 
 
 class Run:
-    """A run directory that this process holds, until `close` or the end of a `with`."""
+    """A run's directory, or an export of one. It is looked up once and passed on."""
 
-    def __init__(self, path: Path, *locks: filelock.BaseFileLock) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._locks = locks
-        self._known: dict[str, Any] = {}
+        self.config_file = path / "config.yaml"
+        self.status_file = path / "status.json"
+        self.results_file = path / "results.json"
+        self.provenance_file = path / "provenance.json"
+        self.data_file = path / "data.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.error_file = path / "error.txt"
+        self.weights_file = path / "model.safetensors"  # of an export, instead of checkpoints
+        self.checkpoints = path / "checkpoints"
+        self.best_file = self.checkpoints / "best.pt"  # the state with the best validation score of those scored
+        self.tensorboard = path / "tensorboard"
+        self.samples = path / "samples"
+        self.figures = path / "figures"
+        self.identity = identity(path) if path.is_dir() else (0, 0)  # another run may get this name
+        self._config: tuple[tuple[int, int], TrainConfig] | None = None  # with the file's time and inode
+        self._told: dict[str, Any] = {}  # details of the status that are repeated with the next one
 
-    @classmethod
-    def hold(cls, config: TrainConfig) -> "Run":
-        """Make the directory of this configuration, or find it again; with `fresh`, move an old one aside.
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration that the run keeps, read again only if the file changed. Raises UsageError."""
+        try:
+            file = self.config_file.stat()
+            version = file.st_mtime_ns, file.st_ino
+        except OSError:
+            version = 0, 0
+        if self._config is None or self._config[0] != version:
+            self._config = version, read_config(self.config_file)
+        return self._config[1]
 
-        What it holds stays as it is until `begin`. Raises UsageError when that is another experiment, GenexpError when
-        the directory cannot be written or another process holds it.
+    @property
+    def is_export(self) -> bool:
+        """True for a folder that `genexp export` made."""
+        return self.weights_file.is_file() and not self.status_file.exists()
+
+    def status(self) -> dict[str, Any]:
+        """Return what status.json says now; nothing if it is missing or damaged."""
+        return read_json(self.status_file)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the provenance of each session that trained the run."""
+        sessions = read_json(self.provenance_file).get("sessions", [])
+        return [session for session in sessions if isinstance(session, dict)]
+
+    def digest(self) -> str | None:
+        """Return the digest of the images that the run was trained on, if it is known."""
+        digest = read_json(self.data_file).get("digest")
+        return None if digest is None else str(digest)
+
+    def evaluations(self) -> dict[str, results.Evaluation]:
+        """Return every score that was taken of the run, by its key."""
+        return results.evaluations(self.results_file)
+
+    def finished(self, config: TrainConfig) -> Results | None:
+        """Return the run's results if it finished the epochs of this configuration with the same metrics.
+
+        Raises UsageError if the directory holds another experiment.
         """
-        path = config.directory()
-        _refuse_other_experiments(path, config)
-        with _writing(path):
-            held = cls(path, _hold(path))
-            try:
-                if config.fresh and _holds_a_run(path):
-                    old = aside(path)
-                    with filelock.FileLock(path / results.LOCK):  # an evaluation may be about to write there
-                        path.rename(old)
-                    sync(path.parent)
-                    print(f"moved the old run to {old}", flush=True)
-                    # The old lock is kept, too: who waited for it would else get it, and take the new directory for his
-                    held._locks += (_hold(path),)
-                held.sweep_up()
-            except BaseException:
-                held.close()
-                raise
-        return held
+        if config.fresh:
+            return None
+        self.refuse_other_experiment(config)
+        if not self.results_file.is_file() or self.status().get("status") != "finished":
+            return None
+        kept = self._kept_config()
+        if kept.metrics != config.metrics or (config.log.projector and not kept.log.projector):
+            return None
+        found = Results.read(self.results_file)
+        return found if found is not None and found.epochs >= config.epochs else None
 
-    def begin(self, config: TrainConfig) -> None:
-        """Keep the configuration, and say that the run is trained from now on. Raises GenexpError."""
-        with _writing(self.path):
-            if _holds_a_run(self.path):  # first, or a run killed from here on would pass for the finished one it was
-                self.set_status("running")
-            self.write_text("config.yaml", OmegaConf.to_yaml(config.model_dump()))
-            self.set_status("running")
+    def threads(self) -> int | None:
+        """Return the CPU threads of the newest session: another number would round differently."""
+        threads = self.sessions()[-1].get("threads") if self.sessions() else None
+        return threads if isinstance(threads, int) and threads > 0 else None
 
-    def close(self) -> None:
-        for lock in self._locks:
+    def refuse_if_moved(self) -> None:
+        """Raise GenexpError if another run has this name by now, as after `fresh=true`."""
+        refuse_if_moved(self.path, self.identity)
+
+    def refuse_other_images(self, digest: str, data_set: str, remedy: str) -> None:
+        """Raise UsageError if the run was trained on other images than those with this digest."""
+        if self.digest() not in (None, digest):
+            raise UsageError(
+                f"dataset={data_set}: these are not the images that {self.path} was trained on\n"
+                f"Put those back, or {remedy}"
+            )
+
+    def refuse_other_experiment(self, config: TrainConfig) -> None:
+        """Raise UsageError if the directory holds another experiment or no run, GenexpError if it cannot be one."""
+        try:
+            exists = self.path.exists()
+        except OSError as error:  # a name that is too long
+            raise GenexpError(
+                f"the run directory {self.path} cannot be: {error.strerror}\n"
+                "Set run_dir=FOLDER (or name) to something shorter"
+            ) from error
+        if not exists:
+            return
+        another_place = "Set run_dir=FOLDER to another place"
+        if not self.path.is_dir():
+            raise GenexpError(f"the run directory {self.path} is a file\n{another_place}")
+        if self.is_export:
+            raise UsageError(f"{self.path} is an export of a run, and is not trained\n{another_place}")
+        if not self._holds_a_run():
+            leftovers = (LOCK, self.status_file.name)  # of a run that was killed as it began
+            if not all(entry.name in leftovers or entry.name.endswith(PARTIAL) for entry in self.path.iterdir()):
+                raise UsageError(f"{self.path} is not a run's directory and is not empty\n{another_place}")
+        elif not config.fresh:
+            ours, theirs = flat(config.identity()), flat(self._kept_config().identity())
+            if ours != theirs:
+                raise UsageError(
+                    f"{self.path} holds another experiment:\n{differences(theirs, ours)}\n"
+                    "Give this one another place (run_dir=FOLDER, or none: each experiment has a directory of its "
+                    "own), or set fresh=true to start over there (the old run is moved aside)"
+                )
+
+    def _kept_config(self) -> TrainConfig:
+        try:
+            return self.config
+        except UsageError as error:
+            raise UsageError(f"{error}\nSet fresh=true to start over (the old run is kept)") from error
+
+    def _holds_a_run(self) -> bool:
+        return self.config_file.exists() or self.checkpoints.exists()
+
+    @contextmanager
+    def held(self, config: TrainConfig) -> Iterator[None]:
+        """Hold the directory's lock within it, so that no other process trains the run; with `fresh`, of a new run.
+
+        The directory is made if there is none. Raises UsageError if it holds another experiment, GenexpError if it
+        cannot be written, HeldError if another process holds it.
+        """
+        self.refuse_other_experiment(config)
+        with ExitStack() as locks:
+            with writing(f"the run directory {self.path}", ANOTHER_PLACE):
+                locks.enter_context(self._locked())
+                if config.fresh and self._holds_a_run():
+                    self._move_aside()
+                    locks.enter_context(self._locked())  # the old lock is kept, for processes that wait for it
+                self.identity = identity(self.path)
+                self._remove_unfinished_files()
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        make_folder(self.path)
+        lock = filelock.FileLock(self.path / LOCK)  # the system releases it when its holder dies
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout as error:
+            raise HeldError(
+                f"another process is training {self.path}: {holder(self.status())}\nWait for it, or stop it"
+            ) from error
+        try:
+            yield
+        finally:
             lock.release()
 
-    def __enter__(self) -> "Run":
-        return self
+    def _move_aside(self) -> None:
+        old = aside(self.path)
+        with filelock.FileLock(self.path / results.LOCK):  # an evaluation may be writing there
+            self.path.rename(old)
+        sync(self.path.parent)
+        print(f"moved the old run to {old}", flush=True)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def sweep_up(self) -> None:
-        """Remove what a killed process had begun to write; what others than training write, once it is a day old."""
+    def _remove_unfinished_files(self) -> None:
+        """Remove files that a killed process left unfinished; those of other commands once they are a day old."""
         for file in list(self.path.rglob(f".*{PARTIAL}")):
             with suppress(FileNotFoundError):
-                ours = file.relative_to(self.path).parts[0].startswith(OURS)
-                if not ours and time.time() - file.stat().st_mtime < FOREIGN_AGE:
+                of_training = file.relative_to(self.path).parts[0].startswith(TRAINING_WRITES)
+                if not of_training and time.time() - file.stat().st_mtime < FOREIGN_AGE:
                     continue
                 if file.is_dir():
                     shutil.rmtree(file, ignore_errors=True)
                 else:
                     file.unlink()
 
-    def write_text(self, name: str, text: str) -> None:
-        """Replace one of the run's files, so that a reader sees the old text or the new one, whole."""
-        with atomic(self.path / name) as stream:
+    def begin(self, config: TrainConfig, digest: str, command: str) -> None:
+        """Write the configuration and the digest of the images, and set the status to running. Raises GenexpError."""
+        self._told = {"command": command}
+        with writing(f"the run directory {self.path}", ANOTHER_PLACE):
+            if self._holds_a_run():  # first: a run killed from here on must not pass for the finished one it was
+                self.set_status("running")
+            self.write_text(self.config_file, OmegaConf.to_yaml(config.model_dump()))
+            self.set_status("running")
+            write_json(self.data_file, {"digest": digest})
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Replace one of the run's files. A reader sees the old text or the new one, whole."""
+        with atomic(file) as stream:
             stream.write(text.encode())
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_json(self.path / name, content)
+    def add_session(self, from_step: int, provenance: dict[str, Any]) -> None:
+        """Add a session of training, from this step on, to provenance.json."""
+        sessions = [*self.sessions(), {"from_step": from_step, **provenance}]
+        write_json(self.provenance_file, {"sessions": sessions})
 
     def set_status(self, status: str, **details: Any) -> None:
-        """running, interrupted, failed or finished; `details`, such as epoch and step, are said again with the next."""
-        self._known |= details
-        holder = {"pid": os.getpid(), "host": platform.node(), "command": provenance.command_line}
-        self.write_json("status.json", {"status": status, **self._known, **holder, "updated": now()})
+        """Set the status to running, interrupted, failed or finished. The next status repeats the details."""
+        self._told |= details
+        process = {"pid": os.getpid(), "host": platform.node(), "updated": now()}
+        write_json(self.status_file, {"status": status, **self._told, **process})
 
+    def amend_status(self, was: str, **changes: Any) -> None:
+        """Change the status of a run whose process could not; not if it says something else than `was`.
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise GenexpError(
-            f"the run directory {path} cannot be written: {error.strerror}\n"
-            "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
-        ) from error
+        It stays as it is if another process holds the run, or nothing can be written.
+        """
+        with suppress(filelock.Timeout, OSError), filelock.FileLock(self.path / LOCK).acquire(timeout=0):
+            status = self.status()
+            if status.get("status") == was:
+                write_json(self.status_file, status | changes)
 
-
-def finished(config: TrainConfig) -> dict[str, Any] | None:
-    """The results of this configuration's run, if it finished at least its epochs, with all that is asked for now."""
-    path = config.directory()
-    if config.fresh:
-        return None
-    _refuse_other_experiments(path, config)
-    if not (path / "results.json").is_file():
-        return None
-    results = read_json(path / "results.json")
-    status = read_json(path / "status.json")
-    stored = _kept_config(path)
-    if status.get("status") != "finished" or stored.metrics != config.metrics:
-        return None
-    if config.log.projector and not stored.log.projector:
-        return None
-    return results if _whole(results) and results["epochs"] >= config.epochs else None
-
-
-def _whole(results: dict[str, Any]) -> bool:
-    """Whether these are results as training writes them; where another program was at them, they are made again."""
-    scores = results.get("scores")
-    if not isinstance(scores, dict) or not isinstance(results.get("epochs"), int):
-        return False
-    known = {"train_seconds", "images_per_second"} <= results.keys()
-    return known and all(isinstance(score, dict) and "summary" in score for score in scores.values())
-
-
-def threads_begun(config: TrainConfig) -> int | None:
-    """The CPU threads with which this configuration's run was begun, if it was: more or fewer round differently."""
-    sessions = [] if config.fresh else read_json(config.directory() / "provenance.json").get("sessions", [])
-    threads = sessions[-1].get("threads") if sessions and isinstance(sessions[-1], dict) else None
-    return threads if isinstance(threads, int) and threads > 0 else None
-
-
-def refuse_other_data(config: TrainConfig, digest: str) -> None:
-    """Raise UsageError when this configuration's run was trained on other images than those with this digest."""
-    path = config.directory()
-    _refuse_other_experiments(path, config)
-    trained_on = read_json(path / "data.json").get("digest", digest)
-    if not config.fresh and trained_on != digest:
-        raise UsageError(
-            f"the images of dataset={config.dataset['name']} have changed: {path} was trained on others\n"
-            "Put the old ones back, or set fresh=true to start over (the old run is moved aside)"
-        )
-
-
-def _refuse_other_experiments(path: Path, config: TrainConfig) -> None:
-    try:
-        there = path.exists()
-    except OSError as error:  # a name that is too long
-        raise GenexpError(
-            f"the run directory {path} cannot be: {error.strerror}\nSet run_dir=FOLDER (or name) to something shorter"
-        ) from error
-    if there and not path.is_dir():
-        raise GenexpError(f"the run directory {path} is a file\nSet run_dir=FOLDER to another place")
-    if not path.is_dir():
-        return
-    if is_export(path):
-        raise UsageError(f"{path} is an export of a run, and is not trained\nSet run_dir=FOLDER to another place")
-    if not _holds_a_run(path):
-        if all(entry.name in (LOCK, "status.json") or entry.name.endswith(PARTIAL) for entry in path.iterdir()):
-            return  # what a run leaves that was killed as it began
-        raise UsageError(f"{path} is not a run's directory and is not empty\nSet run_dir=FOLDER to another place")
-    if config.fresh:
-        return
-    ours, theirs = flat(config.identity()), flat(_kept_config(path).identity())
-    if ours != theirs:
-        raise UsageError(
-            f"{path} holds another experiment:\n{differences(theirs, ours)}\n"
-            "Give this one another place (run_dir=FOLDER, or none: each experiment has a directory of its own), or set "
-            "fresh=true to start over there (the old run is moved aside)"
-        )
-
-
-def differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """A table of the settings in which two flat dictionaries differ."""
-    rows: list[tuple[str, ...]] = [("setting", "there", "here")]
-    for key in {**there, **here}:
-        if there.get(key) != here.get(key):
-            rows.append((key, *(str(side[key]) if key in side else "–" for side in (there, here))))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"  {line.rstrip()}" for line in lines)
-
-
-def _holds_a_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("config.yaml", "checkpoints"))
-
-
-def is_export(path: Path) -> bool:
-    """Whether this is a folder that `genexp export` made, not a run's directory."""
-    return (path / WEIGHTS).is_file() and not (path / "status.json").exists()
-
-
-def read_config(path: Path) -> TrainConfig:
-    """The configuration that a run directory keeps. Raises UsageError when it is missing or damaged."""
-    file = path / "config.yaml"
-    try:
-        config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
-        if not all("name" in getattr(config, group) for group in GROUPS):
-            raise ValueError("a component has no name")
-        return config
-    except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
-        raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
-
-
-def _kept_config(path: Path) -> TrainConfig:
-    try:
-        return read_config(path)
-    except UsageError as error:
-        raise UsageError(f"{error}\nSet fresh=true to start over (the old run is kept)") from error
-
-
-def _hold(path: Path) -> filelock.BaseFileLock:
-    make_folder(path)
-    lock = filelock.FileLock(path / LOCK)  # the system lets go of it when its holder dies, however that was
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except filelock.Timeout as error:
-        who = holder(read_json(path / "status.json"))
-        raise HeldError(f"another process is training {path}: {who}\nWait for it, or stop it") from error
-    return lock
-
-
-def holder(said: dict[str, Any]) -> str:
-    """Who holds a lock, by what was written down when it was taken."""
-    doing = f" ({said['command']})" if said.get("command") else ""
-    return f"process {said.get('pid', 'unknown')} on {said.get('host', 'another machine')}{doing}"
-
-
-def is_held(path: Path, unless_known: bool = False) -> bool:
-    """Whether a process trains the run now; `unless_known` if we may not write in the directory, and cannot tell."""
-    if not (path / LOCK).exists():
-        return False
-    try:
-        with filelock.FileLock(path / LOCK).acquire(timeout=0):
+    def is_held(self, if_unknown: bool = False) -> bool:
+        """Return True if a process trains the run now; `if_unknown` where the directory may not be written."""
+        if not (self.path / LOCK).exists():
             return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return unless_known
+        try:
+            with filelock.FileLock(self.path / LOCK).acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return if_unknown
 
 
-def amend_status(path: Path, was: str, **changes: Any) -> None:
-    """Change the status of a run that ended as its process could not say; not if it says something else than `was`.
-
-    If another process is at it by now, or nothing can be written, it stays.
-    """
-    with suppress(filelock.Timeout, OSError), filelock.FileLock(path / LOCK).acquire(timeout=0):
-        status = read_json(path / "status.json")
-        if status.get("status") == was:
-            write_json(path / "status.json", status | changes)
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'model.latent_dim': 100, ...} of a nested dictionary."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
+def holder(status: dict[str, Any]) -> str:
+    """Return which process holds a lock, by what it wrote when it took the lock."""
+    command = f" ({status['command']})" if status.get("command") else ""
+    return f"process {status.get('pid', 'unknown')} on {status.get('host', 'another machine')}{command}"

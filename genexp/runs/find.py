@@ -1,197 +1,158 @@
-"""`genexp runs`: what run directories there are, and how far each has come. Nothing is changed, torch is not loaded."""
+"""Finding run directories: below a folder, or by paths and globs. It does not import torch."""
 
+import glob
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from genexp.config.schema import RunsConfig, TrainConfig
+from genexp.config.components import lower_is_better
+from genexp.config.schema import TrainConfig, flat
 from genexp.errors import UsageError
-from genexp.runs import directory as run
-from genexp.storage.files import identity, read_json, read_json_lines, was_set_aside
-from genexp.text import age
+from genexp.runs.directory import Run
+from genexp.runs.results import Results
+from genexp.score import Score
+from genexp.storage.files import identity, read_json_lines, was_set_aside
+
+
+class NewestScore(NamedTuple):
+    """The newest score of a run, at the end of training or on the way."""
+
+    name: str
+    score: Score
+    epoch: int
 
 
 @dataclass(frozen=True)
-class Found:
-    """A run directory, as it is now."""
+class RunState:
+    """A run directory as it is now."""
 
-    path: Path
-    config: TrainConfig | None  # None where config.yaml cannot be read
-    status: str  # running, interrupted, failed, finished, killed (it says running, but nobody runs it) or unknown
+    run: Run
+    config: TrainConfig | None  # None if config.yaml cannot be read
+    status: str  # running, interrupted, failed, finished, killed (it says running, but no process holds it) or unknown
     epoch: int
     epochs: int
     error: str | None
     updated: float  # seconds since 1970
-    results: dict[str, Any]
-    data_digest: str | None  # of the images that it was trained on
+    results: Results | None
 
-    def score(self) -> tuple[str, float, float | None, int] | None:
-        """Name, mean, standard error and epoch of the newest score: at the end of training, or on the way."""
-        epoch = _number(self.results.get("epochs"))
-        for line in reversed(read_json_lines(self.path / "metrics.jsonl")):
-            name = next((key for key in line if key.startswith("score/")), None)
-            if name is not None and isinstance(line[name], float) and _number(line.get("epoch")) > epoch:
-                return name.removeprefix("score/"), line[name], None, line["epoch"]
-        scores = self.results.get("scores")
-        for name, score in scores.items() if isinstance(scores, dict) else ():
-            if isinstance(score, dict) and isinstance(score.get("mean"), float):
-                return name, score["mean"], _number(score.get("stderr")) or None, epoch
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    def newest_score(self) -> NewestScore | None:
+        """Return the newest score of the run, if it has one."""
+        trained = self.results.epochs if self.results is not None else 0
+        for line in reversed(read_json_lines(self.run.metrics_file)):
+            curve = next((key for key in line if key.startswith("score/")), None)
+            if curve is not None and isinstance(line[curve], float) and _number(line.get("epoch")) > trained:
+                name = curve.removeprefix("score/")
+                metric = self.config.metrics.get(name) if self.config is not None else None
+                lower = metric is not None and lower_is_better(metric)
+                score = Score(line[curve], None, f"{line[curve]:.4g}", lower_is_better=lower)
+                return NewestScore(name, score, line["epoch"])
+        for name, score in self.results.scores.items() if self.results is not None else ():
+            return NewestScore(name, score, trained)
         return None
 
 
 def _number(value: Any) -> Any:
-    """A number of epochs, of a file that may hold anything."""
+    """Return a number of epochs from a file that may hold anything; 0 if it is none."""
     return value if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
-def find(outputs_dir: Path) -> list[Found]:
-    """Every run directory below `outputs_dir`, by path; runs that were moved aside, and reruns, are left out."""
-    return [_read(path) for path in sorted(_directories(outputs_dir)) if not was_set_aside(path)]
+def find(outputs_dir: Path) -> list[RunState]:
+    """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
+    return [state_of(Run(path)) for path in sorted(_directories(outputs_dir)) if not was_set_aside(path)]
 
 
 def _directories(folder: Path) -> Iterator[Path]:
-    """The run directories, also in folders that are links to elsewhere."""
+    """Find the run directories, also in folders that are links to elsewhere."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         if {"config.yaml", "status.json"} <= set(files):
             yield Path(place)
         known = {name: identity(Path(place, name)) for name in folders}
         folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
-        seen |= set(known.values())  # a link may lead to where one came from
+        seen |= set(known.values())  # a link may lead back
 
 
-def main(config: RunsConfig) -> None:
-    """Print the table of runs."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    folder = Path(config.outputs_dir).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}; set outputs_dir=FOLDER to where runs are kept")
-    words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
-    there = find(folder)
-    own = differing(there)
-    lines = [(found, line) for found in there if _matches(line := _line(found, own[found.path]), words)]
-    if not lines:
-        print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
-        return
-    lines.sort(key=lambda pair: _order(pair[0], pair[1], config.sort))
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in lines[0][1]:
-        table.add_column(column, no_wrap=True)
-    for _, line in lines:
-        table.add_row(*line.values())
-    Console(width=Console(width=10**6).measure(table).maximum).print(table)  # a path that is cut is of no use
-    for found, line in lines:
-        if found.error and found.status == "failed":
-            print(f"{line['run']} failed: {found.error.splitlines()[0]}")
-
-
-def _read(path: Path) -> Found:
-    status, results = read_json(path / "status.json"), read_json(path / "results.json")
+def state_of(run: Run) -> RunState:
+    """Return how far a run has come."""
+    said = run.status()
+    status = str(said.get("status", "unknown"))
+    if status == "running" and not run.is_held(if_unknown=True):
+        status = "killed"
     try:
-        config = run.read_config(path)
+        config: TrainConfig | None = run.config
     except UsageError:
         config = None
-    said = str(status.get("status", "unknown"))
-    if said == "running" and not run.is_held(path, unless_known=True):
-        said = "killed"
-    epochs = _number(status.get("epochs")) or (config.epochs if config else 0)
-    epoch = _number(results.get("epochs") if said == "finished" else status.get("epoch"))
-    if said != "finished" and status.get("epoch") is None:  # a status that ends a run early does not say
-        lines = reversed(read_json_lines(path / "metrics.jsonl"))
+    results = Results.read(run.results_file)
+    epoch = _number(said.get("epoch"))
+    if status == "finished":
+        epoch = results.epochs if results is not None else 0
+    elif said.get("epoch") is None:  # a status that ends a run early does not say
+        lines = reversed(read_json_lines(run.metrics_file))
         epoch = next((_number(line["epoch"]) for line in lines if "epoch" in line), 0)
+    epochs = _number(said.get("epochs")) or (config.epochs if config else 0)
     try:
-        updated = datetime.strptime(str(status.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        updated = datetime.strptime(str(said.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError:
-        updated = (path / "status.json").stat().st_mtime
-    digest = read_json(path / "data.json").get("digest")
-    return Found(
-        path,
-        config,
-        said,
-        epoch,
-        max(epoch, epochs),
-        status.get("error") and str(status["error"]),
-        updated,
-        results,
-        digest,
-    )
+        updated = run.status_file.stat().st_mtime
+    error = str(said["error"]) if said.get("error") else None
+    return RunState(run, config, status, epoch, max(epoch, epochs), error, updated, results)
 
 
-def differing(there: Iterable[Found]) -> dict[Path, str]:
-    """By path: the settings, but for the seed, in which a run differs from others of its model on its data set.
+def matching(pattern: str) -> list[Run]:
+    """Return the runs that a path or a glob names. A glob leaves out runs that were moved aside, and reruns."""
+    pattern = str(Path(pattern).expanduser())
+    named = Run(Path(pattern))
+    if named.config_file.is_file():  # a name may hold brackets
+        return [named]
+    runs = [Run(Path(path)) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 (Path's own takes no absolute one)
+    return [run for run in runs if run.config_file.is_file() and not was_set_aside(run.path)]
 
-    Where the choice of a group differs, such as the optimizer, its settings are held against those of the same choice.
+
+def named_runs(patterns: Iterable[str]) -> list[Run]:
+    """Return the runs that paths and globs name. Raises UsageError for one that names no run."""
+    patterns = list(patterns)
+    runs: list[Run] = []
+    for pattern in patterns:
+        matches = matching(pattern)
+        if not matches:
+            below = [deeper for deeper in (f"{pattern}/*/*", f"{pattern}/*") if matching(deeper)]
+            hint = f"run='{below[0]}' takes those in it" if below else "`genexp runs` lists them"
+            raise UsageError(f"run={pattern}: there is no run's directory; {hint}")
+        runs += matches
+    if len(patterns) > 1:  # the shell has expanded a glob, and leaves nothing out
+        runs = [run for run in runs if not was_set_aside(run.path)]
+    return runs
+
+
+def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:
+    """Return for each run the settings, but for the seed, in which it differs from other runs of its model and data.
+
+    Where the choice of a group differs, such as the optimizer, its settings are compared with those of equal choice.
     """
-    settings: dict[Path, list[tuple[Hashable, str, str]]] = {}  # what it is compared with, name and value
-    seen: dict[Hashable, set[str]] = defaultdict(set)
-    for found in there:
-        config = found.config
-        own = run.flat(config.identity()) if config else {}
-        settings[found.path] = []
+    settings: dict[Path, list[tuple[Hashable, str, str]]] = {}  # the compared setting, its name and value
+    values: dict[Hashable, set[str]] = defaultdict(set)
+    for state in states:
+        config = state.config
+        own = flat(config.identity()) if config is not None else {}
+        settings[state.path] = []
         for key, value in own.items():
             group, _, name = key.rpartition(".")
             if config is None or key == "seed" or name == "_target_":
                 continue
-            chosen = None if name == "name" else own.get(f"{group}.name")
-            among = (config.model["name"], config.dataset["name"], key, chosen)
-            settings[found.path].append((among, group if name == "name" else name, str(value)))
-            seen[among].add(str(value))
+            choice = None if name == "name" else own.get(f"{group}.name")
+            compared = (config.model["name"], config.dataset["name"], key, choice)
+            settings[state.path].append((compared, group if name == "name" else name, str(value)))
+            values[compared].add(str(value))
     return {
-        path: " ".join(f"{name}={value}" for among, name, value in own if len(seen[among]) > 1)
+        path: " ".join(f"{name}={value}" for compared, name, value in own if len(values[compared]) > 1)
         for path, own in settings.items()
     }
-
-
-def _line(found: Found, own: str) -> dict[str, str]:
-    """What is shown of a run, column by column."""
-    config, score = found.config, found.score()
-    shown = ""
-    if score is not None:
-        name, mean, stderr, epoch = score
-        shown = f"{name} {mean:.4g}" if stderr is None else f"{name} {mean:.1f} ± {stderr:.1f}"
-        shown += f" (epoch {epoch})" if epoch < found.epoch else ""
-    return {
-        "status": found.status,
-        "progress": f"{found.epoch}/{found.epochs}",
-        "score": shown,
-        "age": age(time.time() - found.updated),
-        "model": config.model["name"] if config else "?",
-        "dataset": config.dataset["name"] if config else "?",
-        "seed": str(config.seed) if config else "?",
-        "settings": own,
-        "run": str(found.path),
-    }
-
-
-def _matches(line: dict[str, str], words: list[str]) -> bool:
-    """Whether the line holds every word; `status:killed` is sought in its column, and has to be all of it."""
-    for word in words:
-        column, colon, value = word.partition(":")
-        if colon and column not in line:
-            raise UsageError(f"filter={word}: there is no column '{column}'; there are {', '.join(line)}")
-        if line[column] != value if colon else word not in " ".join(line.values()):
-            return False
-    return True
-
-
-def _order(found: Found, line: dict[str, str], sort: str) -> tuple[Any, ...]:
-    match sort:
-        case "status":
-            return found.status, line["run"]
-        case "progress":
-            return -found.epoch / max(found.epochs, 1), line["run"]
-        case "score":
-            score = found.score()
-            return -score[1] if score and math.isfinite(score[1]) else math.inf, line["run"]
-        case "age":
-            return -found.updated, line["run"]
-    return (line["run"],)

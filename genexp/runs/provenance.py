@@ -1,10 +1,9 @@
-"""Where a result came from: code, versions, machine, command line, arithmetic, time."""
+"""Provenance of a result: code, versions, machine, command line, arithmetic, time."""
 
 import functools
 import hashlib
 import os
 import platform
-import shlex
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,27 +18,20 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "hydra-core")
-CODE = ("*.py", "configs", "pyproject.toml")  # what of the new files is taken into a patch: code, not data
-
-command_line = ""  # that this process was given; set where it begins
+CODE = ("*.py", "configs", "pyproject.toml")  # new files that belong in a patch: code, not data
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """The state of the checkout that genexp is run from."""
+    """The state of the checkout that genexp runs from."""
 
     commit: str | None = None  # None outside a checkout
-    patch: bytes = b""  # what differs from the commit, new files included; `git apply` makes the same of it
+    patch: bytes = b""  # the difference from the commit, with new files, for `git apply`
 
 
-def shown(words: list[str]) -> str:
-    """The command line of genexp with these words, as one would type it."""
-    return shlex.join(["genexp", *words])
-
-
-def provenance(device: "torch.device", precision: str) -> dict[str, Any]:
-    """What is to be kept beside a result that was computed on this device."""
-    import torch  # not by those who only want to know the time
+def provenance(device: "torch.device", precision: str, command: str) -> dict[str, Any]:
+    """Return the provenance of a result that a command computes on this device."""
+    import torch
 
     code = checkout()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
@@ -47,7 +39,7 @@ def provenance(device: "torch.device", precision: str) -> dict[str, Any]:
         "commit": code.commit,
         "dirty": bool(code.patch) if code.commit else None,
         "patch": patch_name(code.patch) if code.patch else None,
-        "command": command_line,
+        "command": command,
         "versions": {
             "genexp": genexp.__version__,
             "python": platform.python_version(),
@@ -67,19 +59,20 @@ def provenance(device: "torch.device", precision: str) -> dict[str, Any]:
 
 
 def keep_patch(folder: Path) -> None:
-    """Keep in `folder` the difference between the code that runs and its commit, if there is one."""
-    patch = checkout().patch  # as it was when this was asked for the first time
+    """Write the difference between the running code and its commit into `folder`, if there is one."""
+    patch = checkout().patch
     if patch and not (folder / patch_name(patch)).exists():
         with atomic(folder / patch_name(patch)) as stream:
             stream.write(patch)
 
 
 def patch_name(patch: bytes) -> str:
+    """Return the file name of a patch."""
     return f"uncommitted-{hashlib.sha256(patch).hexdigest()[:8]}.patch"
 
 
 def processor() -> str:
-    """The model of the CPU, as far as the system tells."""
+    """Return the model of the CPU, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -90,23 +83,22 @@ def processor() -> str:
 
 @functools.cache
 def checkout() -> Checkout:
-    """The state of the code that runs, as git sees it when a process asks first: later changes do not run in it."""
+    """Return the state of the running code. It is read once, since later changes do not run in this process."""
     package = Path(genexp.__file__).parent
 
     def git(*arguments: str, folder: Path = package, may_differ: bool = False) -> bytes:
         command = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, check=not may_differ, timeout=30)
-        return done.stdout
+        return subprocess.run(command, capture_output=True, check=not may_differ, timeout=30).stdout
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else the checkout is somebody else's, around a venv
+        git("ls-files", "--error-unmatch", "__init__.py")  # fails in a venv inside another checkout
         commit = git("rev-parse", "HEAD").decode().strip()
         root = Path(git("rev-parse", "--show-toplevel").decode().strip())
         patch = git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", folder=root)
         new = git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE, folder=root).decode().split("\0")
         for name in sorted(filter(None, new)):
-            added = ("diff", "--no-index", "--binary", "--no-color", "--", os.devnull, name)
-            patch += git(*added, folder=root, may_differ=True)
+            arguments = ("diff", "--no-index", "--binary", "--no-color", "--", os.devnull, name)
+            patch += git(*arguments, folder=root, may_differ=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return Checkout()
     return Checkout(commit, patch)

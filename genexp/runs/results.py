@@ -1,107 +1,139 @@
-"""results.json: what a run's training came to, and every score that was ever taken of it, keyed by its settings."""
+"""results.json: the results of a run's training, and every score that was taken of the run, keyed by its settings."""
 
 import hashlib
 import json
-import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from genexp.config.schema import Component, settings_of
+from genexp.config.components import Component, defining, settings_of
 from genexp.errors import GenexpError
-from genexp.storage.files import Identity, read_json, refuse_if_moved, write_json
+from genexp.score import Score
+from genexp.storage.files import free, read_json, write_json
 
-FILE = "results.json"
-LOCK = ".results.lock"  # of this file; who moves the run's directory aside takes it, too
-LOWER_IS_BETTER = ("fid", "kid", "ms_ssim")
+LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a finished training."""
+
+    epochs: int
+    steps: int
+    train_seconds: float
+    images_per_second: float
+    scores: dict[str, Score]  # by the metric's name in the configuration
+    provenance: dict[str, Any]
+
+    @classmethod
+    def read(cls, file: Path) -> "Results | None":
+        """Return the results in the file; None if it is missing, or is not as training writes it."""
+        content = read_json(file)
+        numbers = {name: content.get(name) for name in ("steps", "train_seconds", "images_per_second")}
+        scores = _scores(content)
+        if scores is None or not isinstance(content.get("epochs"), int) or None in numbers.values():
+            return None
+        return cls(content["epochs"], scores=scores, provenance=content.get("provenance", {}), **numbers)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the results as results.json holds them."""
+        fields = {name: value for name, value in vars(self).items() if name != "scores"}
+        return fields | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
+
+
+def _scores(content: dict[str, Any]) -> dict[str, Score] | None:
+    scores = content.get("scores")
+    try:
+        return {name: Score.from_json(score, name) for name, score in scores.items()}  # type: ignore[union-attr]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One score of a run, with all that it follows from."""
+
+    metric: str
+    settings: dict[str, Any]  # of the metric
+    sampling: dict[str, Any]  # settings of the sampler that are not the run's own
+    seed: int
+    step: int
+    epoch: float
+    train_seconds: float
+    score: Score
+    provenance: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any], scores: dict[str, Any]) -> "Evaluation":
+        """Return the evaluation that an entry of results.json holds; its score may be the name of one of `scores`."""
+        score = scores[entry["score"]] if isinstance(entry["score"], str) else entry["score"]
+        known = {each.name: entry[each.name] for each in fields(cls)}
+        return cls(**known | {"score": Score.from_json(score, entry["metric"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as an entry of results.json."""
+        return asdict(self) | {"score": self.score.to_json()}
 
 
 def key(metric: Component, sampling: dict[str, Any], seed: int, step: int, extractor: str | None) -> str:
-    """A name for one score: the metric's, and a digest of all that it follows from.
+    """Return the name of a score: the metric's name, and a digest of all that the score follows from.
 
-    That includes the step of training, and of a score of features the name of their extractor, which holds the hash
-    of its weights.
+    That includes the training step and, for a score of features, the extractor, whose name holds its weights' hash.
     """
-    what = json.dumps([metric, sampling, seed, step, extractor], sort_keys=True)
-    return f"{metric['name']}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+    content = json.dumps([defining(metric), sampling, seed, step, extractor], sort_keys=True)
+    return f"{metric['name']}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def evaluations(run: Path) -> dict[str, dict[str, Any]]:
-    """Every score of the run by its key: `metric`, `settings`, `sampling`, `step`, `epoch`, `score`, `provenance`."""
-    kept: dict[str, dict[str, Any]] = read_json(run / FILE).get("evaluations", {})
-    return kept if _whole(kept) else {}
+def evaluation(metric: Component, score: Score, **origin: Any) -> dict[str, Evaluation]:
+    """Return a score under its key; `origin` are the other fields of `Evaluation`."""
+    made = Evaluation(metric["name"], settings_of(metric), score=score, **origin)
+    return {key(metric, made.sampling, made.seed, made.step, score.extractor): made}
 
 
-def _whole(evaluations: Any) -> bool:
-    """Whether these are evaluations as `record` writes them; another program may have been at the file."""
-    fields = {"metric", "settings", "sampling", "seed", "step", "epoch", "train_seconds", "score", "provenance"}
-    return isinstance(evaluations, dict) and all(
-        isinstance(one, dict) and fields <= one.keys() for one in evaluations.values()
-    )
+def evaluations(file: Path) -> dict[str, Evaluation]:
+    """Return every score of a run by its key; none if the file is missing or damaged."""
+    return _evaluations(read_json(file)) or {}
 
 
-def record(run: Path, summary: dict[str, Any], added: dict[str, dict[str, Any]], of: Identity | None = None) -> None:
-    """Set what `summary` holds and add evaluations; what else is in the file stays.
-
-    A lock keeps two processes from losing what the other adds; a file that cannot be read is moved aside, not replaced.
-    Raises GenexpError when the file cannot be written, or the run is no more that `of` which the scores are.
-    """
-    file = run / FILE
+def _evaluations(content: dict[str, Any]) -> dict[str, Evaluation] | None:
+    """Return the evaluations in the content of results.json; None if it is damaged."""
     try:
-        with filelock.FileLock(run / LOCK):
-            if of is not None:
-                refuse_if_moved(run, of)
+        scores, entries = content.get("scores", {}), content.get("evaluations", {})
+        return {name: Evaluation.from_json(entry, scores) for name, entry in entries.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], check: Callable[[], object]) -> None:
+    """Set what `summary` holds in results.json and add evaluations; the rest of the file stays.
+
+    A lock keeps two processes from losing what the other adds. `check` is called under the lock, and may
+    refuse. A damaged file is moved aside. Raises GenexpError if the file cannot be written.
+    """
+    try:
+        with filelock.FileLock(file.with_name(LOCK)):
+            check()
             content = read_json(file)
-            if file.exists() and not (content and _whole(content.get("evaluations", {}))):
-                places = (run / f"results.damaged-{n}.json" for n in range(1, 10**6))
-                aside = next(place for place in places if not place.exists())
-                file.rename(aside)
-                print(f"warning: {file} is damaged; it was moved to {aside}", flush=True)
-                content = {}
-            content |= summary | {"evaluations": content.get("evaluations", {}) | added}
-            write_json(file, content)
+            kept = _evaluations(content)
+            if file.exists() and (kept is None or not content):
+                damaged = free(file.parent, "results.damaged-", ".json")
+                file.rename(damaged)
+                print(f"warning: {file} is damaged; it was moved to {damaged}", flush=True)
+                content, kept = {}, {}
+            entries = {name: entry.to_json() for name, entry in ((kept or {}) | added).items()}
+            write_json(file, with_each_score_once(content | summary | {"evaluations": entries}))
     except OSError as error:
         raise GenexpError(f"{file} cannot be written: {error.strerror}; the scores are not kept") from error
 
 
-def evaluation(
-    metric: Component,
-    score: dict[str, Any],
-    *,
-    sampling: dict[str, Any],
-    seed: int,
-    step: int,
-    epoch: float,
-    train_seconds: float,
-    provenance: dict[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """One score under its key, with all that it follows from; to be given to `record`."""
-    return {
-        key(metric, sampling, seed, step, score.get("extractor")): {
-            "metric": metric["name"],
-            "settings": settings_of(metric),
-            "sampling": sampling,
-            "seed": seed,
-            "step": step,
-            "epoch": epoch,
-            "train_seconds": round(train_seconds, 3),
-            "score": score,
-            "provenance": provenance,
-        }
-    }
-
-
-def on_valid(score: dict[str, Any]) -> float | None:
-    """A score's mean on validation images, by which settings and states are chosen; None if it is not taken there."""
-    value = score.get("valid_mean", score["mean"] if score.get("split") == "valid" else None)
-    return None if value is None else float(value)
-
-
-def shown(score: dict[str, Any]) -> str:
-    """The mean and its standard error, with two digits of the latter."""
-    mean, stderr = score["mean"], score["stderr"]
-    if not stderr:  # a count has none, and of equal values it is 0
-        return f"{mean:g}"
-    decimals = max(0, 1 - math.floor(math.log10(stderr)))
-    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+def with_each_score_once(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of results.json with the name of a score in `scores` where an evaluation repeats it."""
+    scores = content.get("scores", {})
+    entries = {}
+    for name, entry in content["evaluations"].items():
+        same = next((known for known, score in scores.items() if score == entry["score"]), None)
+        entries[name] = entry if same is None else entry | {"score": same}
+    return content | {"evaluations": entries}

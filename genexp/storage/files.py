@@ -1,11 +1,11 @@
-"""Files that are written whole or not at all, and JSON that may be missing or damaged."""
+"""Files that are written whole or not at all, and JSON files that may be missing or damaged."""
 
 import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -14,21 +14,29 @@ import platformdirs
 
 from genexp.errors import GenexpError
 
+Identity = tuple[int, int]  # of a folder: its device and inode
+TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
+RERUN = ".rerun"  # end of the name of a run's directory that `genexp rerun` makes
+PARTIAL = ".partial"  # end of a file's name until it is complete; a killed process leaves such files behind
+
 
 def cache_folder(kind: str) -> Path:
-    """Where what can be computed again is kept: below GENEXP_CACHE_DIR, else below the user's folder for caches."""
+    """Return the folder for what can be computed again: below GENEXP_CACHE_DIR, else below the user's caches."""
     return Path(os.environ.get("GENEXP_CACHE_DIR") or platformdirs.user_cache_dir("genexp")).expanduser() / kind
 
 
-Identity = tuple[int, int]  # of a folder: its device and inode
-TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
-RERUN = ".rerun"  # what a run's directory is called, behind its name, when it is trained again beside it
-PARTIAL = ".partial"  # how a file is called until it is complete, and what a killed process leaves behind
+@contextmanager
+def writing(place: object, remedy: str) -> Iterator[None]:
+    """Turn an OSError within it into a GenexpError that says which place cannot be written, why, and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise GenexpError(f"{place} cannot be written: {error.strerror}\n{remedy}") from error
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in; it appears under `path` only once it is complete and on the disk."""
+    """Yield a file to write to. It appears under `path` only once it is complete and on the disk."""
     make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
@@ -36,73 +44,78 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files private; these are to be shared like any other
+        Path(name).chmod(0o644)  # mkstemp makes files private
         Path(name).replace(path)
-        sync(path.parent)  # or the new name may be lost with the power, though the content is not
+        sync(path.parent)  # a power cut could lose the new name otherwise
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
 def would_write(path: Path) -> None:
-    """Raise the OSError with which writing this file would end, as far as one can know before there is anything."""
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir():
+    """Raise the OSError that writing this file would raise, as far as it can be known before."""
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not os.access(nearest, os.W_OK):
+    if not os.access(parent, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it appears under `path` only once it is complete. What is there is moved to `aside(path)`."""
+    """Yield a folder to fill. It appears under `path` only once it is complete; an old one is moved to `aside(path)`."""
     make_folder(path.parent)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
-    old, this = aside(path) if path.exists() else None, identity(made)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+    old, begun = aside(path) if path.exists() else None, identity(folder)
     try:
-        yield made
-        refuse_if_moved(made, this)
-        made.chmod(0o755)  # as above
+        yield folder
+        refuse_if_moved(folder, begun)
+        folder.chmod(0o755)  # mkdtemp makes folders private
         if old is not None:
             path.rename(old)
         try:
-            made.rename(path)
+            folder.rename(path)
         except OSError:
             if old is not None:
                 old.rename(path)
             raise
         sync(path.parent)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def aside(path: Path) -> Path:
-    """Where what lies under `path` is moved to when something new takes its place: PATH.old-1, or the next one free."""
-    return next(place for n in range(1, 10**6) if not (place := path.with_name(f"{path.name}.old-{n}")).exists())
+    """Return the place to which an old file or folder is moved: PATH.old-1, or the next one that is free."""
+    return free(path.parent, f"{path.name}.old-")
+
+
+def free(folder: Path, begin: str, end: str = "") -> Path:
+    """Return the first of BEGIN1END, BEGIN2END, ... that is not in the folder yet."""
+    return next(place for n in range(1, 10**6) if not (place := folder / f"{begin}{n}{end}").exists())
 
 
 def identity(folder: Path) -> Identity:
-    """What a folder keeps under whatever name. Raises OSError if there is none."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    """Return what stays the same of a folder when it is renamed. Raises OSError if there is none."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def refuse_if_moved(folder: Path, was: Identity) -> None:
-    """Raise GenexpError if there is another folder under this name by now, or none, as after `fresh=true`."""
+    """Raise GenexpError if the folder under this name is not that one any more, as after `fresh=true`."""
     if not folder.is_dir() or identity(folder) != was:
         raise GenexpError(f"{folder} was moved aside meanwhile; nothing is kept")
 
 
 def was_set_aside(path: Path) -> bool:
-    """Whether a directory's name says that it is no run to count: an old one, or one run again."""
+    """Return True if a directory's name says that it is an old run or a rerun, which do not count as runs."""
     return ".old-" in path.name or path.name.endswith(RERUN)
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder and those above it, so that a power cut does not take them back."""
+    """Make the folder and those above it, in a way that survives a power cut."""
     if path.is_dir():
         return
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -112,28 +125,28 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the system put on the disk what it was given of a file, or the names in a folder."""
-    folder = path.is_dir()
-    if folder and os.name == "nt":  # there folders cannot be opened, and names are safe
+    """Put a file's content, or the names in a folder, on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows cannot open folders, and names are safe there
         return
-    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # Windows flushes what it may write
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes only what it may write
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # as some network file systems say
+        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network file systems refuse
             raise
     finally:
         os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file, so that a reader sees the old content or the new one, whole."""
+    """Replace a JSON file. A reader sees the old content or the new one, whole."""
     with atomic(path) as stream:
         stream.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What one of a run's JSON files holds; nothing, if it is missing or damaged."""
+    """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -142,28 +155,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def last_json_line(path: Path) -> dict[str, Any]:
-    """The last whole object of a file of JSON lines, without reading all of it; nothing, if there is none."""
+    """Return the last whole object of a file of JSON lines, without reading all of it; an empty one if none."""
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - TAIL))
-            lines = stream.read().split(b"\n")
+            texts = stream.read().split(b"\n")
     except OSError:
         return {}
-    for line in reversed(lines):
-        with suppress(ValueError, RecursionError):
-            if isinstance(found := json.loads(line), dict):
-                return found
-    return {}
+    return next(_objects(reversed(texts)), {})
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, but for lines that are damaged; none, if it is missing."""
+    """Return the objects of a file of JSON lines. Damaged lines are left out; a missing file has none."""
     try:
-        texts = path.read_bytes().splitlines()
+        return list(_objects(path.read_bytes().splitlines()))
     except OSError:
         return []
-    lines = []
+
+
+def _objects(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for text in texts:
         with suppress(ValueError, RecursionError):
-            lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict)]
+            if isinstance(content := json.loads(text), dict):
+                yield content

@@ -1,16 +1,9 @@
-"""Imported first by the server that jobs are forked from, and by nothing else: it does not hear what a sweep is told.
+"""Imported first by the server that jobs are forked from, and by nothing else.
 
-Ctrl-C, a terminal that is closed and `timeout` signal all processes of a group. Without its server, a sweep would lose
-sight of its jobs; when the sweep is gone, the server leaves by itself.
+The server ignores what ends a sweep. Ctrl-C, a closed terminal and `timeout` signal all processes of a group; without
+its server a sweep would lose sight of its jobs. When the sweep is gone, the server leaves by itself.
 """
 
-import os
-import signal
-from contextlib import suppress
+from genexp.signals import become_deaf
 
-if hasattr(os, "setsid"):
-    with suppress(PermissionError):  # it leads a session already
-        os.setsid()
-for _name in ("SIGINT", "SIGTERM", "SIGHUP"):
-    if hasattr(signal, _name):
-        signal.signal(getattr(signal, _name), signal.SIG_IGN)
+become_deaf()

@@ -1,4 +1,4 @@
-"""From checked components of a configuration to what they name: a data set, a model, scores."""
+"""Building what the checked components of a configuration name: a data set, a model, a training, scores."""
 
 import importlib
 import inspect
@@ -10,18 +10,21 @@ from typing import Any
 import torch
 
 from genexp import rng
-from genexp.config.schema import Component, nearest, settings_of
+from genexp.config.components import Component, settings_of
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet, DataSpec
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.models import Model
 from genexp.score import Score
+from genexp.text import nearest
+from genexp.training.loop import Plan, Training
 
 
 def target(component: Component) -> partial[Any]:
-    """The component's `_target_` with its settings filled in, still to be given what the program provides.
+    """Return the component's `_target_` with its settings filled in; the program provides the other arguments.
 
-    Raises UsageError when it cannot be imported, or cannot be called.
+    Raises UsageError if it cannot be imported or called.
     """
     module, _, name = component["_target_"].rpartition(".")
     try:
@@ -29,16 +32,16 @@ def target(component: Component) -> partial[Any]:
     except (ImportError, AttributeError) as error:
         raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
     except Exception as error:  # a module from outside the package raises what it likes
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {_told(error)}") from error
+        raise UsageError(f"_target_={component['_target_']} cannot be imported: {_origin(error)}") from error
     if not callable(called):
         raise UsageError(f"_target_={component['_target_']} is neither a class nor a function")
     return partial(called, **settings_of(component))
 
 
 def make(key: str, component: Component, *provided: Any) -> Any:
-    """What the component's target makes of what the program provides; `key` is the setting that holds the component.
+    """Call the component's target with the provided arguments; `key` is the setting that holds the component.
 
-    Raises UsageError when the target does not take these arguments, and for whatever one from outside genexp raises.
+    Raises UsageError if the target does not take these arguments, and for any error in code from outside genexp.
     """
     call = target(component)
     _bind(key, component, call, *provided)
@@ -49,11 +52,11 @@ def make(key: str, component: Component, *provided: Any) -> Any:
     except Exception as error:
         if component["_target_"].startswith("genexp."):
             raise
-        raise UsageError(f"{key}._target_={component['_target_']} failed: {_told(error)}") from error
+        raise UsageError(f"{key}._target_={component['_target_']} failed: {_origin(error)}") from error
 
 
 def data_set(component: Component, data_dir: str) -> DataSet:
-    """The data set, on the CPU."""
+    """Return the data set, on the CPU."""
     data = make("dataset", component, Path(data_dir).expanduser())
     if not isinstance(data, DataSet):
         raise UsageError(f"dataset._target_={component['_target_']} gives a {type(data).__name__}, no DataSet")
@@ -61,26 +64,49 @@ def data_set(component: Component, data_dir: str) -> DataSet:
 
 
 def model(component: Component, noise: Component, spec: DataSpec, seed: int, device: torch.device) -> Model:
-    """The model at the start of training; its initial weights follow from the seed."""
+    """Return the model at the start of training; its initial weights follow from the seed."""
     rng.reseed(torch.device("cpu"), seed, "init")
     corruption = make("noise", noise)
     if not callable(corruption):
         raise UsageError(f"noise._target_={noise['_target_']} gives a {type(corruption).__name__}, no corruption")
-    made = make("model", component, spec, corruption)
-    wrong = _what_is_wrong(made)
-    if wrong is not None:
-        raise UsageError(f"model._target_={component['_target_']}: {wrong}")
-    model: Model = made.to(device)
+    built = make("model", component, spec, corruption)
+    mistake = _mistake(built)
+    if mistake is not None:
+        raise UsageError(f"model._target_={component['_target_']}: {mistake}")
+    model: Model = built.to(device)
     return model
 
 
-def _what_is_wrong(made: Any) -> str | None:
-    """Why the loop could not train this, as far as can be said before its first step."""
-    if not isinstance(made, Model):
-        return f"it gives a {type(made).__name__}, no genexp.models.Model"
-    if getattr(made, "sample_kind", None) not in ("draw", "mean"):
+def training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
+    """Return the training of a configuration at its start. Raises UsageError for a player that the model has not."""
+    built = model(config.model, config.noise, data.spec(), config.seed, device)
+    plan = Plan.of(built, config.batch_size, len(data.train))
+    if plan.steps_per_epoch == 0:
+        images = f"the {len(data.train):,} training images of {config.dataset['name']}; set a smaller batch_size"
+        if config.batch_size > len(data.train):
+            raise UsageError(f"batch_size={config.batch_size} is larger than {images}")
+        raise UsageError(f"one step takes several minibatches of {config.batch_size}, more than {images}")
+    players = built.players()
+    for player in config.optimizers:
+        if player not in players:
+            raise UsageError(
+                f"optimizers.{player}: {config.model['name']} has no player '{player}'{nearest(player, players)}; "
+                f"it has {', '.join(players)}"
+            )
+    components = {player: config.optimizers.get(player, config.optimizer) for player in players}
+    optimizers = {
+        player: make("optimizer", components[player], list(part.parameters())) for player, part in players.items()
+    }
+    return Training(built, plan, optimizers)
+
+
+def _mistake(built: Any) -> str | None:
+    """Return why the loop could not train this, as far as it shows before the first step."""
+    if not isinstance(built, Model):
+        return f"it gives a {type(built).__name__}, no genexp.models.Model"
+    if getattr(built, "sample_kind", None) not in ("draw", "mean"):
         return "sample_kind should be 'draw' or 'mean', what a sample of it is"
-    players, updates = made.players(), made.updates()
+    players, updates = built.players(), built.updates()
     if not players or not updates:
         return f"{'updates()' if players else 'players()'} is empty, so there is nothing to train"
     for name in (name for update in updates for name in update.players):
@@ -90,7 +116,7 @@ def _what_is_wrong(made: Any) -> str | None:
 
 
 def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) -> None:
-    """Raise UsageError for a metric that cannot be had of this model or data set, or with its settings."""
+    """Raise UsageError for a metric that cannot be taken of this model or data set, or with its settings."""
     for name, metric in metrics.items():
         score = target(metric)
         _bind(f"metrics.{name}", metric, score, None)
@@ -101,19 +127,30 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
             )
 
 
-def score(metrics: dict[str, Component], subject: Subject) -> dict[str, Any]:
-    """Every metric's score of the subject, by name."""
-    return {name: take(name, metric, subject).to_json() for name, metric in metrics.items()}
+def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:
+    """Return every metric's score of the subject, by name."""
+    return {name: score(name, metric, subject) for name, metric in metrics.items()}
 
 
-def take(name: str, metric: Component, subject: Subject) -> Score:
-    """Return the metric's score of the subject; `name` is what the configuration calls the metric."""
+def score(name: str, metric: Component, subject: Subject) -> Score:
+    """Return the metric's score of the subject; `name` is the metric's name in the configuration."""
+    return Score.of(target(metric)(subject), name, is_lower_better(metric))
+
+
+def extractor_of(metric: Component, subject: Subject) -> str | None:
+    """Return the name of the network whose features the metric compares; None for a metric of no features."""
     call = target(metric)
-    return Score.of(call(subject), name, getattr(call.func, "lower_is_better", False))
+    extractor = getattr(call.func, "extractor", None)
+    return None if extractor is None else str(extractor(subject, call.keywords))
+
+
+def is_lower_better(metric: Component) -> bool:
+    """Return True if the metric declares that lower values are better."""
+    return bool(getattr(target(metric).func, "lower_is_better", False))
 
 
 def _bind(key: str, component: Component, call: partial[Any], *provided: Any) -> None:
-    """Raise UsageError unless the target takes these arguments; a wrong metric would else be met after training."""
+    """Raise UsageError unless the target takes these arguments. A wrong metric is then known before training."""
     try:
         signature = inspect.signature(call.func)
     except ValueError:  # some built-in functions have none
@@ -124,8 +161,8 @@ def _bind(key: str, component: Component, call: partial[Any], *provided: Any) ->
         raise UsageError(f"{key}._target_={component['_target_']} cannot be used there: {error}") from error
 
 
-def _told(error: Exception) -> str:
-    """What code from outside the package raised, and where."""
+def _origin(error: Exception) -> str:
+    """Return what code from outside the package raised, and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    said = (str(error).strip() or "no message").splitlines()[0]
-    return f"{said} ({type(error).__name__} in {place.filename}, line {place.lineno})"
+    message = (str(error).strip() or "no message").splitlines()[0]
+    return f"{message} ({type(error).__name__} in {place.filename}, line {place.lineno})"

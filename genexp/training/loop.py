@@ -18,19 +18,58 @@ from genexp.models import Model, Update
 from genexp.optimizers import ScheduledOptimizer
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The moves of one step, and the number of steps in an epoch."""
+
+    moves: list[tuple[Update, int]]  # each update, repeats written out, and which minibatch of the step it is given
+    batch_size: int
+    n_images: int
+
+    @classmethod
+    def of(cls, model: Model, batch_size: int, n_images: int) -> "Plan":
+        """Plan a step of the model on minibatches of `batch_size` of `n_images` training images.
+
+        A player moves on minibatches that it has not seen, so a step takes as many as the busiest player moves.
+        """
+        times_moved: Counter[str] = Counter()
+        moves = []
+        for update in model.updates():
+            for _ in range(update.repeats):
+                moves.append((update, max(times_moved[player] for player in update.players)))
+                times_moved.update(update.players)
+        return cls(moves, batch_size, n_images)
+
+    @property
+    def images_per_step(self) -> int:
+        """The training images that one step takes."""
+        return self.batch_size * (1 + max(minibatch for _, minibatch in self.moves))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """An epoch is one pass over the images; the last few, too few for a step, are left out."""
+        return self.n_images // self.images_per_step
+
+
 @dataclass
 class Training:
-    """Everything in training that has state; what a checkpoint holds and a resumed run starts from."""
+    """Everything in training that has state; a checkpoint holds it, and a resumed run starts from it."""
 
     model: Model
+    plan: Plan
     optimizers: dict[str, ScheduledOptimizer]  # one for each player
     step: int = 0  # steps completed
     seconds: float = 0.0  # spent in steps so far, over all sessions
     window: list[Tensor] = field(default_factory=list)  # a row of losses and watched values for each unlogged step
     names: list[str] = field(default_factory=list)  # of the row's columns
 
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.plan.steps_per_epoch
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers only, as torch's safe load demands."""
+        """Return the state in tensors and plain containers only, as torch's safe load demands."""
         return {
             "model": self.model.state_dict(),
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
@@ -41,15 +80,15 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         self.step, self.seconds = state["step"], state["seconds"]
-        device = next(self.model.parameters()).device
-        self.window, self.names = [row.to(device) for row in state["window"]], list(state["names"])
+        self.window, self.names = [row.to(self.model.device) for row in state["window"]], list(state["names"])
 
     def check_finite(self) -> None:
-        """Raise DivergedError if the unlogged losses or the weights are not finite: such a state is not to be kept."""
+        """Raise DivergedError if the unlogged losses or the weights are not finite: such a state is not saved."""
         for age, row in enumerate(reversed(self.window)):
             if not row.isfinite().all():
                 raise DivergedError(f"training diverged at step {self.step - age} or before it")
@@ -65,31 +104,7 @@ class Tick:
     step: int  # steps completed
     epoch: int  # epochs completed
     ends_epoch: bool
-    values: dict[str, float] | None  # at a logged step: means since the last one, and what was read at this one
-
-
-def moves(model: Model) -> list[tuple[Update, int]]:
-    """The updates of one step in order, repeats written out, and the minibatch of the step that each is given.
-
-    Each move of a player is on a minibatch that it has not seen, so a step takes as many as the busiest player moves.
-    """
-    made: Counter[str] = Counter()
-    plan = []
-    for update in model.updates():
-        for _ in range(update.repeats):
-            plan.append((update, max(made[player] for player in update.players)))
-            made.update(update.players)
-    return plan
-
-
-def images_per_step(model: Model, batch_size: int) -> int:
-    """How many training images one step takes."""
-    return batch_size * (1 + max(minibatch for _, minibatch in moves(model)))
-
-
-def steps_per_epoch(model: Model, n_images: int, batch_size: int) -> int:
-    """An epoch is one pass over the images; the last few, too few for a step, are left out."""
-    return n_images // images_per_step(model, batch_size)
+    values: dict[str, float] | None  # at a logged step: means since the last one, and values of this step
 
 
 def train(
@@ -99,19 +114,17 @@ def train(
     *,
     seed: int,
     epochs: int,
-    batch_size: int,
     precision: str,
     log_every: int,
 ) -> Iterator[Tick]:
-    """Train to the end of `epochs`, a Tick a step. Stopping at any Tick and going on later changes nothing.
+    """Train to the end of `epochs`; yield a Tick a step. Stopping at any Tick and going on later changes nothing.
 
-    Data order is a function of (seed, epoch), every other draw of (seed, step). Nothing is read back from the device
-    but at a logged step. Raises DivergedError, naming the step, when a loss or gradient is not finite;
-    UsageError when a model's losses are not those of the players that move.
+    Data order is a function of (seed, epoch), every other draw of (seed, step). Values are read back from the device
+    at a logged step only. Raises DivergedError, naming the step, if a loss or gradient is not finite; UsageError if a
+    model's losses are not those of the players that move.
     """
-    plan = moves(training.model)
-    step_images = images_per_step(training.model, batch_size)
-    length = steps_per_epoch(training.model, len(data.train), batch_size)
+    plan = training.plan
+    length, step_images = plan.steps_per_epoch, plan.images_per_step
     order, order_epoch = torch.empty(0), -1
     images_since_log, seconds_at_log = 0, training.seconds
     while training.step < epochs * length:
@@ -120,14 +133,14 @@ def train(
         if order_epoch != epoch:
             shuffler = rng.generator(torch.device("cpu"), seed, "order", epoch)
             order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
-        rows = order[position * step_images : (position + 1) * step_images].view(-1, batch_size)
+        rows = order[position * step_images : (position + 1) * step_images].view(-1, plan.batch_size)
         ends_epoch = position + 1 == length
         logged = ends_epoch or (training.step + 1) % log_every == 0
 
         rng.reseed(device, seed, "step", training.step)
         row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
-        for update, minibatch in plan:
+        for update, minibatch in plan.moves:
             images = data.images("train", rows[minibatch])
             row |= _move(training, update, images, epoch, precision, norms if logged else None)
         training.names = list(row)
@@ -145,7 +158,7 @@ def train(
         if values is not None:
             values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)
             images_since_log, seconds_at_log = 0, training.seconds
-        yield Tick(training.step, training.step // length, ends_epoch, values)
+        yield Tick(training.step, training.epoch, ends_epoch, values)
 
 
 def _move(
@@ -156,14 +169,14 @@ def _move(
     precision: str,
     norms: dict[str, Tensor] | None,
 ) -> dict[str, Tensor]:
-    """Make one update: all its gradients are taken before any of its players moves."""
+    """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
     with products(images.device, precision):
         losses, watched = update.play(images)
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
-        given = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
+        shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
         raise UsageError(
             f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
-            f"{', '.join(given) or 'nobody'}; give one number for each player that moves, under its name"
+            f"{', '.join(shapes) or 'nobody'}; give one number for each player that moves, under its name"
         )
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for player in update.players:
@@ -179,7 +192,7 @@ def _move(
 
 
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:
-    """Read back what the window and `norms` hold, in one transfer, and start a new window."""
+    """Return the window's means and the values of `norms`, read back in one transfer, and start a new window."""
     window = torch.stack(training.window)
     flat = torch.cat([window.flatten(), *(norm.flatten() for norm in norms.values())]).cpu().double()
     rows, last = flat[: window.numel()].view(window.shape), flat[window.numel() :]
@@ -188,8 +201,9 @@ def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, floa
         first = int(bad.int().argmax()) if bad.any() else len(rows) - 1
         step = training.step - len(rows) + first + 1
         named = zip([*training.names, *norms], [*rows[first].tolist(), *last.tolist()], strict=True)
-        shown = [f"{name}={value:.4g}" for name, value in named if name.startswith("loss/") or not math.isfinite(value)]
-        raise DivergedError(f"training diverged at step {step}: {', '.join(shown)}")
+        telling = [(name, value) for name, value in named if name.startswith("loss/") or not math.isfinite(value)]
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in telling)
+        raise DivergedError(f"training diverged at step {step}: {shown}")
     training.window = []
     means = rows.mean(0).tolist()
     return dict(zip(training.names, means, strict=True)) | dict(zip(norms, last.tolist(), strict=True))

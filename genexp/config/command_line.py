@@ -1,0 +1,115 @@
+"""The command line of genexp, parsed once into one value that is passed along."""
+
+import difflib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genexp.config.schema import CONFIGS, REOPENING, TrainConfig
+from genexp.errors import UsageError
+
+MULTIRUN = ("-m", "--multirun")
+CONFIG_DIR = ("-cd", "--config-dir")
+DISPLAY = (  # flags with which Hydra prints something and nothing runs
+    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"),
+    *("--resolve", "--package", "-p"),
+)
+VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_DIR)  # their value may be the next word
+FLAGS = (*MULTIRUN, *CONFIG_DIR, *DISPLAY)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command with its settings, in the order in which they were given."""
+
+    command: str
+    overrides: tuple[str, ...] = ()  # settings for Hydra, without run= and from=
+    folder: str | None = None  # of --config-dir, the user's own configurations
+    multirun: bool = False
+    display: tuple[str, ...] = ()  # flags of DISPLAY with their values
+    runs: tuple[str, ...] = ()  # paths and globs of run= or from=, as typed
+    words: tuple[str, ...] = ()  # all of the command line, as typed
+    run: Path | None = None  # the run that the command opens; of `train`, the run whose settings it takes (from=)
+    kept: TrainConfig | None = None  # the configuration that this run keeps
+    trust: tuple[str, ...] = ()  # packages outside genexp that the run of from= may name
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings as one would type them, with run= or from=."""
+        if self.run is None:
+            return self.overrides
+        trust = [f"trust=[{','.join(self.trust)}]"] if self.trust else []
+        return (f"{'from' if self.command == 'train' else 'run'}={self.run}", *trust, *self.overrides)
+
+    def __str__(self) -> str:
+        """The command line as one would type it."""
+        if self.words:
+            return shlex.join(["genexp", self.command, *self.words])
+        folder = ["--config-dir", self.folder] if self.folder else []
+        return shlex.join(["genexp", self.command, *folder, *self.settings])
+
+
+def parse(command: str, words: Sequence[str]) -> CommandLine:
+    """Sort the words behind a command into flags, settings and runs.
+
+    Raises UsageError for an unknown flag, and for settings that Hydra would misread.
+    """
+    flags: list[tuple[str, str | None]] = []
+    overrides: list[str] = []
+    bare: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            if name not in FLAGS:
+                raise UsageError(_unknown_flag(word))
+            flags.append((name, value if equals else next(rest, None) if name in VALUED else None))
+        elif equals or word.startswith("~"):
+            overrides.append(word)
+        else:
+            bare.append(word)
+    _refuse_misread(overrides)
+    multirun = any(name in MULTIRUN for name, _ in flags)
+    if multirun and any(word.startswith("out=") and "," not in word for word in overrides):
+        raise UsageError("out= names one file for all jobs of a sweep; leave it out, or give each its own: out=a,b")
+    key = "run=" if command in REOPENING else "from=" if command == "train" else None
+    run_words = [word for word in overrides if key and word.startswith(key)]
+    if command in REOPENING:
+        if len(run_words) > 1 or (run_words and bare):
+            raise UsageError(f"{' '.join(run_words + bare)}: give one run=, which may be a glob")
+        runs, bare = [*(word.removeprefix("run=") for word in run_words), *bare], []
+    elif len(run_words) > 1:
+        raise UsageError(f"{' '.join(run_words)}: give the directory of one run; `genexp runs` lists them")
+    else:
+        runs = [word.removeprefix("from=") for word in run_words]
+    trusting = [word for word in overrides if run_words and command == "train" and word.startswith("trust=")]
+    return CommandLine(
+        command,
+        tuple(bare + [word for word in overrides if word not in (*run_words, *trusting)]),
+        folder=next((value for name, value in reversed(flags) if name in CONFIG_DIR), None),
+        multirun=multirun,
+        display=tuple(part for name, value in flags if name in DISPLAY for part in (name, value) if part is not None),
+        runs=tuple(run.strip("'\"") for run in runs),
+        words=tuple(words),
+        trust=tuple(name for word in trusting for name in re.split(r"[\[\], ]+", word.removeprefix("trust=")) if name),
+    )
+
+
+def _unknown_flag(word: str) -> str:
+    flag, equals, _ = word.partition("=")
+    close = difflib.get_close_matches(flag, (*FLAGS, "--version"), n=1)
+    hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
+    if equals and flag.lstrip("-").isidentifier():
+        hint = f", did you mean '{word.lstrip('-')}'?"
+    return f"there is no flag '{flag}'{hint}"
+
+
+def _refuse_misread(overrides: list[str]) -> None:
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if not name:
+            raise UsageError(f"'{word}' has no name: write name=value")
+        if value.startswith("[") and (CONFIGS / name).is_dir():  # Hydra would lay one over the other
+            raise UsageError(f"{word}: one at a time; -m {name}={value.strip('[]')} runs one after the other")

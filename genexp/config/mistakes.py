@@ -1,0 +1,167 @@
+"""Hydra's error messages in plain words: the mistake, the nearest right name, the remedy."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from yaml import MarkedYAMLError
+
+from genexp.config.command_line import CommandLine
+from genexp.config.compose import compose, groups_of, options_of
+from genexp.config.schema import CONFIGS
+from genexp.errors import UsageError
+from genexp.text import first_line, nearest
+
+LAUNCHERS = {  # the configurations of other packages, with the package, and the extra that brings it
+    "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+}
+
+
+def in_plain_words(error: Exception, line: CommandLine) -> UsageError:
+    """Return a UsageError that names the mistake in the command line and the remedy."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) or "Config group override must be" in text:
+        message = _no_such_option(error, line)
+        if message is not None:
+            return UsageError(message)
+    if isinstance(error, OverrideParseException):
+        return UsageError(_unreadable(error, line))
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return UsageError(f"{mark.name}, line {mark.line + 1}: {error.problem or error.context}")
+    if isinstance(error, UnicodeDecodeError):
+        files = sorted(Path(line.folder).rglob("*.yaml")) if line.folder is not None else []
+        wrong = [str(file) for file in files if not _is_text(file)]
+        return UsageError(f"{', '.join(wrong) or 'a configuration'} is not text in UTF-8")
+    added = [word for word in line.overrides if word.startswith("+")]
+    if added and ("An item is already at" in text or "To override a value use" in text):
+        return UsageError(f"{' '.join(added)}: a + adds what is not there, and this is: leave it out")
+    if "integer string conversion" in text:
+        return UsageError(f"{max(line.overrides, key=len)[:40]}...: a number of so many digits cannot be read")
+    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
+    if unknown:
+        return UsageError(_no_such_setting(unknown.group(1).strip(), line))
+    if "Ambiguous value" in text:
+        return UsageError(f"{first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
+    cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
+    return UsageError(f"{first_line(error)}{cause}")
+
+
+def _no_such_option(error: Exception, line: CommandLine) -> str | None:
+    """Say that a group has no such option; None if the error does not tell which."""
+    groups = groups_of(line.command)
+    for word in line.overrides:  # ../gan, /etc/passwd, null, 3
+        group, _, option = word.lstrip("+").partition("=")
+        if group in groups and group != "experiment" and ("/" in option or "Config group" in str(error)):
+            options = options_of(group)
+            if option not in options:
+                return f"{group}={option}: there is no such {group}\nThe choices are: {', '.join(options)}"
+    if not isinstance(error, MissingConfigException):
+        return None
+    missing = str(error.missing_cfg_file)
+    if missing in LAUNCHERS:
+        package, extra = LAUNCHERS[missing]
+        return f'this launcher needs {package}, which is not installed here\npip install "genexp[{extra}]" installs it'
+    if error.options is None or not error.missing_cfg_file:
+        return None
+    group, _, option = missing.rpartition("/")
+    if group.split("/")[0] == "experiment":
+        option, group = missing.removeprefix("experiment/"), "experiment"
+    options = options_of(group) if group == "experiment" else sorted(map(str, error.options))
+    within = [name for name in options if name.startswith(f"{option}/")]
+    hint = f"; in that folder there are {', '.join(within)}" if within else _nearest_option(option, options)
+    return f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}"
+
+
+def _nearest_option(option: str, options: list[str]) -> str:
+    """Like `nearest`, also for an option in a folder that was given without the folder."""
+    by_leaf = {name.rpartition("/")[2]: name for name in options}
+    hint = nearest(option, by_leaf)
+    return re.sub(r"'(.*)'", lambda match: f"'{by_leaf[match[1]]}'", hint) if hint else nearest(option, options)
+
+
+def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
+    reason = first_line(error)
+    if "Exception:" in reason:  # a class of the parser's, and the word once more
+        reason = "it holds a character that is allowed in quotes only"
+    owner = next((group for group in groups_of(line.command) if error.override in options_of(group)), None)
+    if owner is not None:
+        return f"'{error.override}' is no setting, did you mean '{owner}={error.override}'?"
+    return (
+        f"'{error.override}' cannot be read as a setting: {reason}\n"
+        "Write name=value; quotes around a value have to pass the shell: \"name='value'\""
+    )
+
+
+def _no_such_setting(override: str, line: CommandLine) -> str:
+    """Say that there is no such setting, and which one may be meant."""
+    command = line.command
+    if "@optimizers." in override:
+        player = override.rpartition(".")[2]
+        return (
+            f"this model offers no optimizers.{player}; if it has a player '{player}' all the same, "
+            f"+optimizer@optimizers.{player}=... gives it an optimizer of its own"
+        )
+    key = override.split("@")[0].lstrip("+~")
+    part, _, name = key.partition(".")
+    if part == "metric" or (part == "metrics" and name in options_of("metric")):
+        name = name if name in options_of("metric") else "fid"
+        return f"there is no setting '{key}': a score is added by metric@metrics.{name}={name}"
+    if (CONFIGS / key).is_dir() and key not in groups_of(command):
+        return f"genexp {command} takes no {key}; see `genexp {command} --help`"
+    if part == "hydra":
+        choices = " ".join(word for word in line.overrides if word.startswith("hydra/"))
+        return f"there is no setting '{key}'; see `genexp {command} {choices} --cfg hydra`"
+    if part == "search" and command == "train":
+        searching = any(word.lstrip("+").startswith("search=") for word in line.overrides)
+        write = f"+{key}=.. adds a range" if searching else "search=optuna brings those of a search"
+        return f"there is no setting '{key}': {write}"
+    keys = _keys(line)
+    siblings = [sibling for sibling in keys if sibling.rpartition(".")[0] == key.rpartition(".")[0]]
+    there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
+    owners = [f"{part}={option}" for option in options_of(part) if name and name in _settings_of(part, option)]
+    if owners:
+        return f"there is no setting '{key}' here; it is one of {' and of '.join(owners)}{there_are}"
+    return f"there is no setting '{key}'{nearest(key, keys) or there_are}"
+
+
+def _settings_of(group: str, option: str) -> set[str]:
+    """Return the settings that an option of a group has, as far as its own file says."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
+    own = content.get(group, content) if isinstance(content, dict) else None  # a model's are under its group's name
+    return set(map(str, own)) - {"name", "_target_", "defaults"} if isinstance(own, dict) else set()
+
+
+def _keys(line: CommandLine) -> list[str]:
+    """Return every setting and group of the configuration that the chosen options make."""
+    groups = groups_of(line.command)
+    choices = [word.partition(",")[0] for word in line.overrides if word.partition("=")[0] in groups]  # the first one
+    try:
+        return [*groups, *_leaves(compose(replace(line, overrides=tuple(choices))))]
+    except HydraException:
+        return groups
+
+
+def _leaves(config: DictConfig) -> list[str]:
+    """Return the dotted key of every setting."""
+    tree: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+
+    def walk(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [path]
+        return [leaf for key, value in node.items() for leaf in walk(value, f"{path}.{key}" if path else str(key))]
+
+    return walk(tree, "")
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except ValueError:
+        return False
+    return True

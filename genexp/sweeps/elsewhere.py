@@ -1,0 +1,205 @@
+"""Sweeps on other machines, by the launchers of Hydra's plugins: Slurm by submitit, and Ray.
+
+A launcher is told to run the jobs that are not finished. What became of each is read from its run directory: a
+launcher that does not complain is no proof that all went well.
+"""
+
+import importlib
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from genexp.config.command_line import CommandLine
+from genexp.config.compose import SOURCE, initialized
+from genexp.config.configuration import plain_mistakes
+from genexp.config.schema import checked
+from genexp.errors import GenexpError, UsageError
+from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Job
+from genexp.sweeps.schedule import LOOK, PATIENCE, Queue, work_off
+
+HERE = ("genexp", "basic")  # choices of hydra/launcher that run the jobs on this machine
+
+
+def is_elsewhere(line: CommandLine) -> bool:
+    """Return True if hydra/launcher chooses another launcher than this machine's processes."""
+    choices = [word.partition("=")[2] for word in line.overrides if word.startswith("hydra/launcher=")]
+    return any(choice not in HERE for choice in choices)
+
+
+def run_elsewhere(jobs: list[Job], line: CommandLine, folder: Path) -> None:
+    """Have the launcher run the jobs that wait; what they print goes to `folder`."""
+    try:
+        queue = Queue(jobs)
+        while queue.is_open:
+            for job in jobs:
+                if job.state == WAITING:
+                    job.look_elsewhere()
+            ready = [job for job in jobs if job.state == WAITING and not job.elsewhere]
+            if ready:
+                _hand_over(ready, lambda turn: _launch(turn, line, folder))
+            else:
+                time.sleep(LOOK)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            "interrupted; jobs that were handed over may run on, until their launcher's own command (scancel, ray "
+            "stop) stops them; the same command goes on"
+        ) from interrupt
+
+
+def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception | None]:
+    """Have the launcher train each job, and wait for all; return the errors of those that failed."""
+    of_hydra = tuple(word for word in line.overrides if word.startswith("hydra"))
+    of_the_sweep = [word for word in line.overrides if word.startswith("sweep.")]
+    source = [f"from={SOURCE}"] if line.kept is not None else []
+    overrides = [[*source, *of_the_sweep, *job.line.overrides] for job in jobs]
+    task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=replace(line, words=(), multirun=False))
+    master = replace(line, overrides=of_hydra)
+    with plain_mistakes(master), initialized(master) as words:
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration(line.command, words, run_mode=RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(config)
+        context = HydraContext(config_loader=loader, callbacks=_no_callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    with _waiting_for_all(launcher):
+        returned: Sequence[Any] = launcher.launch(overrides, 0)
+    return [_error(each) for each in returned]
+
+
+def _no_callbacks(config: DictConfig) -> Any:
+    from hydra._internal.callbacks import Callbacks
+
+    return Callbacks(config)
+
+
+def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine) -> None:
+    """Train one job on the machine where a launcher calls this. Raises GenexpError if it fails.
+
+    `here` is the folder where the sweep was started, `folder` that of the sweep. The job trains in a process of its
+    own: a launcher whose own process dies loses or repeats other jobs.
+    """
+    _enter(here)
+    settings = tuple(word for word in HydraConfig.get().overrides.task if word != f"from={SOURCE}")
+    config = checked("train", composed).model_copy(update={"fresh": False})  # old runs were moved aside before
+    job = Job.of(replace(line, overrides=settings), config)
+    work_off(Queue([job]), config.sweep, folder, set())
+    if job.state != FINISHED:
+        raise GenexpError(job.cause)
+
+
+def _enter(folder: Path) -> None:
+    """Go to the folder where the sweep was started: paths are relative to it, and a user's own models may be there."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise GenexpError(f"{platform.node()} does not see {folder}, where the sweep was started") from error
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _hand_over(jobs: list[Job], launch: Callable[[list[Job]], Sequence[Exception | None]]) -> None:
+    """Have the jobs launched, and note what became of each."""
+    before = [job.run.status() for job in jobs]
+    errors: Sequence[Exception | None] = [None] * len(jobs)
+    interrupted = True
+    try:
+        errors = launch(jobs)
+        interrupted = False
+    except UsageError:
+        interrupted = False
+        raise
+    except Exception as error:  # the launcher ran none of them, or lost them all
+        errors = [error] * len(jobs)
+        interrupted = False
+    finally:
+        end_of_patience = time.monotonic() + (0 if interrupted else PATIENCE)
+        while any(job.run.is_held() for job in jobs) and time.monotonic() < end_of_patience:
+            time.sleep(LOOK)  # a job whose launcher's process was killed saves, and leaves
+        for job, old, error in zip(jobs, before, errors, strict=True):
+            status = job.run.status()
+            _read_ending(job, status if status != old else {}, error, interrupted)
+
+
+def _read_ending(job: Job, status: dict[str, Any], error: Exception | None, interrupted: bool) -> None:
+    """Note what became of a job, from the new status of its run and the launcher's error."""
+    assert job.config is not None
+    try:
+        results = job.run.finished(job.config)
+    except UsageError:
+        results = None
+    ended = status.get("status")
+    if results is not None:
+        job.finish(results)
+    elif job.run.is_held():
+        job.state, job.cause = RUNNING, "it still runs"
+    elif ended == "interrupted":
+        job.state, job.cause = STOPPED, f"interrupted at step {status.get('step', 0)}"
+    elif ended == "failed":
+        job.state, job.cause = FAILED, next(iter(str(status.get("error", "")).splitlines()), "")
+    elif not interrupted:
+        job.state = FAILED
+        job.cause = _in_a_line(error) if error else "it left no result, and no word why; see the launcher's own logs"
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return in one line what a launcher says of a job; submitit and Ray say it in many."""
+    if isinstance(error, GenexpError):
+        return str(error).splitlines()[0]
+    text = str(error).strip()
+    lost = re.search(r"has not produced any output \(state: ([^)]+)", text)
+    if lost:
+        return f"the launcher's process was lost ({lost[1]})"
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
+    telling = lines[-1 if "Traceback" in text else 0] if lines else ""
+    return f"the launcher said: {type(error).__name__}: {telling}".rstrip(": ")
+
+
+@contextmanager
+def _waiting_for_all(launcher: Any) -> Iterator[None]:
+    """Make the launchers of submitit and Ray wait for all jobs, and return the exceptions of those that failed.
+
+    By themselves they raise the first one, as when a job was cancelled, and do not wait for the others.
+    """
+    plugin = type(launcher).__module__
+    if "submitit" in plugin:
+        owner, name = importlib.import_module("submitit").Job, "results"
+    elif "ray" in plugin:
+        owner, name = importlib.import_module("ray"), "get"
+    else:
+        yield
+        return
+    original = getattr(owner, name)
+
+    def returning_errors(*arguments: Any, **options: Any) -> Any:
+        try:
+            return original(*arguments, **options)
+        except Exception as error:
+            return [error] if name == "results" else error
+
+    setattr(owner, name, returning_errors)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _error(returned: Any) -> Exception | None:
+    """Return the error of a job, if it failed, from what a launcher returned for it."""
+    if isinstance(returned, JobReturn):
+        failed = returned.status == JobStatus.FAILED and isinstance(returned._return_value, Exception)
+        return returned._return_value if failed else None
+    return returned if isinstance(returned, Exception) else None

@@ -1,0 +1,219 @@
+"""Training jobs as processes of their own, a few at a time. The end of one does not touch another.
+
+The processes are forked from a server that has imported torch and run nothing, so that a job begins at once. Where
+there is no fork, each is a new interpreter. A job whose parent dies saves and leaves.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from genexp.config.command_line import CommandLine
+from genexp.config.components import imports
+from genexp.config.schema import TrainConfig
+from genexp.errors import DivergedError, GenexpError, HeldError, UsageError
+from genexp.signals import INTERRUPTED, leave_by, leave_once, name_of, without_usr2
+from genexp.sweeps.jobs import Ending, Job
+from genexp.text import now
+
+FAREWELL = 5.0  # seconds that a job has to leave when it is told to leave at once
+IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train", "torch._dynamo")  # in this order
+LONGEST = 10_000  # characters of a job's last message: more would fill the pipe, which is read after it
+SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
+
+
+class Process(NamedTuple):
+    """The process of a running job, the slot that it takes, and the pipe by which it says how it ended."""
+
+    slot: int
+    process: Any
+    ending: Connection
+
+
+class Slots:
+    """At most `n` jobs at once. They share the CPU's threads, and each gets a GPU if there are any.
+
+    On leaving the context, running jobs are told to save and leave, and waited for; a second interruption kills them.
+    """
+
+    def __init__(self, n: int, jobs: Iterable[Job] = ()) -> None:
+        """`jobs` are some of those to come: the modules of their data sets are imported once for all."""
+        method = "forkserver" if sys.platform == "linux" else "spawn"  # macOS forbids much to a process that was forked
+        self._context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            targets = {job.config.dataset["_target_"] for job in jobs if job.config is not None}
+            modules = {module for target in targets for module in imports(target.rpartition(".")[0])}
+            self._context.set_forkserver_preload([*IMPORTED, *sorted(modules)])
+        self.n = n
+        self._processes: dict[Job, Process] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        return list(self._processes)
+
+    @property
+    def free(self) -> bool:
+        return len(self._processes) < self.n
+
+    def start(self, job: Job, log: Path) -> None:
+        """Start the job's process in a free slot; its output is appended to `log`."""
+        assert job.config is not None
+        slot = min(set(range(self.n)) - {running.slot for running in self._processes.values()})
+        gpus = visible_gpus() if job.config.device.kind in ("auto", "cuda") else []
+        threads = job.config.device.threads or job.run.threads() or max(1, cores() // self.n)
+        device = job.config.device.model_copy(update={"threads": threads})
+        config = job.config.model_copy(update={"device": device})
+        ours, theirs = self._context.Pipe(duplex=False)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)  # the server of processes has the environment and folder of its beginning
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        arguments = (config, job.line, log, Path.cwd(), environment, theirs)
+        with without_usr2():
+            process = self._started(arguments)
+        theirs.close()
+        self._processes[job] = Process(slot, process, ours)
+
+    def _started(self, arguments: tuple[Any, ...]) -> Any:
+        """Start a process; by a new server if the old one died."""
+
+        def start() -> Any:
+            process = self._context.Process(target=_work, args=arguments)
+            process.start()
+            return process
+
+        try:
+            return start()
+        except (EOFError, ConnectionError):  # the server died; the next process starts a new one
+            pass
+        try:
+            return start()
+        except (EOFError, ConnectionError) as error:
+            raise GenexpError("no process can be started: its server dies, perhaps for want of memory") from error
+
+    def wait(self, seconds: float) -> list[tuple[Job, Ending]]:
+        """Return the jobs that have ended; wait until one does, but no longer than that."""
+        if not self._processes:
+            time.sleep(seconds)
+            return []
+        connection.wait([running.process.sentinel for running in self._processes.values()], seconds)
+        ended = [job for job, running in self._processes.items() if not running.process.is_alive()]
+        return [(job, self._ending(job)) for job in ended]
+
+    def stop(self, jobs: list[Job], at_once: bool = False) -> None:
+        """Tell the jobs to save and leave; or, if they were told before, to leave at once."""
+        for job in jobs:
+            if (running := self._processes.get(job)) is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(running.process.pid, signal.SIGINT if at_once else signal.SIGTERM)
+
+    def __enter__(self) -> "Slots":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(self.running)
+        try:
+            while self._processes:
+                self.wait(1.0)
+        finally:  # reached early by a second interruption
+            self.stop(self.running, at_once=True)
+            end = time.monotonic() + FAREWELL
+            try:
+                while self._processes and time.monotonic() < end:
+                    self.wait(0.1)
+            finally:
+                for running in self._processes.values():
+                    running.process.kill()
+                while self._processes:
+                    self.wait(1.0)
+
+    def _ending(self, job: Job) -> Ending:
+        """Return how the process of a job ended, and give its slot free."""
+        _, process, pipe = self._processes.pop(job)
+        process.join()
+        code = process.exitcode
+        ending: Ending | None = None
+        with suppress(EOFError, OSError):
+            ending = pipe.recv() if pipe.poll() else None
+        pipe.close()
+        process.close()  # a job whose server died takes this for our death, and leaves
+        if ending is not None:
+            return ending
+        if code == SERVER_DIED:
+            return Ending(code, "its server of processes died, perhaps for want of memory", lost=True)
+        error = f"left with exit code {code} before it was finished"
+        if code < 0:
+            memory = " (the system does so when memory runs out)" if -code == getattr(signal, "SIGKILL", None) else ""
+            error = f"killed by {name_of(-code)}{memory}"
+        job.run.amend_status("running", status="failed", error=error)
+        return Ending(code or 1, error)
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use, or was told to use."""
+    for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):  # Ray sets the first
+        if os.environ.get(variable, "").isdigit():
+            return max(1, int(os.environ[variable]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without asking torch."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def _work(
+    config: TrainConfig, line: CommandLine, log: Path, folder: Path, environment: dict[str, str], pipe: Connection
+) -> None:
+    """Train a run: the work of a job's process. It sends an Ending at its end."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the sweep, which passes it on, and not the jobs a second time
+    leave_by(leave_once)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    print(f"{now()} {line}", flush=True)
+    try:
+        from genexp.commands import train
+
+        train.main(config, line, patient=True)
+        ending = Ending(0, None)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", flush=True)
+        ending = Ending(INTERRUPTED, str(interrupt)[:LONGEST] or "interrupted")
+    except GenexpError as error:
+        print(f"genexp: {error}", flush=True)
+        hopeless = isinstance(error, UsageError | DivergedError)
+        ending = Ending(error.exit_code, str(error)[:LONGEST], held=isinstance(error, HeldError), hopeless=hopeless)
+    except BaseException as error:
+        traceback.print_exc()
+        ending = Ending(1, f"{type(error).__name__}: {error}"[:LONGEST])
+    pipe.send(ending)
+    sys.exit(ending.code)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
