@@ -1,4 +1,4 @@
-"""Where a run computes: choosing the device, its threads, and the arithmetic of its matrix products."""
+"""The device that a run computes on, its CPU threads, and the precision of its matrix products."""
 
 import contextlib
 import os
@@ -8,33 +8,33 @@ import torch
 
 from genexp.errors import UsageError
 
-ALL_THREADS = torch.get_num_threads()  # before any run of this process has set its own
+ALL_THREADS = torch.get_num_threads()  # read before a run of this process sets its own number
 
 
 def select(kind: str, threads: int | None) -> torch.device:
-    """The device of that kind, with CPU threads set. Raises UsageError when this machine has none."""
+    """Set the number of CPU threads and return the device. Raises UsageError if this machine has none of this kind."""
     torch.set_num_threads(threads or ALL_THREADS)
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name in kinds if kinds[name]]
     if kind == "auto":
-        kind = next(name for name, there in available.items() if there)
-    if not available[kind]:
-        others = [name for name, there in available.items() if there]
+        kind = available[0]
+    if kind not in available:
         raise UsageError(
             f"device={kind}: this machine has no {kind.upper()} device that torch can use; "
-            f"use device=auto or device={others[0]}"
+            f"use device=auto or device={available[0]}"
         )
     return torch.device(kind, 0) if kind != "cpu" else torch.device("cpu")
 
 
-def products(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Within it matrix products run in `precision`, each weight cast at most once; all else stays float32."""
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which matrix products run in `precision`, each weight cast once, and all else in float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware there; elsewhere they are emulated and many times slower."""
+    """Return True if the device multiplies bfloat16 in hardware; emulated products are many times slower."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":

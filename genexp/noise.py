@@ -1,4 +1,4 @@
-"""Corruption processes, as functions on images, and the priors that generators draw their codes from."""
+"""Corruption processes, which are functions on images, and the priors of codes."""
 
 import math
 from typing import Literal, Protocol
@@ -12,26 +12,26 @@ Prior = Literal["uniform", "gaussian", "spherical"]
 
 
 class Corruption(Protocol):
-    """C(x̃ | x): images in, corrupted images of the same shape out, all pixels independently.
+    """Draw from C(x̃ | x): return corrupted images of the same shape, with all pixels independent.
 
-    Draws from `generator`, or from the default one of the images' device.
+    Random numbers come from `generator`, or from the default one of the images' device.
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
 
 
 def unchanged(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The corruption that leaves images as they are."""
+    """Return the images without corruption."""
     return images
 
 
 def none() -> Corruption:
-    """Leaves images as they are."""
+    """Return the corruption that leaves images unchanged."""
     return unchanged
 
 
 def gaussian(*, mean: Number, std: PositiveFloat) -> Corruption:
-    """Adds independent N(mean, std²) to each pixel; the result may leave [0, 1]."""
+    """Return the corruption that adds independent N(mean, std²) to each pixel; the result may leave [0, 1]."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return images + torch.empty_like(images).normal_(mean, std, generator=generator)
@@ -40,7 +40,7 @@ def gaussian(*, mean: Number, std: PositiveFloat) -> Corruption:
 
 
 def masking(*, probability: Share) -> Corruption:
-    """Sets each pixel to 0 with this probability (Vincent et al. 2010, section 3.3)."""
+    """Return the corruption that sets each pixel to 0 with `probability` (Vincent et al. 2010, section 3.3)."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return images * (_uniform(images, generator) >= probability)
@@ -49,7 +49,7 @@ def masking(*, probability: Share) -> Corruption:
 
 
 def salt_and_pepper(*, probability: Share) -> Corruption:
-    """Sets each pixel, with this probability, to 0 or 1 by a fair coin (Vincent et al. 2010, section 3.3)."""
+    """Return the corruption that sets a pixel to 0 or 1, each with probability/2 (Vincent et al. 2010, section 3.3)."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         u = _uniform(images, generator)
@@ -59,14 +59,14 @@ def salt_and_pepper(*, probability: Share) -> Corruption:
 
 
 def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One number from U[0, 1) for each pixel, outside any gradient."""
+    """Return a number from U[0, 1) for each pixel, without a gradient."""
     return torch.empty_like(images, requires_grad=False).uniform_(generator=generator)
 
 
 def draw_prior(
     prior: Prior, n: int, dim: int, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
-    """n codes, shape (n, dim), float32; each coordinate has mean 0 and variance 1 under all three priors.
+    """Draw n codes, (n, dim) float32; each coordinate has mean 0 and variance 1 under all three priors.
 
     uniform: on [-√3, √3], as in the published GAN code. spherical: uniform on the sphere of radius √dim.
     """

@@ -1,4 +1,4 @@
-"""Optimizers with their schedules. A schedule is a function of (step, epoch), so it has no state to resume."""
+"""Optimizers with schedules. A schedule is a function of (step, epoch), so resuming needs no state of it."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from genexp.errors import UsageError
 from genexp.ranges import DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat
 
-Schedule = Callable[[int, int], dict[str, float]]  # (steps, epochs completed) -> lr, and momentum where there is one
+Schedule = Callable[[int, int], dict[str, float]]  # (steps, epochs completed) -> lr, and momentum if it has one
 
 
 class LearningRate(TypedDict):
@@ -24,7 +24,7 @@ class LearningRate(TypedDict):
 
 
 class ScheduledOptimizer:
-    """A torch optimizer for one player, given gradients explicitly and its settings by a schedule."""
+    """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
         self.optimizer = optimizer
@@ -32,7 +32,7 @@ class ScheduledOptimizer:
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
 
     def step(self, gradients: Sequence[Tensor], step: int, epoch: int) -> None:
-        """Move the parameters along `gradients`, one for each, with the settings of this step and epoch."""
+        """Update each parameter with its gradient and the settings of this step and epoch."""
         self.optimizer.param_groups[0].update(self.schedule(step, epoch))
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -48,13 +48,13 @@ class ScheduledOptimizer:
 
 
 def exponential_decay(rate: LearningRate) -> Callable[[int], float]:
-    """lr / lr_decay^step, not below lr_min (pylearn2 `ExponentialDecay`)."""
+    """Return the schedule max(lr / lr_decay^step, lr_min) (pylearn2 `ExponentialDecay`)."""
     log_decay = math.log(rate["lr_decay"])
     return lambda step: max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])
 
 
 def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> Callable[[float], float]:
-    """From `start` to `end`, linearly over the epochs of `interval` (pylearn2 `MomentumAdjustor`)."""
+    """Return the schedule from `start` to `end`, linear over the epochs of `interval` (pylearn2 `MomentumAdjustor`)."""
     if end is None:
         return lambda epoch: start
     first, last = interval
@@ -71,9 +71,9 @@ def sgd(
     nesterov: bool,
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """v ← momentum·v + gradient; θ ← θ − lr·v, or with Nesterov's variant θ ← θ − lr·(gradient + momentum·v).
+    """Return SGD: v ← momentum·v + gradient; θ ← θ − lr·v, or with `nesterov` θ ← θ − lr·(gradient + momentum·v).
 
-    Raises UsageError for Nesterov's variant without momentum, and for a ramp that ends before it begins.
+    Raises UsageError for `nesterov` without momentum, and for a ramp that ends before it begins.
     """
     if nesterov and momentum == 0:
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
@@ -95,7 +95,7 @@ def adam(
     eps: PositiveFloat,
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """Kingma and Ba 2015, Algorithm 1."""
+    """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
     lr = exponential_decay(rate)
     optimizer = torch.optim.Adam(
         parameters, rate["lr"], (beta1, beta2), eps, weight_decay=rate["weight_decay"], fused=True
@@ -111,7 +111,7 @@ def rmsprop(
     eps: PositiveFloat,
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """Gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
+    """Return RMSprop: gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
     lr = exponential_decay(rate)
     optimizer = torch.optim.RMSprop(
         parameters, rate["lr"], alpha=alpha, momentum=momentum, eps=eps, weight_decay=rate["weight_decay"]
@@ -126,7 +126,7 @@ def adadelta(
     eps: PositiveFloat,
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
-    """Zeiler 2012, Algorithm 1, which is lr = 1."""
+    """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
     lr = exponential_decay(rate)
     optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, weight_decay=rate["weight_decay"])
     return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step)})

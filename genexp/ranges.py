@@ -1,7 +1,7 @@
-"""The ranges that a setting may have, as annotations of the keyword arguments that configs fill.
+"""The ranges of settings, as annotations of the keyword arguments that configs set.
 
-`config.py` reads these annotations from the source of a config's `_target_` and checks the values against them
-without importing it, so a wrong value is refused before torch is loaded.
+genexp.config reads the annotations from the source of a config's `_target_`, without importing it, and checks the
+values. A wrong value is thus refused before torch is loaded.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-DecayFactor = Annotated[float, Field(ge=1, allow_inf_nan=False)]  # a value that divides at every step
-Fraction = Annotated[float, Field(ge=0, lt=1)]  # [0, 1): a momentum, or a share that must leave something
+DecayFactor = Annotated[float, Field(ge=1, allow_inf_nan=False)]  # divides a value at every step
+Fraction = Annotated[float, Field(ge=0, lt=1)]  # [0, 1): a momentum, or a share that is not the whole
 Share = Annotated[float, Field(ge=0, le=1)]  # [0, 1]: a probability
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
-HiddenWidths = list[PositiveInt]  # the same, where there may be no hidden layer
+HiddenWidths = list[PositiveInt]  # the same, for models that may have no hidden layer
 Units = Literal["sigmoid", "tanh", "relu", "linear"]
 UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]
 Interval = Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)]

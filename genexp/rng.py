@@ -1,7 +1,7 @@
 """Addressed randomness: every draw comes from a generator seeded by (seed, purpose, index).
 
-Data order, noise, initialisation and evaluation never share a stream, so drawing sample images more often changes
-nothing in training, and a resumed run draws what the uninterrupted one would have drawn.
+Data order, noise, initialisation and evaluation have separate streams. Thus drawing samples more often does not change
+training, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import hashlib
@@ -10,21 +10,21 @@ import torch
 
 
 def address(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed for one stream; streams of different addresses are independent for practical purposes."""
+    """Return a 63-bit seed for one stream; streams of different addresses are independent for practical purposes."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def generator(device: torch.device, seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A generator of its own on `device`, at the start of its stream."""
+    """Return a new generator on `device`, at the start of its stream."""
     return torch.Generator(device).manual_seed(address(seed, purpose, index))
 
 
 def reseed(device: torch.device, seed: int, purpose: str, index: int = 0) -> None:
     """Put the default generators (the CPU's and the device's) at the start of a stream.
 
-    For code that draws without naming a generator, such as layers; cheap enough for every step, which
-    `torch.manual_seed` is not.
+    This is for code that uses the default generators, such as layers. Unlike `torch.manual_seed` it is fast enough to
+    call at every step.
     """
     value = address(seed, purpose, index)
     torch.default_generator.manual_seed(value)

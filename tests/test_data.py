@@ -710,7 +710,16 @@ def test_images_are_decoded_once(pictures, tmp_path, decoding):
     shutil.copytree(pictures, tmp_path / "copied")
     assert values(load(tmp_path / "copied", tmp_path)) == values(first)
     assert len(decoding) == 20  # nor is the place
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+
+
+def test_cached_images_are_read_without_the_lock(pictures, tmp_path, decoding, capsys):
+    load(pictures, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    with filelock.FileLock(file.with_suffix(".lock")):
+        load(pictures, tmp_path)
+    assert len(decoding) == 20
+    assert "waiting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changed", [{"size": 3}, {"channels": 3}, {"crop": 2}])
@@ -743,7 +752,7 @@ def test_changed_bytes_of_the_same_size_and_time_decode_again(tmp_path, decoding
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickled"])
 def test_a_damaged_cache_is_replaced(pictures, tmp_path, decoding, capsys, damage):
     first = load(pictures, tmp_path)
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*.npz")
     whole = file.read_bytes()
     place = whole.index(first.train[3].numpy().tobytes())
 
@@ -762,7 +771,7 @@ def test_a_damaged_cache_is_replaced(pictures, tmp_path, decoding, capsys, damag
     assert len(decoding) == 40
     assert not (tmp_path / "attacked").exists()
     assert torch.equal(first.train, second.train)
-    assert f"warning: {file} cannot be read" in capsys.readouterr().out
+    assert f"warning: {file} is damaged" in capsys.readouterr().out
     load(pictures, tmp_path)
     assert len(decoding) == 40
 
@@ -774,7 +783,8 @@ def test_a_cache_that_cannot_be_written_is_a_warning(pictures, tmp_path, decodin
     assert len(data.train) == 16
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert len(warned) == 1
-    assert f"no cache in {tmp_path / 'data' / 'cache'}" in warned[0]
+    assert f"{tmp_path / 'data' / 'cache'}" in warned[0]
+    assert "cannot be written: File exists" in warned[0]
     load(pictures, tmp_path / "data")
     assert len(decoding) == 40
 

@@ -1,4 +1,4 @@
-"""Data sets as tensors: loaded once as uint8, kept on the device, converted a batch at a time."""
+"""Data sets as tensors: loaded once as uint8, kept on the device, converted to float32 a batch at a time."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -6,30 +6,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-CHUNK = 5000  # images converted at a time where all of them are read
-CONTRAST = 1e-3  # in [0, 1]; images of less have no scale to work in
+CHUNK = 5000  # images converted at a time by code that reads a whole split
+CONTRAST = 1e-3  # in [0, 1]; the least pixel_std, so that a model can divide by it
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model may know of the data that it is built for."""
+    """The properties of a data set that a model is built from."""
 
     shape: tuple[int, int, int]  # channels, height, width
     pixel_mean: Tensor  # mean training image, shape (C, H, W), in [0, 1]
     pixel_std: float  # standard deviation of all training pixels around their common mean, at least CONTRAST
     n_train: int  # training images
-    points: bool = False  # whether they are points of the plane, whose values are no shades of grey
+    points: bool = False  # True for points of the plane, whose values are no shades of grey
 
     @property
     def size(self) -> int:
-        """Values in an image, C·H·W."""
+        """Return the number of values in an image, C·H·W."""
         channels, height, width = self.shape
         return channels * height * width
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The Gaussians that points of the plane were drawn from; the square ±`extent` around 0 is kept as [0, 1]²."""
+    """The Gaussians that points of the plane were drawn from, with the square ±`extent` around 0 scaled to [0, 1]²."""
 
     means: Tensor  # (modes, 2), in [0, 1]² like the points
     std: float  # of each mode in each coordinate, in the same units
@@ -47,29 +47,29 @@ class DataSet:
     train: Tensor
     valid: Tensor
     test: Tensor
-    labels: dict[str, Tensor]  # split -> (N,) int64, −1 where there is none
+    labels: dict[str, Tensor]  # split -> (N,) int64, −1 for an image without a label
     white: int = 255
     mixture: Mixture | None = None
-    folds: tuple[tuple[Tensor, Tensor], ...] = ()  # validation and test images of each, where a data set has several
+    folds: tuple[tuple[Tensor, Tensor], ...] = ()  # validation and test images of each fold, for data sets with folds
 
     def to(self, device: torch.device) -> "DataSet":
-        """The same data on another device."""
+        """Return the same data on another device."""
         labels = {split: labels.to(device) for split, labels in self.labels.items()}
         folds = tuple((valid.to(device), test.to(device)) for valid, test in self.folds)
         train, valid, test = self.train.to(device), self.valid.to(device), self.test.to(device)
         return replace(self, train=train, valid=valid, test=test, labels=labels, folds=folds)
 
     def of_folds(self) -> list["DataSet"]:
-        """The data set once for each fold, with its validation and test images, and no labels."""
+        """Return a data set for each fold, with the fold's validation and test images and without labels."""
         return [replace(self, valid=valid, test=test, labels={}, folds=()) for valid, test in self.folds]
 
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The chosen images of a split as float32 in [0, 1], shape (n, C, H, W)."""
-        chosen: Tensor = getattr(self, split)[rows]
-        return chosen / self.white
+        """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W)."""
+        images: Tensor = getattr(self, split)[rows]
+        return images / self.white
 
     def spec(self) -> DataSpec:
-        """The image shape, and the moments of the training images."""
+        """Return the image shape and the moments of the training images."""
         channels, height, width = self.train.shape[1:]
         mean, squares = torch.zeros(2, channels, height, width, dtype=torch.float64)
         for first in range(0, len(self.train), CHUNK):  # a colour data set in float32 would take gigabytes
@@ -82,7 +82,7 @@ class DataSet:
         return DataSpec((channels, height, width), mean.float(), max(std, CONTRAST), len(self.train), points)
 
     def digest(self) -> str:
-        """A name for exactly these images, splits, labels and folds included."""
+        """Return a hash of all images, labels and folds, and of how they are split."""
         digest = hashlib.sha256()
         labels = [self.labels[split] for split in sorted(self.labels)]
         folds = [images for fold in self.folds for images in fold]
@@ -90,3 +90,21 @@ class DataSet:
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+
+def split_by_rows(images: Tensor, labels: Tensor, rows: dict[str, Tensor], white: int = 255) -> DataSet:
+    """Return a data set whose splits are the given rows, or masks of rows, of all images."""
+    train, valid, test = (images[rows[split]] for split in ("train", "valid", "test"))
+    return DataSet(train, valid, test, {split: labels[rows[split]] for split in rows}, white)
+
+
+def split_training_images(
+    images: Tensor, labels: Tensor, n_train: int, test_images: Tensor, test_labels: Tensor
+) -> DataSet:
+    """Return a data set whose validation split is the training images from `n_train` on."""
+    return DataSet(
+        images[:n_train],
+        images[n_train:],
+        test_images,
+        labels={"train": labels[:n_train], "valid": labels[n_train:], "test": test_labels},
+    )

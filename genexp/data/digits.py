@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from genexp.data import DataSet
+from genexp.data import DataSet, split_by_rows
 
 
 def digits(data_dir: Path) -> DataSet:
-    """1,197 training, 300 validation, 300 test images, values 0 to 16; `data_dir` is not used.
+    """Return 1,197 training, 300 validation and 300 test images, values 0 to 16; `data_dir` is not used.
 
-    scikit-learn keeps them in the order of their writers, so the splits are drawn by one fixed permutation.
+    scikit-learn stores them in the order of their writers, so one fixed permutation draws the splits.
     Source: Alpaydin and Kaynak 1998, UCI test set.
     """
     from sklearn.datasets import load_digits  # takes a second to import
@@ -19,11 +19,5 @@ def digits(data_dir: Path) -> DataSet:
     images = torch.as_tensor(bunch.images).to(torch.uint8).unsqueeze(1)
     labels = torch.as_tensor(bunch.target).to(torch.int64)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train, valid, test = order[:1197], order[1197:1497], order[1497:]
-    return DataSet(
-        images[train],
-        images[valid],
-        images[test],
-        labels={"train": labels[train], "valid": labels[valid], "test": labels[test]},
-        white=16,
-    )
+    rows = {"train": order[:1197], "valid": order[1197:1497], "test": order[1497:]}
+    return split_by_rows(images, labels, rows, white=16)

@@ -1,15 +1,17 @@
-"""Data sets that are downloaded once: by one process at a time, verified, with what to do when they cannot be had."""
+"""Data sets that are downloaded once, by one process at a time, and verified; errors name the remedy."""
 
 import hashlib
 import socket
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
-import filelock
 import torch
 
 from genexp.errors import DataError
+from genexp.storage.derived import made_by_one
+from genexp.text import first_line
 
 CONNECT_SECONDS = 30
 
@@ -17,72 +19,69 @@ CONNECT_SECONDS = 30
 def fetch(
     title: str, data_dir: Path, folder: Path, names: Collection[str], files: str, download: Callable[[], object]
 ) -> None:
-    """Call `download` unless all of `names` are in `folder`, a folder below `data_dir`.
+    """Call `download` if one of the files `names` is missing from `folder`, a folder below `data_dir`.
 
-    A second process waits for the first, and then finds the files there. `title` is what people call the data set and
-    `files` what they would have to put there by hand. Raises DataError when a file is missing and cannot be had.
+    A second process waits for the first one's download. Messages call the data set `title`, and the files that a user
+    can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded.
     """
     if _missing(folder, names) is None:
         return
-    place = folder.relative_to(data_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(data_dir / f".{title.lower()}.lock")
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"waiting for another process that downloads {title} to {data_dir}", flush=True)
-        lock.acquire()
-    except OSError as error:
-        raise DataError(
-            f"{title} is not in {folder} ({_missing(folder, names)} is missing), "
-            f"and it cannot be downloaded there: {error.strerror}\n"
-            f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, or to one that can be written"
-        ) from error
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(CONNECT_SECONDS)
-        if _missing(folder, names) is not None:
-            print(f"downloading {title} to {folder}", flush=True)
-            download()
-    except (OSError, RuntimeError, EOFError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise DataError(
-            f"{title}: {_missing(folder, names) or 'a file'} is missing from {folder}, "
-            f"and the download failed: {reason}\n"
-            f"Put {files} ({', '.join(names)}) there, "
-            f"or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-        lock.release()
+    place, timeout = folder.relative_to(data_dir), socket.getdefaulttimeout()
+    with ExitStack() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock_file = data_dir / f".{title.lower()}.lock"
+            lock.enter_context(made_by_one(lock_file, f"downloads {title} to {data_dir}", must=True))
+        except OSError as error:
+            raise DataError(
+                f"{title} is not in {folder} ({_missing(folder, names)} is missing), "
+                f"and it cannot be downloaded there: {error.strerror}\n"
+                f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, "
+                "or to one that can be written"
+            ) from error
+        try:
+            socket.setdefaulttimeout(CONNECT_SECONDS)
+            if _missing(folder, names) is not None:
+                print(f"downloading {title} to {folder}", flush=True)
+                download()
+        except (OSError, RuntimeError, EOFError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise DataError(
+                f"{title}: {_missing(folder, names) or 'a file'} is missing from {folder}, "
+                f"and the download failed: {reason}\n"
+                f"Put {files} ({', '.join(names)}) there, "
+                f"or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(timeout)
 
 
 def verify_md5(title: str, file: Path, md5: str) -> None:
-    """Raise DataError unless the file is the original one."""
+    """Raise DataError if the file's MD5 checksum is not `md5`."""
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise damaged(title, file, f"with MD5 {found}, which should be {md5}")
+        actual = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if actual != md5:
+        raise damage_error(title, file, f"with MD5 {actual}, which should be {md5}")
 
 
-def damaged(title: str, file: Path, mistake: str) -> DataError:
-    """The error of a file that is there and is not what it should be."""
+def damage_error(title: str, file: Path, difference: str) -> DataError:
+    """Return the error for a damaged file; `difference` follows the number of its bytes in the message."""
     return DataError(
-        f"{title}: {file} is damaged: {file.stat().st_size:,} bytes {mistake}\n"
+        f"{title}: {file} is damaged: {file.stat().st_size:,} bytes {difference}\n"
         "Delete it to have it downloaded again, or put a good copy in its place"
     )
 
 
 def import_datasets() -> ModuleType:
-    """torchvision.datasets, imported late since it takes seconds.
+    """Return torchvision.datasets, which takes seconds to import.
 
-    Raises DataError when the installed torchvision was built for another torch.
+    Raises DataError if the installed torchvision was built for another torch.
     """
     try:
         import torchvision.datasets
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         raise DataError(
-            f"torchvision does not import beside torch {torch.__version__}: {str(error).splitlines()[0]}\n"
+            f"torchvision does not import beside torch {torch.__version__}: {first_line(error)}\n"
             "The two must be of one release: pip install --upgrade --force-reinstall torch torchvision"
         ) from error
     module: ModuleType = torchvision.datasets
@@ -90,4 +89,5 @@ def import_datasets() -> ModuleType:
 
 
 def _missing(folder: Path, names: Collection[str]) -> str | None:
+    """Return the first of `names` that is missing from the folder, or None."""
     return next((name for name in names if not (folder / name).is_file()), None)

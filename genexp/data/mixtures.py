@@ -14,30 +14,30 @@ HELD_OUT = 10_000  # points of the validation split, and of the test split
 
 
 def ring(data_dir: Path, *, n: PositiveInt, radius: PositiveFloat, std: PositiveFloat) -> DataSet:
-    """`n` training points of eight Gaussians, evenly on a circle; mode k lies at the angle k·π/4.
+    """Return `n` training points of eight Gaussians, evenly on a circle; mode k lies at the angle k·π/4.
 
-    Shapes and units are those of `_mixture`; `data_dir` is not used. Source: Metz et al. 2017 (unrolled GANs), with
-    the values of PacGAN's code.
+    `_mixture` describes shapes and units; `data_dir` is not used. Source: Metz et al. 2017 (unrolled GANs), with the
+    values of PacGAN's code.
     """
     angles = torch.arange(8) * (math.pi / 4)  # linspace(0, 2π, 8) would put two modes in one place
     return _mixture("ring", n, radius * torch.stack([angles.cos(), angles.sin()], 1), std)
 
 
 def grid(data_dir: Path, *, n: PositiveInt, spacing: PositiveFloat, std: PositiveFloat) -> DataSet:
-    """`n` training points of 25 Gaussians, `spacing` apart on a square around 0; mode 5i + j is in column i, row j.
+    """Return `n` training points of 25 Gaussians, `spacing` apart; mode 5i + j is in column i and row j of a square.
 
-    Shapes and units are those of `_mixture`; `data_dir` is not used. Source: Dumoulin et al. 2017 (ALI), with the
-    values of PacGAN's code.
+    The square is centred on 0. `_mixture` describes shapes and units; `data_dir` is not used.
+    Source: Dumoulin et al. 2017 (ALI), with the values of PacGAN's code.
     """
-    places = spacing * torch.arange(-2.0, 3.0)
-    return _mixture("grid", n, torch.cartesian_prod(places, places), std)
+    coordinates = spacing * torch.arange(-2.0, 3.0)
+    return _mixture("grid", n, torch.cartesian_prod(coordinates, coordinates), std)
 
 
 def _mixture(name: str, n: int, means: Tensor, std: float) -> DataSet:
-    """Points x of the mixture with equal weights, as float32 images of 1×1×2 that hold 0.5 + x/(2·extent).
+    """Return n / 10,000 / 10,000 points x of equally weighted Gaussians as float32 images of 1×1×2, 0.5 + x/(2·extent).
 
     `extent` is 1.5 times the outermost coordinate of a mean, or six standard deviations beyond it if that is more, so
-    that all points lie in [0, 1]². Labels are modes. n / 10,000 / 10,000 points, always the same ones.
+    that all points lie in [0, 1]². Labels are modes. The points are the same in every run.
     """
     outermost = means.abs().max().item()
     extent = max(1.5 * outermost, outermost + 6 * std)  # float32 normals end at √(48·log 2) = 5.8

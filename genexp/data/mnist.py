@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, which share their format: read through torchvision, verified, downloaded once."""
+"""MNIST and Fashion-MNIST, which share a format: downloaded once, verified, and read through torchvision."""
 
 import struct
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from genexp.data import DataSet
-from genexp.data.download import damaged, fetch, import_datasets, verify_md5
+from genexp.data import DataSet, split_training_images
+from genexp.data.download import damage_error, fetch, import_datasets, verify_md5
 
 MD5 = {  # of MNIST's original distribution, uncompressed
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -15,7 +15,7 @@ MD5 = {  # of MNIST's original distribution, uncompressed
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-SIZES = {  # what each file holds, of either data set
+SIZES = {  # the array that each file holds, in both data sets
     "train-images-idx3-ubyte": (60_000, 28, 28),
     "train-labels-idx1-ubyte": (60_000,),
     "t10k-images-idx3-ubyte": (10_000, 28, 28),
@@ -25,25 +25,25 @@ TRAINING_IMAGES = 50_000  # as in Goodfellow et al. 2014; the last 10,000 of the
 
 
 def mnist(data_dir: Path) -> DataSet:
-    """50,000 / 10,000 / 10,000 images of 28×28 below data_dir/MNIST/raw, downloaded on first use.
+    """Return 50,000 / 10,000 / 10,000 images of 28×28 from data_dir/MNIST/raw, downloaded on first use.
 
-    Raises DataError, naming the file and the remedy, when one is missing and cannot be had, or is damaged.
+    Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     """
     return _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, MD5[file.name]))
 
 
 def fashion_mnist(data_dir: Path) -> DataSet:
-    """50,000 / 10,000 / 10,000 images of clothes, 28×28, below data_dir/FashionMNIST/raw, downloaded on first use.
+    """Return 50,000 / 10,000 / 10,000 images of 28×28 from data_dir/FashionMNIST/raw, downloaded on first use.
 
-    torchvision checks the sums of what it downloads; of files that are there, the size and the header are checked.
-    Raises DataError, naming the file and the remedy, when one is missing and cannot be had, or is damaged.
+    torchvision verifies the checksums of its downloads; here each file's size and header are verified.
+    Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     Source: Xiao, Rasul and Vollgraf 2017. The last 10,000 of the 60,000 training images are the validation split.
     """
     return _read("Fashion-MNIST", "FashionMNIST", data_dir, _verify_header)
 
 
 def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None]) -> DataSet:
-    """The data set that torchvision calls `name`."""
+    """Return the data set that torchvision calls `name`, after `verify` has accepted each file."""
     folder = data_dir / name / "raw"
 
     def download() -> None:
@@ -52,29 +52,22 @@ def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None])
     fetch(title, data_dir, folder, SIZES, "the four uncompressed files", download)
     for file in SIZES:
         verify(folder / file)
-    read = getattr(import_datasets(), name)
-    train, test = read(str(data_dir), train=True), read(str(data_dir), train=False)
-    images, labels = train.data.unsqueeze(1), train.targets.to(torch.int64)
-    return DataSet(
-        images[:TRAINING_IMAGES],
-        images[TRAINING_IMAGES:],
-        test.data.unsqueeze(1),
-        labels={
-            "train": labels[:TRAINING_IMAGES],
-            "valid": labels[TRAINING_IMAGES:],
-            "test": test.targets.to(torch.int64),
-        },
-    )
+    reader = getattr(import_datasets(), name)
+    train, test = reader(str(data_dir), train=True), reader(str(data_dir), train=False)
+    images, test_images = (part.data.unsqueeze(1) for part in (train, test))
+    labels, test_labels = (part.targets.to(torch.int64) for part in (train, test))
+    return split_training_images(images, labels, TRAINING_IMAGES, test_images, test_labels)
 
 
 def _verify_header(file: Path) -> None:
-    """IDX: two zero bytes, 8 for unsigned bytes, the number of dimensions, each as a big-endian int32; then values."""
+    """Raise DataError if the file's size or header is not that of an IDX file of its shape."""
     shape = SIZES[file.name]
+    # Two zero bytes, 8 for unsigned bytes, the number of dimensions, then each dimension as a big-endian int32.
     header = struct.pack(f">4B{len(shape)}i", 0, 0, 8, len(shape), *shape)
     size = len(header) + torch.Size(shape).numel()
     if file.stat().st_size != size:
-        raise damaged("Fashion-MNIST", file, f"where there should be {size:,}")
+        raise damage_error("Fashion-MNIST", file, f"where there should be {size:,}")
     with file.open("rb") as stream:
-        found = stream.read(len(header))
-    if found != header:
-        raise damaged("Fashion-MNIST", file, f"that begin with {found.hex()}, which should be {header.hex()}")
+        actual = stream.read(len(header))
+    if actual != header:
+        raise damage_error("Fashion-MNIST", file, f"that begin with {actual.hex()}, which should be {header.hex()}")

@@ -1,6 +1,6 @@
-"""What a model is: a differentiable game, with its players, their moves, and a sampler.
+"""The interface of a model: a differentiable game, with its players, their moves, and a sampler.
 
-A model knows nothing of devices, files, logging or progress bars, and no other module knows a model by name.
+Models leave devices, files and logging to other modules, and no other module names a model.
 """
 
 from abc import ABC, abstractmethod
@@ -18,18 +18,18 @@ from genexp.noise import Corruption
 
 
 class Outcome(NamedTuple):
-    """What one forward pass of a game gives."""
+    """The result of one forward pass of a game."""
 
-    losses: dict[str, Tensor]  # one scalar for each player that moves on it, in nats
-    watched: dict[str, Tensor]  # further scalars worth a curve
+    losses: dict[str, Tensor]  # a scalar loss in nats for each player that moves
+    watched: dict[str, Tensor]  # further scalars to log as curves
 
 
 @dataclass(frozen=True)
 class Update:
-    """A move: the players that move at once from the same point, on losses from one forward pass.
+    """A move: its players move simultaneously, on losses from one forward pass.
 
-    Players in turn (Algorithm 1 of Goodfellow et al. 2014) are several updates; k discriminator steps for each
-    generator step are `repeats=k`, each on a minibatch of its own.
+    Players that move in turn (Algorithm 1 of Goodfellow et al. 2014) have an update each. With `repeats=k` the update
+    is done k times, each time on another minibatch.
     """
 
     players: tuple[str, ...]
@@ -40,26 +40,26 @@ class Update:
 class Model(nn.Module, ABC):
     """A game of one player (an autoencoder), two (a GAN) or more."""
 
-    sample_kind: str  # what a sample is, for it changes a score: "draw" or "mean"
-    sampler_settings: ClassVar[tuple[str, ...]] = ()  # those that matter to `sample` only, not to training
+    sample_kind: str  # "draw" or "mean"; scores of draws and of means are not comparable
+    sampler_settings: ClassVar[tuple[str, ...]] = ()  # settings that `sample` uses and training does not
 
     @abstractmethod
     def players(self) -> dict[str, nn.Module]:
-        """Each player's name and the module that holds its parameters."""
+        """Return the module that holds each player's parameters, by the player's name."""
 
     @abstractmethod
     def updates(self) -> list[Update]:
-        """The moves of one step, in order."""
+        """Return the moves of one step, in order."""
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """n samples, (n, C, H, W) float32 in [0, 1], on the model's device. `draw` calls it.
+        """Return n samples, (n, C, H, W) float32 in [0, 1], on the model's device; call it through `draw`.
 
-        `data` is for samplers that begin at training images or fit a density to their codes.
+        Samplers may begin at training images of `data`, or fit a density to their codes.
         """
 
     def first_layers(self) -> dict[str, nn.Linear]:
-        """The fully connected layers that see whole images, by name; their weights are shown as filters."""
+        """Return the fully connected layers that receive whole images, by name, to show their weights as filters."""
         return {}
 
     @property
@@ -69,7 +69,7 @@ class Model(nn.Module, ABC):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is as it is when it is not training, and no gradients are kept."""
+    """Put the model in evaluation mode, without gradients, and back in training mode at the end."""
     model.eval()
     try:
         with torch.no_grad():
@@ -79,9 +79,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-    """n samples of the model, (n, C, H, W) in [0, 1]; in float32, whatever it trains in.
+    """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
 
-    Raises UsageError when they are not of the shape of the data.
+    Raises UsageError if their shape is not that of the data.
     """
     with evaluating(model):
         samples = model.sample(n, generator, data)
@@ -95,31 +95,31 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Ten
 
 @runtime_checkable
 class LatentVariableModel(Protocol):
-    """What a model offers that has a prior over codes: a GAN, a variational autoencoder."""
+    """A model with a prior over codes, such as a GAN or a variational autoencoder."""
 
     def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
-        """n codes from the prior, (n, latent_dim)."""
+        """Return n codes from the prior, (n, latent_dim)."""
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The images, (n, C, H, W) in [0, 1], that codes (n, latent_dim) stand for."""
+        """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim)."""
 
 
 class Autoencoder(Model):
-    """A model with an encoder and a decoder: a game of one player, who may see corrupted images."""
+    """A model with an encoder and a decoder: a game of one player, which may receive corrupted images."""
 
     noise: Corruption
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """The codes, (n, latent_dim), of images (n, C, H, W); the posterior's means where the code is random."""
+        """Return the codes, (n, latent_dim), of images (n, C, H, W); for a random code, its posterior mean."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """The images, (n, C, H, W) in [0, 1], that codes (n, latent_dim) stand for."""
+        """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim)."""
 
     @abstractmethod
     def play(self, images: Tensor) -> Outcome:
-        """The loss of the one player, "autoencoder", on images (n, C, H, W) in [0, 1]."""
+        """Return the loss of the player "autoencoder" on images (n, C, H, W) in [0, 1]."""
 
     def players(self) -> dict[str, nn.Module]:
         return {"autoencoder": self}

@@ -1,4 +1,4 @@
-"""The adversarial game (Goodfellow et al. 2014), whatever its two networks are."""
+"""The adversarial game (Goodfellow et al. 2014), for any two networks."""
 
 from typing import Literal, TypedDict, Unpack
 
@@ -26,10 +26,10 @@ class Game(TypedDict):
 
 
 class AdversarialNets(Model):
-    """A generator G against a discriminator D, which sees data and samples through `noise` (instance noise).
+    """A generator G plays against a discriminator D, which receives data and samples with `noise` (instance noise).
 
-    A subclass makes `generator`, codes (n, latent_dim) -> images in [0, 1], and `discriminator`, images -> logits
-    (n,), of which both begin or end with the layer of `ranges`.
+    A subclass sets `generator`, codes (n, latent_dim) -> images in [0, 1], and `discriminator`, images -> logits (n,).
+    The function `ranges` makes the last layers of the former and the first layers of the latter.
     """
 
     sample_kind = "draw"
@@ -39,8 +39,8 @@ class AdversarialNets(Model):
     def __init__(self, noise: Corruption, **game: Unpack[Game]) -> None:
         super().__init__()
         self.noise, self.prior, self.latent_dim = noise, game["prior"], game["latent_dim"]
-        self.simultaneous, self.k = game["updates"] == "simultaneous", game["discriminator_steps"]
-        self.saturating = game["generator_loss"] == "minimax"
+        self.discriminator_steps = game["discriminator_steps"]
+        self.simultaneous, self.minimax = game["updates"] == "simultaneous", game["generator_loss"] == "minimax"
 
     def players(self) -> dict[str, nn.Module]:
         return {"discriminator": self.discriminator, "generator": self.generator}
@@ -48,16 +48,16 @@ class AdversarialNets(Model):
     def updates(self) -> list[Update]:
         if not self.simultaneous:
             return [
-                Update(("discriminator",), self.play_discriminator, repeats=self.k),
+                Update(("discriminator",), self.play_discriminator, repeats=self.discriminator_steps),
                 Update(("generator",), self.play_generator),
             ]
-        together = Update(("discriminator", "generator"), self.play_both)
-        if self.k == 1:
-            return [together]
-        return [Update(("discriminator",), self.play_discriminator, repeats=self.k - 1), together]
+        simultaneous = Update(("discriminator", "generator"), self.play_both)
+        if self.discriminator_steps == 1:
+            return [simultaneous]
+        return [Update(("discriminator",), self.play_discriminator, repeats=self.discriminator_steps - 1), simultaneous]
 
     def play_both(self, images: Tensor) -> Outcome:
-        """Both losses from one forward pass, through the same discriminator, as the published code."""
+        """Return both losses from one forward pass, through the same discriminator, as in the published code."""
         on_data, on_samples = self.judge(images, self.generate(len(images)))
         outcome = self.discriminator_outcome(on_data, on_samples)
         outcome.losses["generator"] = self.generator_loss(on_samples)
@@ -72,22 +72,22 @@ class AdversarialNets(Model):
         return Outcome({"generator": self.generator_loss(self.logits(self.generate(len(images))))}, {})
 
     def generate(self, n: int) -> Tensor:
-        """n samples G(z) with z from the prior, (n, C, H, W)."""
+        """Return n samples G(z) with z from the prior, (n, C, H, W)."""
         samples: Tensor = self.generator(self.draw_codes(n))
         return samples
 
     def logits(self, images: Tensor) -> Tensor:
-        """log D/(1 − D) of each image, (n,) float32."""
+        """Return log D/(1 − D) of each image, (n,) float32."""
         logits: Tensor = self.discriminator(self.noise(images))
         return logits.float()
 
     def judge(self, images: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits on data and on samples, in one pass."""
+        """Return the logits on data and on samples, from one forward pass."""
         logits = self.logits(torch.cat([images, samples]))
         return logits[: len(images)], logits[len(images) :]
 
     def discriminator_outcome(self, on_data: Tensor, on_samples: Tensor) -> Outcome:
-        """½ E[−log D(x)] + ½ E[−log(1 − D(G(z)))], the ½ as in the published code; log 2 at equilibrium."""
+        """Return the loss ½ E[−log D(x)] + ½ E[−log(1 − D(G(z)))], ½ as in the published code; log 2 at equilibrium."""
         loss = 0.5 * (softplus(-on_data).mean() + softplus(on_samples).mean())
         with torch.no_grad():
             watched = {
@@ -99,28 +99,27 @@ class AdversarialNets(Model):
         return Outcome({"discriminator": loss}, watched)
 
     def generator_loss(self, on_samples: Tensor) -> Tensor:
-        """E[−log D(G(z))], or E[log(1 − D(G(z)))] for minimax (sections 3 and 4.1 of the paper)."""
-        return -softplus(on_samples).mean() if self.saturating else softplus(-on_samples).mean()
+        """Return E[−log D(G(z))], or E[log(1 − D(G(z)))] for minimax (sections 3 and 4.1 of the paper)."""
+        return -softplus(on_samples).mean() if self.minimax else softplus(-on_samples).mean()
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Outputs of the generator itself, "not conditional means given samples of hidden units"."""
+        """Return n outputs of the generator, which the paper calls "actual samples", not conditional means."""
         return ancestral(self.decode, self.draw_codes(n, generator))
 
     def draw_codes(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n codes z from the prior, (n, latent_dim)."""
         return draw_prior(self.prior, n, self.latent_dim, self.device, generator)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """G(z)"""
+        """Return the images G(z)."""
         images: Tensor = self.generator(codes)
         return images.clamp(0, 1)
 
 
 def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tuple[nn.Sequential, nn.Sequential, Tensor]:
-    """How the generator's last layer becomes an image in [0, 1], and how the discriminator is shown images.
+    """Return output layers for the generator, input layers for the discriminator, and the mean image before the output.
 
-    sigmoid works in [0, 1], tanh in [−1, 1], linear on data of mean 0 and standard deviation 1 over all pixels. The
-    third result is what the last layer has to give for the mean training image.
+    The layers convert between images in [0, 1] and the networks' range: [0, 1] for sigmoid, [−1, 1] for tanh, and mean
+    0 and standard deviation 1 over all pixels for linear. The output layers map the third, (C·H·W,), to the mean image.
     """
     mean = data.pixel_mean.flatten()
     logit = mean.logit(eps=BLACK if output == "tanh" else 1e-7)  # 1e-7 as in the published code of the sigmoid
@@ -128,6 +127,6 @@ def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tupl
         return nn.Sequential(nn.Sigmoid()), nn.Sequential(), logit
     if output == "tanh":
         return nn.Sequential(nn.Tanh(), Affine(0.5, 0.5)), nn.Sequential(Affine(2, -1)), 0.5 * logit
-    std, middle = data.pixel_std, mean.mean().item()
-    to_unit, from_unit = Affine(std, middle), Affine(1 / std, -middle / std)
-    return nn.Sequential(to_unit), nn.Sequential(from_unit), (mean - middle) / std
+    std, center = data.pixel_std, mean.mean().item()
+    to_images, from_images = Affine(std, center), Affine(1 / std, -center / std)
+    return nn.Sequential(to_images), nn.Sequential(from_images), (mean - center) / std

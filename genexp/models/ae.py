@@ -1,4 +1,4 @@
-"""The autoencoder, as a generative model: a density fitted to its codes, and decoded draws from it."""
+"""The autoencoder as a generative model: a density is fitted to its codes, and draws from it are decoded."""
 
 from typing import Unpack
 
@@ -13,14 +13,13 @@ from genexp.models.samplers import CHUNK, ancestral, code_density
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 
-FITTED = 10_000  # training images whose codes the density is fitted to; more cost minutes and change little
+FITTED = 10_000  # training images whose codes the density is fitted to; more of them take minutes and change little
 
 
 class AE(FullyConnectedAutoencoder):
-    """Minimises the reconstruction error alone; with linear units and squared error it spans PCA's subspace."""
+    """Minimises the reconstruction error alone; with linear units and squared error it learns PCA's subspace."""
 
     sample_kind = "mean"
-
     sampler_settings = ("code_components",)
 
     def __init__(
@@ -43,11 +42,10 @@ class AE(FullyConnectedAutoencoder):
         return Outcome({"autoencoder": self.reconstruction_error(self.encode(self.noise(images)), images)}, {})
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """g(h) with h from a mixture of `code_components` Gaussians fitted to the codes of training images.
+        """Return g(h), with h drawn from a mixture of `code_components` Gaussians.
 
-        Of all of them up to FITTED, else of so many, drawn without repetition.
+        The mixture is fitted to the codes of at most FITTED training images, drawn without repetition.
         """
         rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
         codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
-        images = ancestral(self.decode, code_density(codes, self.code_components, n, generator))
-        return images.clamp(0, 1)
+        return ancestral(self.decode, code_density(codes, self.code_components, n, generator)).clamp(0, 1)

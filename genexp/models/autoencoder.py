@@ -1,4 +1,4 @@
-"""What the fully connected autoencoders share: encoder, decoder, and reconstruction error."""
+"""The encoder, decoder and reconstruction error that the fully connected autoencoders share."""
 
 from typing import Literal, TypedDict, Unpack
 
@@ -27,9 +27,9 @@ class Architecture(TypedDict):
 
 
 class FullyConnectedAutoencoder(Autoencoder):
-    """h = f(x), x̂ = g(h), with the encoder's widths mirrored in the decoder; `noise` corrupts what f sees.
+    """Encoder h = f(x) and decoder x̂ = g(h) with mirrored widths; `noise` corrupts the encoder's input.
 
-    Tied decoders use the encoder's weights, transposed. Output units begin at the mean training image.
+    A tied decoder uses the encoder's weights, transposed. The output biases start at the mean training image.
     """
 
     def __init__(self, data: DataSpec, noise: Corruption, **architecture: Unpack[Architecture]) -> None:
@@ -57,32 +57,32 @@ class FullyConnectedAutoencoder(Autoencoder):
         output.bias.data.copy_(mean.logit(eps=BLACK) if output_units == "sigmoid" else mean)
 
         self.encoder = nn.Sequential(nn.Flatten(), encoder)
-        self.decoder = decoder  # up to the output units, so that cross-entropy is taken from logits
+        self.decoder = decoder  # without the output units, so that cross-entropy is computed from logits
         self.output = UNITS[output_units]()
 
     def first_layers(self) -> dict[str, nn.Linear]:
         return {"encoder": self.encoder[1][0]}  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """h = f(x)"""
+        """Return the codes h = f(x)."""
         codes: Tensor = self.encoder(images)
         return codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """x̂ = g(h)"""
+        """Return the reconstructions x̂ = g(h)."""
         images: Tensor = self.output(self.decoder(codes))
         return images.view(-1, *self.shape)
 
     def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
-        """½‖x − g(h)‖², or the cross-entropy −Σ x log g(h) + (1 − x) log(1 − g(h)): the images' mean, in nats."""
-        before_units, x = self.decoder(codes).float(), images.flatten(1)
+        """Return the mean ½‖x − g(h)‖², or cross-entropy −Σ x log g(h) + (1 − x) log(1 − g(h)), per image in nats."""
+        preactivations, x = self.decoder(codes).float(), images.flatten(1)
         if self.reconstruction == "cross_entropy":
-            return binary_cross_entropy_with_logits(before_units, x, reduction="sum") / len(x)
-        made: Tensor = self.output(before_units)
-        return 0.5 * (made - x).square().sum() / len(x)
+            return binary_cross_entropy_with_logits(preactivations, x, reduction="sum") / len(x)
+        reconstructions: Tensor = self.output(preactivations)
+        return 0.5 * (reconstructions - x).square().sum() / len(x)
 
     def draw_given(self, mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """x ~ P(X | h): Bernoulli under cross-entropy; under squared error Gaussian, with this variance."""
+        """Draw x ~ P(X | h): Bernoulli under cross-entropy, Gaussian with this variance under squared error."""
         if self.reconstruction == "cross_entropy":
             return torch.bernoulli(mean, generator=generator)
         return mean + variance.sqrt() * torch.empty_like(mean).normal_(generator=generator)

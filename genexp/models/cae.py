@@ -15,14 +15,13 @@ from genexp.ranges import Count, NonNegativeFloat, PositiveFloat, PositiveInt, U
 
 
 class CAE(FullyConnectedAutoencoder):
-    """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at what it sees.
+    """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at its input.
 
-    ‖J‖²_F is exact, in closed form for one layer and by automatic differentiation for more; or, with
-    `penalty=stochastic`, the unbiased estimate ‖Jᵀε‖² with one ε ~ N(0, I) for each image.
+    ‖J‖²_F is computed in closed form for one layer, and by automatic differentiation for more. `penalty=stochastic`
+    replaces it by the unbiased estimate ‖Jᵀε‖² with one ε ~ N(0, I) for each image.
     """
 
     sample_kind = "mean"
-
     sampler_settings = ("chains", "burn_in", "thinning", "walk_std")
 
     def __init__(
@@ -42,18 +41,17 @@ class CAE(FullyConnectedAutoencoder):
         self.contraction, self.walk_std = contraction, walk_std
         self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
         self.units: Units = architecture["code_units"]
-        one_layer = not architecture["hidden"]
-        exact = self.one_layer_penalty if one_layer else self.jacobian_penalty
+        exact = self.jacobian_penalty if architecture["hidden"] else self.one_layer_penalty
         self.penalty = exact if penalty == "exact" else self.stochastic_penalty
 
     def play(self, images: Tensor) -> Outcome:
-        seen = self.noise(images)
-        reconstruction, penalty = self.reconstruction_error(self.encode(seen), images), self.penalty(seen).mean()
+        x = self.noise(images)
+        reconstruction, penalty = self.reconstruction_error(self.encode(x), images), self.penalty(x).mean()
         watched = {"reconstruction": reconstruction.detach(), "penalty": penalty.detach()}
         return Outcome({"autoencoder": reconstruction + self.contraction * penalty}, watched)
 
     def one_layer_penalty(self, images: Tensor) -> Tensor:
-        """‖J‖²_F = Σ_j s'(a_j)² Σ_i W_ji², (n,), for the layer h = s(a), a = Wx + b."""
+        """Return ‖J‖²_F = Σ_j s'(a_j)² Σ_i W_ji², (n,), for the layer h = s(a), a = Wx + b."""
         layer: nn.Linear = self.encoder[1][0]  # type: ignore[index]
         weights = layer.weight.square().sum(1)
         h = self.encode(images).to(weights.dtype)
@@ -69,20 +67,20 @@ class CAE(FullyConnectedAutoencoder):
         return slopes.square() @ weights
 
     def jacobian_penalty(self, images: Tensor) -> Tensor:
-        """‖J‖²_F, (n,), from the whole Jacobian of each image."""
+        """Return ‖J‖²_F, (n,), from the whole Jacobian of each image."""
         jacobians: Tensor = vmap(jacrev(lambda image: self.encode(image.unsqueeze(0))[0]))(images)
         return jacobians.flatten(1).square().sum(1)
 
     def stochastic_penalty(self, images: Tensor) -> Tensor:
-        """‖Jᵀε‖², (n,), whose expectation over ε ~ N(0, I) is ‖J‖²_F."""
+        """Return ‖Jᵀε‖², (n,), whose expectation over ε ~ N(0, I) is ‖J‖²_F."""
         codes, pull_back = vjp(self.encode, images)[:2]
         tangents: Tensor = pull_back(torch.randn_like(codes))[0]
         return tangents.flatten(1).square().sum(1)
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """The walk x ← g(f(x) + J Jᵀε), ε ~ N(0, `walk_std`² I), begun at training images.
+        """Return n states of the walk x ← g(f(x) + J Jᵀε), ε ~ N(0, `walk_std`² I), begun at training images.
 
-        J Jᵀ keeps of the noise what moves the code along the directions that the encoder did not contract.
+        J Jᵀ keeps the noise along the directions that the encoder does not contract, and shrinks it along others.
         """
         start = training_images(data, min(self.chains, n), generator)
 

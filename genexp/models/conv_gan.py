@@ -12,14 +12,14 @@ from genexp.models.layers import Dropout, Maxout, MaxoutConv, uniform_weights
 from genexp.noise import Corruption
 from genexp.ranges import Fraction, PositiveFloat, PositiveInt
 
-STRIDE, KERNEL = 3, 5  # of the generator's deconvolution: a side of s becomes 3(s − 1) + 5
+STRIDE, KERNEL = 3, 5  # of the generator's deconvolution, which turns a side of s into 3(s − 1) + 5
 
 
 class ConvGAN(AdversarialNets):
-    """A generator of two fully connected layers and a deconvolution, against convolutional maxout.
+    """A generator of two fully connected layers and a deconvolution, against a convolutional maxout discriminator.
 
-    The second layer, of sigmoid units, is read as `generator_maps` square maps of the side that the deconvolution
-    takes to the image's (10 for 32), after which each pixel has a bias of its own.
+    The second layer has sigmoid units, reshaped to `generator_maps` square maps of the side that the deconvolution
+    enlarges to the image's (10 for 32). The output has a bias for each pixel and channel.
     """
 
     def __init__(
@@ -43,8 +43,10 @@ class ConvGAN(AdversarialNets):
 
         s = (side - KERNEL) // STRIDE + 1
         self.generator = nn.Sequential(
-            *(nn.Linear(self.latent_dim, generator_hidden), nn.ReLU()),
-            *(nn.Linear(generator_hidden, generator_maps * s * s), nn.Sigmoid()),
+            nn.Linear(self.latent_dim, generator_hidden),
+            nn.ReLU(),
+            nn.Linear(generator_hidden, generator_maps * s * s),
+            nn.Sigmoid(),
             nn.Unflatten(1, (generator_maps, s, s)),
             nn.ConvTranspose2d(generator_maps, channels, KERNEL, STRIDE, bias=False),
             PixelBias(data.shape),
@@ -53,10 +55,14 @@ class ConvGAN(AdversarialNets):
         uniform_weights(self.generator, generator_init)
 
         maxout = nn.Sequential(
-            *(Dropout(dropout_input), MaxoutConv(channels, 32, 2, kernel=8, padding=4, pool=4, stride=2)),
-            *(Dropout(dropout_hidden), MaxoutConv(32, 32, 2, kernel=8, padding=3, pool=4, stride=2)),
-            *(Dropout(dropout_hidden), MaxoutConv(32, 192, 2, kernel=5, padding=3, pool=2, stride=2)),
-            *(nn.Flatten(), Dropout(dropout_hidden)),
+            Dropout(dropout_input),
+            MaxoutConv(channels, 32, 2, kernel=8, padding=4, pool=4, stride=2),
+            Dropout(dropout_hidden),
+            MaxoutConv(32, 32, 2, kernel=8, padding=3, pool=4, stride=2),
+            Dropout(dropout_hidden),
+            MaxoutConv(32, 192, 2, kernel=5, padding=3, pool=2, stride=2),
+            nn.Flatten(),
+            Dropout(dropout_hidden),
         )
         features = maxout(data.pixel_mean.unsqueeze(0)).shape[1]
         self.discriminator = nn.Sequential(
@@ -66,7 +72,7 @@ class ConvGAN(AdversarialNets):
 
 
 class PixelBias(nn.Module):
-    """Adds a bias to each value of an image."""
+    """Add a bias to each value of an image."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()

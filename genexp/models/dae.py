@@ -15,9 +15,9 @@ from genexp.ranges import Count, PositiveInt
 
 
 class DAE(FullyConnectedAutoencoder):
-    """Learns P(X | X̃), the clean image given a corrupted one, X̃ ~ C(X̃ | X).
+    """Learns P(X | X̃), the distribution of the clean image given a corrupted one, X̃ ~ C(X̃ | X).
 
-    The chain that alternates C and P(X | X̃) then has the data's distribution as its own, as far as P is right.
+    If P is exact, the stationary distribution of the chain that alternates C and P is the data's.
     """
 
     sampler_settings = ("chains", "burn_in", "thinning", "chain_state", "sample_kind")
@@ -42,10 +42,10 @@ class DAE(FullyConnectedAutoencoder):
         self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
 
     def play(self, images: Tensor) -> Outcome:
-        """E[−log P(x | x̃)]; with walkback (Bengio et al. 2013, section 4) the mean over a chain begun at x.
+        """Return E[−log P(x | x̃)]; with walkback (Bengio et al. 2013, section 4) the mean over a chain begun at x.
 
-        Every step of that chain is to be led back to x, so that P learns to undo what it does itself. Its length is
-        fixed, as in the authors' later code for GSNs, and not geometric as in their Algorithm 1.
+        Each state of the chain is trained to return to x, so that P learns to correct its own errors. The chain has a
+        fixed length, as in the authors' later code for GSNs, and not a geometric one as in their Algorithm 1.
         """
         state, errors = images, []
         for step in range(1, self.walkback_steps + 1):
@@ -58,22 +58,21 @@ class DAE(FullyConnectedAutoencoder):
         return Outcome({"autoencoder": torch.stack(errors).mean()}, {})
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """The chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images.
+        """Return n samples of the chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images.
 
-        `chain_state` says whether the chain goes on from a draw of P or from its mean, `sample_kind` which of the
-        two is a sample.
+        `chain_state` selects a draw of P or its mean as the chain's next state, `sample_kind` as the sample.
         """
         start = training_images(data, min(self.chains, n), generator)
         variance = self.residual_variance(data, generator)
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
             mean = self.decode(self.encode(self.noise(state, generator)))
-            given = {"mean": mean, "draw": self.draw_given(mean, variance, generator)}
-            return given[self.chain_state], given[self.sample_kind].clamp(0, 1)
+            reconstructed = {"mean": mean, "draw": self.draw_given(mean, variance, generator)}
+            return reconstructed[self.chain_state], reconstructed[self.sample_kind].clamp(0, 1)
 
         return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
 
     def residual_variance(self, data: DataSet, generator: torch.Generator) -> Tensor:
-        """The variance of P(X | X̃) under squared error: its maximum-likelihood estimate on training images."""
+        """Return the maximum-likelihood variance of P(X | X̃) under squared error, on CHUNK training images."""
         images = training_images(data, CHUNK, generator)
         return (self.decode(self.encode(self.noise(images, generator))) - images).square().mean()

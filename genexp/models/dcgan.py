@@ -11,19 +11,18 @@ from genexp.models.adversarial import AdversarialNets, Game, ranges
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 
-SMALLEST = 4  # pixels: sides are halved down to this, or to an odd number
+SMALLEST = 4  # pixels; sides are halved until one is at most this, or odd
 LEAK = 0.2
 INIT_STD = 0.02
 
 
 class DCGAN(AdversarialNets):
-    """As in sections 3 and 4 of the paper; the authors' code adds weight decay, here `optimizer.weight_decay`.
+    """The networks of sections 3 and 4 of the paper; set `optimizer.weight_decay` for the weight decay of its code.
 
-    Strided convolutions only, batch norm in both networks but at the generator's output and the discriminator's
-    input, ReLU in the generator, leaky ReLU in the discriminator, all weights from N(0, 0.02²).
-
-    Each halving of the sides doubles the feature maps, which are `channels` beside the image: 4 halvings and maps of
-    128 to 1024 for 64×64 as in the paper with `channels=128`, 2 for 28×28.
+    All layers but one in each network are strided convolutions, with batch norm except at the generator's output and
+    the discriminator's input, ReLU in the generator, leaky ReLU in the discriminator, and weights from N(0, 0.02²).
+    The layer next to the image has `channels` feature maps, and each halving of the sides doubles them: images of
+    64×64 and `channels=128` give 4 halvings and up to 1024 maps, as in the paper. Images of 28×28 are halved twice.
     """
 
     def __init__(self, data: DataSpec, noise: Corruption, *, channels: PositiveInt, **game: Unpack[Game]) -> None:
@@ -40,7 +39,8 @@ class DCGAN(AdversarialNets):
         layers: list[nn.Module] = [
             nn.Linear(self.latent_dim, maps[-1] * height * width, bias=False),
             nn.Unflatten(1, (maps[-1], height, width)),
-            *(nn.BatchNorm2d(maps[-1]), nn.ReLU()),
+            nn.BatchNorm2d(maps[-1]),
+            nn.ReLU(),
         ]
         for inputs, outputs in pairwise(reversed(maps)):
             layers += [doubling(inputs, outputs, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -61,15 +61,15 @@ class DCGAN(AdversarialNets):
                 nn.init.normal_(layer.weight, 1, INIT_STD)
 
     def judge(self, images: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Data and samples in passes of their own, for batch norm is to see one kind at a time."""
+        """Return the logits on data and on samples, from separate passes, so that batch norm never mixes them."""
         return self.logits(images), self.logits(samples)
 
 
 def halving(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
-    """A convolution that halves both sides."""
+    """Return a convolution that halves both sides."""
     return nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=bias)
 
 
 def doubling(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
-    """A fractionally strided convolution that doubles both sides."""
+    """Return a fractionally strided convolution that doubles both sides."""
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)

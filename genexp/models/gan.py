@@ -14,9 +14,9 @@ from genexp.ranges import Fraction, PositiveFloat, PositiveInt, UnitsOfLayers, W
 
 
 class GAN(AdversarialNets):
-    """A generator with ReLU units and sigmoid outputs against a discriminator with maxout units and dropout.
+    """The networks of section 5 of the paper: a ReLU generator against a maxout discriminator with dropout.
 
-    As in section 5 of the paper; `generator_units` names the units of each hidden layer, or once those of all.
+    `generator_units` names the units of each hidden layer of the generator, or has one name for all layers.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GAN(AdversarialNets):
     ) -> None:
         super().__init__(noise, **game)
         to_images, from_images, at_pixel_mean = ranges(game["generator_output"], data)
-        units = generator_units * (len(generator_hidden) if len(generator_units) == 1 else 1)
+        units = generator_units * len(generator_hidden) if len(generator_units) == 1 else generator_units
         if len(units) != len(generator_hidden):
             raise UsageError(
                 f"model.generator_units={generator_units} names {len(units)} layers, "
@@ -62,6 +62,5 @@ class GAN(AdversarialNets):
         uniform_weights(self.discriminator, discriminator_init)
 
     def first_layers(self) -> dict[str, nn.Linear]:
-        return {
-            "discriminator": next(layer.linear for layer in self.discriminator.modules() if isinstance(layer, Maxout))
-        }
+        maxout = next(layer for layer in self.discriminator.modules() if isinstance(layer, Maxout))
+        return {"discriminator": maxout.linear}

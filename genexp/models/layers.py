@@ -1,4 +1,4 @@
-"""Layers shared by the models of this literature, written for speed where a step's time is seen to go."""
+"""Layers that several models share; those that take most of a step's time are written for speed."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ UNITS: dict[Units, type[nn.Module]] = {
     "linear": nn.Identity,
 }
 
-# Of Glorot's uniform initialisation: 4 for sigmoid units (Glorot and Bengio 2010), √2 for ReLU (He et al. 2015).
+# Gains of Glorot's uniform initialisation: 4 for sigmoid units (Glorot and Bengio 2010), √2 for ReLU (He et al. 2015).
 GAINS: dict[Units, float] = {"sigmoid": 4.0, "tanh": 1.0, "relu": math.sqrt(2), "linear": 1.0}
 
-BLACK = 1e-3  # a pixel that is black in every training image starts as this grey, or its unit could hardly learn
+BLACK = 1e-3  # the output for a pixel that is always black starts at this grey; at 0 its gradient would vanish
 
 
 def fully_connected(widths: Sequence[int], units: Sequence[Units]) -> nn.Sequential:
-    """Linear layers from each width to the next, with Glorot's initialisation, each followed by its units."""
+    """Return linear layers from each width to the next, with Glorot's initialisation, each followed by its units."""
     layers: list[nn.Module] = []
     for (inputs, outputs), kind in zip(pairwise(widths), units, strict=True):
         linear = nn.Linear(inputs, outputs)
@@ -35,11 +35,11 @@ def fully_connected(widths: Sequence[int], units: Sequence[Units]) -> nn.Sequent
 
 
 class Transposed(nn.Module):
-    """x ↦ xW + b with the weights W of another linear layer (tied weights) and a bias of its own."""
+    """Map x to xW + b, with the weights W of another linear layer (tied weights) and a bias of its own."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.tied_to = [linear]  # in a list, or its weights would be listed as this layer's too
+        self.tied_to = [linear]  # a list, so that its weights are not registered a second time
         self.bias = nn.Parameter(torch.zeros(linear.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Transposed(nn.Module):
 
 
 class Affine(nn.Module):
-    """x ↦ scale·x + shift: between [0, 1] and the range in which a network works."""
+    """Map x to scale·x + shift, between [0, 1] and the range in which a network works."""
 
     def __init__(self, scale: float, shift: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Affine(nn.Module):
 class Maxout(nn.Module):
     """Maxout units (Goodfellow et al. 2013): h_i = max_j (xᵀW_ij + b_ij), over `pieces` linear pieces.
 
-    (n, inputs) -> (n, units). The pieces of all units lie one after another, so that the maximum runs along memory.
+    (n, inputs) -> (n, units). The linear layer's outputs are ordered by piece, then by unit, for contiguous access.
     """
 
     def __init__(self, inputs: int, units: int, pieces: int) -> None:
@@ -75,8 +75,9 @@ class Maxout(nn.Module):
 
 
 class _MaximumOfPieces(torch.autograd.Function):
-    """(n, pieces, ...) -> (n, ...), like `amax(1)` in three fifths of its time: which piece won is found once,
-    not at each player's backward pass. Pieces that tie all get the gradient.
+    """Return the maximum of (n, pieces, ...) over the pieces, (n, ...), in three fifths of the time of `amax(1)`.
+
+    The mask of the largest pieces is computed once for the backward passes of both players. Ties all get the gradient.
     """
 
     @staticmethod
@@ -87,15 +88,15 @@ class _MaximumOfPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (won,) = ctx.saved_tensors
-        spread: Tensor = gradient.unsqueeze(1) * won
-        return spread
+        (largest,) = ctx.saved_tensors
+        input_gradient: Tensor = gradient.unsqueeze(1) * largest
+        return input_gradient
 
 
 class MaxoutConv(nn.Module):
     """Convolutional maxout units: the maximum over `pieces` feature maps, then over each pooling window.
 
-    (n, inputs, H, W) -> (n, channels, H', W'), with the windows at the far edges cut short, as pylearn2 pools.
+    (n, inputs, H, W) -> (n, channels, H', W'). Windows are cut off at the right and lower edge, as in pylearn2.
     """
 
     def __init__(
@@ -113,25 +114,25 @@ class MaxoutConv(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout: each input is kept with probability 1 − p and then divided by it.
+    """Inverted dropout: each input is divided by 1 − p with probability 1 − p, and set to 0 otherwise.
 
-    On the CPU the mask is made of raw random bits, 16 for each input, which is several times faster than drawing
-    from `bernoulli_`; 1 − p is therefore rounded to a multiple of 2⁻¹⁶, but not to 0 or 1.
+    On the CPU the mask compares 16 random bits for each input with a threshold, several times faster than
+    `bernoulli_`. 1 − p is therefore rounded to a multiple of 2⁻¹⁶, but never to 0 or 1.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.kept = min(max(round((1 - p) * 2**16), 1), 2**16 - 1)  # of the 2¹⁶ values that 16 bits can have
+        self.threshold = min(max(round((1 - p) * 2**16), 1), 2**16 - 1)  # of 2¹⁶ values, those that keep an input
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
         if x.device.type != "cpu":
             return nn.functional.dropout(x, self.p)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        return x * (bits < self.kept - 2**15).to(x.dtype).mul_(2**16 / self.kept)
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        values = bits.view(torch.int16)[: x.numel()].view(x.shape)  # from −2¹⁵ to 2¹⁵ − 1
+        return x * (values < self.threshold - 2**15).to(x.dtype).mul_(2**16 / self.threshold)
 
 
 def uniform_weights(module: nn.Module, bound: float) -> None:

@@ -16,16 +16,16 @@ from genexp.noise import Corruption, draw_prior
 from genexp.ranges import NonNegativeFloat, PositiveInt, Units, Widths
 
 LOG_2PI = math.log(2 * math.pi)
-FIRST_STD = 0.1  # of p(x | z) over that of the pixels: begun at 1, codes are not worth their divergence, and collapse
-ACTIVE = 0.01  # variance over images of a posterior mean above which its dimension is in use (Burda et al. 2016)
+FIRST_STD = 0.1  # initial std of p(x | z) over that of the pixels; from 1, the codes collapse to the prior
+ACTIVE = 0.01  # variance over images above which a dimension of the posterior mean is active (Burda et al. 2016)
 
 
 class VAE(Autoencoder):
-    """p(z) = N(0, I), p(x | z) Bernoulli or Gaussian, q(z | x) = N(μ(x), diag σ²(x)); `noise` corrupts what q sees.
+    """p(z) = N(0, I), p(x | z) Bernoulli or Gaussian, q(z | x) = N(μ(x), diag σ²(x)); `noise` corrupts q's input.
 
-    Grey values in [0, 1] under the Bernoulli likelihood are probabilities of white: every term is then the expected
-    one over binary images drawn from them, so that the bounds stay bounds on their expected log-likelihood. The
-    Gaussian likelihood is a density of pixels in [0, 1], with one variance for all pixels, learned.
+    The Bernoulli likelihood takes grey values in [0, 1] as probabilities of white: each term is an expectation over
+    binary images drawn from them, and the bounds hold for their expected log-likelihood. The Gaussian likelihood is a
+    density of pixels in [0, 1], with one learned variance for all pixels.
     """
 
     sampler_settings = ("sample_kind",)
@@ -58,12 +58,12 @@ class VAE(Autoencoder):
             self.log_variance = nn.Parameter(torch.tensor(2 * math.log(data.pixel_std * FIRST_STD)))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """μ and log σ² of q(z | x), each (n, latent_dim)."""
+        """Return μ and log σ² of q(z | x), each (n, latent_dim)."""
         h = self.trunk(images)
         return self.posterior_mean(h).float(), self.posterior_log_variance(h).float()
 
     def log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
-        """log p(x | z) of each image under its code, (n,), in nats."""
+        """Return log p(x | z) of each image given its code, (n,), in nats."""
         logits, x = self.decoder(codes).float(), images.flatten(1)
         if self.likelihood == "bernoulli":
             return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
@@ -72,7 +72,7 @@ class VAE(Autoencoder):
         return -0.5 * per_image
 
     def play(self, images: Tensor) -> Outcome:
-        """−E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), with one code for each image."""
+        """Return the loss −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), from one code for each image."""
         mean, log_variance = self.posterior(self.noise(images))
         codes, _ = reparameterized(mean, log_variance)
         reconstruction = -self.log_likelihood(images, codes).mean()
@@ -88,20 +88,19 @@ class VAE(Autoencoder):
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """μ(x)"""
+        """Return the posterior mean μ(x)."""
         return self.posterior(images)[0]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """E[x | z]"""
+        """Return the mean image E[x | z]."""
         images: Tensor = self.decoder(codes).sigmoid()
         return images.view(-1, *self.shape)
 
     def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
-        """n codes z from the prior, (n, latent_dim)."""
         return draw_prior("gaussian", n, self.latent_dim, self.device, generator)
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """z ~ p(z), then x ~ p(x | z) or its mean, as `sample_kind` says."""
+        """Draw z ~ p(z), and return x ~ p(x | z) for `sample_kind` "draw" or E[x | z] for "mean"."""
         means = ancestral(self.decode, self.draw_codes(n, generator))
         if self.sample_kind == "mean":
             return means
@@ -111,13 +110,13 @@ class VAE(Autoencoder):
         return (means + torch.exp(0.5 * self.log_variance) * noise).clamp(0, 1)
 
     def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """E_q[log p(x | z)] − KL(q ‖ p) of each image, (n,): the first by one draw of z, the second in closed form."""
+        """Return E_q[log p(x | z)] − KL(q ‖ p) of each image, (n,), with one draw of z and the exact divergence."""
         mean, log_variance = self.posterior(images)
         codes, _ = reparameterized(mean, log_variance, generator)
         return self.log_likelihood(images, codes) - kl_from_prior(mean, log_variance)
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
-        """log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
+        """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
         mean, log_variance = self.posterior(images)
         mean, log_variance = mean.repeat_interleave(k, 0), log_variance.repeat_interleave(k, 0)
         codes, noise = reparameterized(mean, log_variance, generator)
@@ -129,11 +128,11 @@ class VAE(Autoencoder):
 def reparameterized(
     mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """z = μ + σε with ε ~ N(0, I), and ε (Kingma and Welling 2014, section 2.4)."""
+    """Return z = μ + σε with ε ~ N(0, I), and ε (Kingma and Welling 2014, section 2.4)."""
     noise = torch.empty_like(mean).normal_(generator=generator)
     return mean + torch.exp(0.5 * log_variance) * noise, noise
 
 
 def kl_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, diag σ²) ‖ N(0, I)) of each row, (n,), in nats (Kingma and Welling 2014, appendix B)."""
+    """Return KL(N(μ, diag σ²) ‖ N(0, I)) of each row, (n,), in nats (Kingma and Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)

@@ -4,7 +4,7 @@ One process makes such a file and others wait for it. A damaged file is made aga
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ def derived(
     `read` raises FileNotFoundError if there is no file, and any other exception if the file is damaged. `what` names
     the content in messages. If the file cannot be written, its content is made again each time.
     """
+    with suppress(Exception):  # a damaged file is reported below, by the process that holds the lock
+        return read(file)
     with made_by_one(file.with_suffix(".lock"), f"makes {what} in {file.parent}"):
         try:
             return read(file)
@@ -56,7 +58,7 @@ def made_by_one(lock_file: Path, doing: str, must: bool = False) -> Iterator[Non
     except filelock.Timeout:
         print(f"waiting for another process that {doing}", flush=True)
         lock.acquire()
-    except OSError:
+    except (OSError, NotImplementedError):  # the second from a file system without locks
         if must:
             raise
     try:

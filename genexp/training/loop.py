@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.device import products
+from genexp.device import autocast
 from genexp.errors import DivergedError, UsageError
 from genexp.models import Model, Update
 from genexp.optimizers import ScheduledOptimizer
@@ -170,7 +170,7 @@ def _move(
     norms: dict[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
-    with products(images.device, precision):
+    with autocast(images.device, precision):
         losses, watched = update.play(images)
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
         shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
