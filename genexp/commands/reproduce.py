@@ -46,7 +46,7 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
 def _run(
     config: ReproduceConfig, line: CommandLine, wanted: Experiment, seed: int, metrics: list[str], failures: list[str]
 ) -> bool:
-    """Train and score an experiment with one seed; add a failure to the list. Return False if its data set is missing."""
+    """Train and score an experiment with one seed; note a failure. Return False if its data set is missing."""
     settings = (*wanted.train, f"seed={seed}")
     command = CommandLine("train", (*settings, f"outputs_dir={config.outputs_dir}"), line.folder)
     print(f"{wanted.name}, seed {seed}: {command}", flush=True)

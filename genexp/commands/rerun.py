@@ -66,7 +66,7 @@ def _finished(run: Run) -> Results:
 
 def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
     """Return the run's configuration for a directory beside it, on as many threads of the same kind of device."""
-    kept = with_checked_components(run.config)
+    kept: TrainConfig = with_checked_components(run.config)
     asked = config.device
     if asked.precision not in (None, kept.device.precision):
         raise UsageError(

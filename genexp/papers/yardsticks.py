@@ -5,15 +5,16 @@ The centroids of k-means score above the training images themselves, as Theis et
 
 import time
 import warnings
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from genexp import rng
-from genexp.config.schema import Component
+from genexp.config.components import Component
 from genexp.data import DataSet
 from genexp.metrics import GivenSamples, Subject
+from genexp.score import Score
 from genexp.training import build
 
 SEED = 0
@@ -21,8 +22,8 @@ ITERATIONS = 6  # of Lloyd's algorithm, from random training images; more change
 IMAGES_PER_CENTROID = 5  # at least, on average
 
 
-def score_yardsticks(data: DataSet, metric: Component) -> dict[str, dict[str, Any]]:
-    """Return each yardstick's score by `metric`, a Parzen score, as JSON; `seconds` is the time that it took."""
+def score_yardsticks(data: DataSet, metric: Component) -> dict[str, Score]:
+    """Return each yardstick's score by `metric`, a Parzen score; `seconds` in its details is the time that it took."""
     n = metric["n_samples"]
     yardsticks = {
         "training_images": (training_images, "draw"),
@@ -35,8 +36,9 @@ def score_yardsticks(data: DataSet, metric: Component) -> dict[str, dict[str, An
         started = time.perf_counter()
         images = make(data, n)
         adjusted = metric | {"n_samples": len(images)}
-        scores[name] = build.take(name, adjusted, Subject(GivenSamples(images, kind), data, SEED)).to_json()
-        scores[name]["seconds"] = round(time.perf_counter() - started, 1)
+        score = build.score(name, adjusted, Subject(GivenSamples(images, kind), data, SEED))
+        seconds = round(time.perf_counter() - started, 1)
+        scores[name] = replace(score, details=score.details | {"seconds": seconds})
     return scores
 
 

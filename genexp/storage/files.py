@@ -65,7 +65,7 @@ def would_write(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill. It appears under `path` only once it is complete; an old one is moved to `aside(path)`."""
+    """Yield a folder to fill. It appears under `path` once it is complete; an old one is moved to `aside(path)`."""
     make_folder(path.parent)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
     old, begun = aside(path) if path.exists() else None, identity(folder)

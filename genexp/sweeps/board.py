@@ -54,7 +54,7 @@ def live_table(jobs: list[Job], shared: set[str], height: int, width: int, total
     counts[WAITING] += total - len(jobs)
     title = f"{count(total, 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     chosen = set(sorted(jobs, key=lambda job: ORDER.index(job.state))[: max(3, height - 7)])
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for number, job in enumerate(jobs, 1):
         if job in chosen:
             state = "elsewhere" if job.elsewhere else job.state

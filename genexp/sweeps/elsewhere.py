@@ -66,7 +66,8 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     of_hydra = tuple(word for word in line.overrides if word.startswith("hydra"))
     of_the_sweep = [word for word in line.overrides if word.startswith("sweep.")]
     source = [f"from={SOURCE}"] if line.kept is not None else []
-    overrides = [[*source, *of_the_sweep, *job.line.overrides] for job in jobs]
+    lines = [job.line for job in jobs if job.line is not None]
+    overrides = [[*source, *of_the_sweep, *own.overrides] for own in lines]
     task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=replace(line, words=(), multirun=False))
     master = replace(line, overrides=of_hydra)
     with plain_mistakes(master), initialized(master) as words:
@@ -122,8 +123,8 @@ def _hand_over(jobs: list[Job], launch: Callable[[list[Job]], Sequence[Exception
     except UsageError:
         interrupted = False
         raise
-    except Exception as error:  # the launcher ran none of them, or lost them all
-        errors = [error] * len(jobs)
+    except Exception as raised:  # the launcher ran none of them, or lost them all
+        errors = [raised] * len(jobs)
         interrupted = False
     finally:
         end_of_patience = time.monotonic() + (0 if interrupted else PATIENCE)

@@ -35,7 +35,7 @@ class Job:
     settings: tuple[str, ...]  # those that make it, as one would type them
     run: Run
     config: TrainConfig | None = None  # None for a trial that ended in an earlier session
-    line: CommandLine = CommandLine("train")  # the command line that makes this run alone
+    line: CommandLine | None = None  # that makes this run alone; None for such a trial, too
     state: str = WAITING
     cause: str = ""  # of a failure
     attempts: int = 0
@@ -110,7 +110,7 @@ class Job:
             self.state = FAILED
 
     def look_elsewhere(self) -> bool:
-        """Find out whether another process holds the run of a waiting job, or finished it; return True if that changed."""
+        """Find out whether another process holds a waiting job's run, or finished it; return True if that changed."""
         before, self.elsewhere = self.elsewhere, self.run.is_held()
         if before and not self.elsewhere and self.config is not None:
             results = self.run.finished(self.config)

@@ -47,7 +47,7 @@ def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) 
 
 
 def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
-    """Return the jobs, best first: by the named score, or the first one; on validation images if it has a mean there."""
+    """Return the jobs, best first: by the named score or the first one, on validation images if it has a mean there."""
     names = list(dict.fromkeys(name for job in jobs for name in job.scores))
     by = rank_by or next(iter(names), "")
     keys = {job: job.scores[by].sort_key() if by in job.scores else math.inf for job in jobs}

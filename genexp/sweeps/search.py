@@ -184,8 +184,8 @@ def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: 
         )
     if config.sweep.rank_by not in (None, search.metric):
         raise UsageError(
-            f"sweep.rank_by={config.sweep.rank_by}: a search ranks by what it seeks, search.metric={search.metric}; set "
-            "that, and leave out sweep.rank_by"
+            f"sweep.rank_by={config.sweep.rank_by}: a search ranks by what it seeks, search.metric={search.metric}; "
+            "set that, and leave out sweep.rank_by"
         )
     if is_elsewhere(line):
         raise UsageError("hydra/launcher is for sweeps with -m; a search runs its trials on this machine")

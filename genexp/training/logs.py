@@ -140,8 +140,10 @@ class Terminal:
             console=console,
             disable=not self.live,
         )
-        fields = {"epoch": from_step // steps_per_epoch, "epochs": epochs, "values": ""}
-        self.task = self.progress.add_task("", total=epochs * steps_per_epoch, completed=from_step, **fields)
+        total, epoch = epochs * steps_per_epoch, from_step // steps_per_epoch
+        self.task = self.progress.add_task(
+            "", total=total, completed=from_step, epoch=epoch, epochs=epochs, values=""
+        )
 
     def show(self, tick: Tick) -> None:
         """Show a completed step."""
