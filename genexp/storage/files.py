@@ -44,6 +44,15 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextmanager
+def writing(place: object, remedy: str) -> Iterator[None]:
+    """Turn an OSError within it into a GenexpError that names the place and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise GenexpError(f"{place} cannot be written: {error.strerror}\n{remedy}") from error
+
+
 def would_write(path: Path) -> None:
     """Raise the OSError with which writing this file would end, as far as one can know before there is anything."""
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
