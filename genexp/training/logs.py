@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboard.compat.proto.event_pb2 import Event
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genexp.figures.pictures import Picture
+from genexp.figures.pictures import Picture, save_picture
 from genexp.storage.files import atomic, make_folder, sync
 from genexp.text import duration
 from genexp.training.loop import Tick
@@ -111,11 +110,6 @@ class Logs:
         finally:
             self.tensorboard.close()
             threading.excepthook = self._hook
-
-
-def save_picture(picture: Picture, path: Path) -> None:
-    with atomic(path) as stream:
-        Image.fromarray(picture).save(stream, format="PNG")
 
 
 class Terminal:
