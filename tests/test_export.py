@@ -1,4 +1,4 @@
-"""`genexp export`: what it writes, that it opens like a run, and that damage, strangers and full disks are met."""
+"""`genexp export`: its files, opening it like a run, damaged files, code from outside and full disks."""
 
 import json
 import os
@@ -43,14 +43,14 @@ def names(folder):
     return {entry.name for entry in folder.iterdir()}
 
 
-def samples(genexp, path, *words):
-    answer = genexp("sample", str(path), "n=20", "out=s.npz", *words)
+def samples(genexp, path, *overrides):
+    answer = genexp("sample", str(path), "n=20", "out=s.npz", *overrides)
     assert answer.code == 0, answer.err
     return torch.from_numpy(np.load("s.npz")["samples"])
 
 
 def squares(folder):
-    """16×16 images for the models that want them larger than digits."""
+    """Write 16×16 images, for a model that needs larger ones than the digits; return the overrides that use them."""
     from PIL import Image
 
     folder.mkdir()
@@ -63,19 +63,19 @@ def squares(folder):
 @pytest.mark.parametrize("model", [*MODELS, "ae model.tied=true", "cae model.tied=false model.hidden=[20]"])
 def test_every_model_comes_back_from_its_export(genexp, tmp_path, model):
     name, *settings = model.split()
-    words = ["dataset=digits", *FAST, *DIGITS[name]] if name in DIGITS else ["metrics.parzen.n_samples=10"]
+    overrides = ["dataset=digits", *FAST, *DIGITS[name]] if name in DIGITS else ["metrics.parzen.n_samples=10"]
     if name == "conv_gan":
-        words += [*squares(tmp_path / "photos"), "model.generator_hidden=20", "model.latent_dim=8"]
-    trained = genexp("train", f"model={name}", "epochs=1", *words, *settings)
+        overrides += [*squares(tmp_path / "photos"), "model.generator_hidden=20", "model.latent_dim=8"]
+    trained = genexp("train", f"model={name}", "epochs=1", *overrides, *settings)
     assert trained.code == 0, trained.err
     answer = genexp("export", str(trained.run), "out=there")
     assert answer.code == 0, answer.err
     assert names(tmp_path / "there") == FILES
 
     state = last_checkpoint(trained.run)
-    kept = load_file(tmp_path / "there" / "model.safetensors")
-    assert kept.keys() == state["model"].keys()
-    assert all(torch.equal(kept[key], value) for key, value in state["model"].items())
+    exported = load_file(tmp_path / "there" / "model.safetensors")
+    assert exported.keys() == state["model"].keys()
+    assert all(torch.equal(exported[key], value) for key, value in state["model"].items())
     assert torch.equal(samples(genexp, "there"), samples(genexp, trained.run))
     again = genexp("evaluate", "there")
     assert again.out.count("scored before") == (3 if name == "vae" else 1), again.out + again.err
@@ -122,21 +122,21 @@ def test_the_card_says_what_was_recorded(exported):
         "datasets": ["digits"],
     }
     results = json.loads((exported / "results.json").read_text())
-    made_by = results["provenance"]
-    for said in (
+    provenance = results["provenance"]
+    for text in (
         "# gan on digits\n",
         "Generative adversarial nets (Goodfellow et al. 2014)",
         "| images | 1,197 train, 300 valid, 300 test |",
         "| `model.latent_dim` | 8 |",
         "| epochs | 2 |",
         "| steps | 22 |",
-        f"| device | {made_by['device']} |",
-        f"torch {made_by['versions']['torch']}",
+        f"| device | {provenance['device']} |",
+        f"torch {provenance['versions']['torch']}",
         results["scores"]["parzen"]["summary"],
         "says little about a model's likelihood",
         "No license is stated here",
     ):
-        assert said in body
+        assert text in body
     assert "None" not in body.replace("momentum_final=None", "").replace("`optimizer.momentum_final` | None", "")
 
 
@@ -165,7 +165,7 @@ def test_the_best_checkpoint_with_the_scores_of_its_step(genexp, trained):
     assert answer.code == 0, answer.err
     folder = trained / "export-best"
     assert json.loads((folder / "results.json").read_text()) == {"evaluations": {}}
-    assert "None was taken of this checkpoint" in (folder / "README.md").read_text()
+    assert "This checkpoint has no scores" in (folder / "README.md").read_text()
     state = torch.load(path, weights_only=True)
     assert torch.equal(samples(genexp, folder), samples(genexp, trained, "checkpoint=best"))
     assert f"step {state['step']}" in genexp("evaluate", str(folder)).out
@@ -202,17 +202,17 @@ def test_a_file_that_another_program_wrote_is_not_taken(tmp_path):
 
 
 def test_an_export_is_no_run(genexp, trained, exported):
-    (found,) = runs.find(trained.parent)
-    assert found.path == trained
+    (run,) = runs.find(trained.parent)
+    assert run.path == trained
     assert str(exported) not in genexp("runs").out
-    for words, said in (
+    for arguments, message in (
         (["export", str(exported)], "is an export already"),
         (["rerun", str(exported)], "is an export, which is not trained"),
         (["train", *SMALL, f"run_dir={exported}"], "is an export of a run, and is not trained"),
         (["train", *SMALL, f"run_dir={exported}", "fresh=true"], "is an export of a run, and is not trained"),
     ):
-        answer = genexp(*words)
-        assert (answer.code, said in answer.err) == (2, True), answer.err
+        answer = genexp(*arguments)
+        assert (answer.code, message in answer.err) == (2, True), answer.err
     assert names(exported) == FILES
     assert genexp("train", *SMALL, "epochs=3").code == 0  # the run goes on, with an export in it
 
@@ -270,7 +270,7 @@ def test_a_full_disk_leaves_no_half_of_an_export(genexp, trained, exported, monk
 def test_what_a_killed_export_leaves_is_swept_up(genexp, trained):
     (trained / f".export.abc{PARTIAL}").mkdir()
     (trained / f".export.abc{PARTIAL}" / "config.yaml").write_text("x")
-    os.utime(trained / f".export.abc{PARTIAL}", (0, 0))  # that of a day ago may still be written
+    os.utime(trained / f".export.abc{PARTIAL}", (0, 0))  # a newer one may still be written
     assert genexp("train", *SMALL, "epochs=3").code == 0
     assert not [name for name in names(trained) if name.endswith(PARTIAL)]
 
@@ -291,7 +291,7 @@ def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, exported, 
     text = (tmp_path / "theirs" / "README.md").read_text()
     assert "genexp sample run=. n=64 trust=[exported_stranger]" in text
     assert "refuse_strangers(config, trust=['exported_stranger'])" in text
-    assert "Code outside genexp belongs to it, in exported_stranger" in text
+    assert "Code outside genexp, in exported_stranger, belongs to the model" in text
 
 
 def test_settings_are_completed_behind_a_bare_word(genexp, trained, monkeypatch):
@@ -301,9 +301,10 @@ def test_settings_are_completed_behind_a_bare_word(genexp, trained, monkeypatch)
 
 
 def test_the_run_may_be_a_bare_word(genexp, trained, tmp_path):
-    for words in ([str(trained)], ["n=4", str(trained)], ["--config-dir", "conf", str(trained)]):
-        (tmp_path / "conf").mkdir(exist_ok=True)
-        answer = genexp("sample", "n=4", "out=s.png", *[word for word in words if word != "n=4"])
+    run = str(trained)
+    (tmp_path / "conf").mkdir()
+    for arguments in ([run, "n=4"], ["n=4", run], ["n=4", "--config-dir", "conf", run]):
+        answer = genexp("sample", "out=s.png", *arguments)
         assert (answer.code, answer.run) == (0, trained), answer.err
     assert genexp("sample", f"{trained.parent}/*", "n=4").code == 0
     assert "give one run=" in genexp("sample", str(trained), f"run={trained}").err

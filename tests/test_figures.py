@@ -1,4 +1,4 @@
-"""Figures: nearest training images, what each picture shows where, and the curves of a run."""
+"""Figures: nearest training images, the place of each image in a picture, and the curves of a run."""
 
 import math
 import time
@@ -16,6 +16,7 @@ from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
 from genexp.figures import nearest
+from genexp.figures.curves import curves, save_figure
 from genexp.figures.pictures import FRAME, grid
 from genexp.models import draw
 from genexp.training import build
@@ -34,24 +35,24 @@ def generator(index=0):
     return rng.generator(CPU, 0, "test", index)
 
 
-def made(kind, *words, dataset="digits", data=None):
-    """An untrained model on real digits, or on the data given, and those."""
+def untrained(kind, *overrides, dataset="digits", data=None):
+    """Return an untrained model, and its data: `data`, or else `dataset`."""
     config = configuration(
-        f"model={kind.split('_')[0].replace('plane', 'vae')}", f"dataset={dataset}", *SMALL[kind], *words
+        f"model={kind.split('_')[0].replace('plane', 'vae')}", f"dataset={dataset}", *SMALL[kind], *overrides
     )
     data = data or build.data_set(config.dataset, "data")
     return build.model(config.model, config.noise, data.spec(), 0, CPU), data
 
 
 def coloured(n=40, size=9):
-    """Random images in three colours, larger than the digits and not in whole tiles of 28."""
+    """Return random colour images whose size is larger than the digits' and does not divide 28."""
     images = torch.randint(256, (3, n, 3, size, size), generator=generator(), dtype=torch.uint8)
     labels = torch.arange(n) % 3
     return DataSet(*images, labels={"train": labels, "valid": labels, "test": labels})
 
 
 def tile(picture, row, column, shape, gap=1):
-    """The image in a place of a grid, (C, H, W) in [0, 1], its enlargement undone."""
+    """Return one image of a grid, (C, H, W) in [0, 1], in its own size."""
     channels, height, width = shape
     scale = max(1, -(-28 // min(height, width)))
     top, left = gap + row * (height * scale + gap), gap + column * (width * scale + gap)
@@ -60,7 +61,7 @@ def tile(picture, row, column, shape, gap=1):
 
 
 def by_force(images, data, split="train"):
-    """Rows and distances in float64."""
+    """Return the rows of the nearest images and their distances, computed in float64."""
     distances = torch.cdist(
         images.flatten(1).double(), data.images(split).flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
     )
@@ -71,7 +72,7 @@ def by_force(images, data, split="train"):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_nearest_images_are_those_of_brute_force(monkeypatch, block, split):
     monkeypatch.setattr(nearest, "BLOCK", block)
-    for data in (made("vae")[1], coloured(), made("gan", dataset="ring")[1]):
+    for data in (untrained("vae")[1], coloured(), untrained("gan", dataset="ring")[1]):
         images = torch.rand(30, *data.train.shape[1:], generator=generator())
         rows, distances = nearest.nearest(images, data, split)
         expected, how_far = by_force(images, data, split)
@@ -91,7 +92,7 @@ def test_the_nearest_image_is_right_where_a_product_in_float32_is_not():
 
 
 def test_training_images_are_at_distance_0_from_themselves():
-    _, data = made("vae")
+    _, data = untrained("vae")
     rows, distances = nearest.nearest(data.images("train"), data)
     assert distances.max() < 1e-7
     assert torch.equal(data.train[rows], data.train)
@@ -109,7 +110,7 @@ def test_nearest_among_all_of_mnist_is_fast(mnist_dir):
     assert torch.equal(rows[:5], expected)
 
 
-@pytest.mark.parametrize("load", [lambda: made("vae")[1], coloured], ids=["digits", "colour"])
+@pytest.mark.parametrize("load", [lambda: untrained("vae")[1], coloured], ids=["digits", "colour"])
 def test_the_last_column_holds_the_nearest_training_images_of_the_one_beside_it(load):
     data = load()
     shape, gap = tuple(data.train.shape[1:]), figures.GAP
@@ -123,8 +124,8 @@ def test_the_last_column_holds_the_nearest_training_images_of_the_one_beside_it(
             assert torch.allclose(
                 tile(picture, row, column, shape, gap), samples[4 * row + column].double(), atol=0.003
             )
-        found = tile(picture, row, 4, shape, gap)
-        assert torch.allclose(found, data.images("train", expected)[0].double(), atol=0.003)
+        last = tile(picture, row, 4, shape, gap)
+        assert torch.allclose(last, data.images("train", expected)[0].double(), atol=0.003)
     side = shape[1] * max(1, -(-28 // shape[1]))
     left = gap + 4 * (side + gap)
     framed = (picture == FRAME).all(2)
@@ -135,16 +136,16 @@ def test_the_last_column_holds_the_nearest_training_images_of_the_one_beside_it(
 
 
 def test_samples_are_those_of_the_model_in_rows_and_columns():
-    model, data = made("vae")
+    model, data = untrained("vae")
     picture = figures.samples(model, data, generator(), rows=2, columns=5)
     assert np.array_equal(picture, grid(draw(model, 10, generator(), data), columns=5))
-    model, data = made("gan", dataset="ring")
+    model, data = untrained("gan", dataset="ring")
     assert figures.samples(model, data, generator(), rows=2, columns=5).shape == (500, 500, 3)
 
 
 @pytest.mark.parametrize("kind", ["vae", "gan"])
 def test_lines_between_draws_from_the_prior(kind):
-    model, data = made(kind)
+    model, data = untrained(kind)
     picture = figures.interpolation(model, data, generator(), rows=3, columns=5)
     starts, ends = model.draw_codes(6, generator()).chunk(2)
     model.eval()
@@ -156,7 +157,7 @@ def test_lines_between_draws_from_the_prior(kind):
 
 
 def test_lines_between_codes_of_test_images_of_different_classes():
-    model, data = made("ae")
+    model, data = untrained("ae")
     picture = figures.interpolation(model, data, generator(), rows=40, columns=3)
     starts, ends = figures._pairs(data, 40, generator())
     assert (data.labels["test"][starts] != data.labels["test"][ends]).all()
@@ -171,7 +172,7 @@ def test_lines_between_codes_of_test_images_of_different_classes():
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_lines_between_test_images_where_there_is_one_class(label):
-    _, data = made("ae")
+    _, data = untrained("ae")
     data = replace(data, labels={split: torch.full_like(labels, label) for split, labels in data.labels.items()})
     starts, ends = figures._pairs(data, 500, generator())
     assert (starts != ends).all()
@@ -180,7 +181,7 @@ def test_lines_between_test_images_where_there_is_one_class(label):
 
 
 def test_reconstructions_in_rows_and_columns():
-    model, data = made("ae")
+    model, data = untrained("ae")
     picture = figures.reconstructions(model, data, generator(), rows=3, columns=7)
     images = data.images("valid", slice(0, 21))
     with torch.no_grad():
@@ -193,7 +194,7 @@ def test_reconstructions_in_rows_and_columns():
 
 
 def test_a_grid_of_a_gaussian_prior_is_at_the_inverse_cdf():
-    model, data = made("plane")
+    model, data = untrained("plane")
     codes = figures.prior_quantiles(model, generator(), rows=4, columns=10).view(4, 10, 2)
     normal = torch.distributions.Normal(0, 1)
     across, upwards = (normal.icdf((torch.arange(n) + 0.5) / n) for n in (10, 4))
@@ -209,12 +210,12 @@ def test_a_grid_of_a_gaussian_prior_is_at_the_inverse_cdf():
 
 
 def test_grids_of_the_other_priors():
-    uniform, _ = made("gan_plane", "model.prior=uniform")
+    uniform, _ = untrained("gan_plane", "model.prior=uniform")
     codes = figures.prior_quantiles(uniform, generator(), 5, 5).view(5, 5, 2)
     places = math.sqrt(3) * (2 * (torch.arange(5) + 0.5) / 5 - 1)
     assert torch.allclose(codes[0, :, 0], places, atol=0.015)
     assert torch.allclose(codes[:, 0, 1], places.flip(0), atol=0.015)
-    spherical, data = made("gan_plane", "model.prior=spherical")
+    spherical, data = untrained("gan_plane", "model.prior=spherical")
     codes = figures.prior_quantiles(spherical, generator(), 2, 4)
     angles = torch.arange(8) * (math.pi / 4)
     assert torch.allclose(codes, math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], 1), atol=1e-5)
@@ -223,7 +224,7 @@ def test_grids_of_the_other_priors():
 
 def test_principal_components_are_those_of_the_singular_values():
     codes = np.random.default_rng(0).normal(size=(200, 6)) * [5, 3, 2, 1, 1, 0.1] + 7
-    places, names = figures._plane(codes, "pca", generator())
+    places, names = figures._project(codes, "pca", generator())
     left, values, _ = np.linalg.svd(codes - codes.mean(0), full_matrices=False)
     expected = left[:, :2] * values[:2]
     assert np.allclose(places * np.sign((places * expected).sum(0)), expected)
@@ -236,7 +237,7 @@ def test_principal_components_are_those_of_the_singular_values():
 
 def test_codes_of_two_dimensions_are_their_own_map():
     codes = np.random.default_rng(0).normal(size=(20, 2))
-    places, names = figures._plane(codes, "tsne", generator())
+    places, names = figures._project(codes, "tsne", generator())
     assert places is codes
     assert names == ("code, first dimension", "code, second dimension")
 
@@ -251,7 +252,7 @@ ORANGE = (255, 127, 14)  # the second class
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_a_map_of_codes_is_coloured_by_class(monkeypatch, method):
     monkeypatch.setattr(figures, "MAPPED", 60)
-    model, data = made("ae")
+    model, data = untrained("ae")
     picture = figures.manifold(model, data, generator(), 5, 5, method)
     assert (picture.shape[2], picture.dtype) == (3, np.uint8)
     assert np.array_equal(picture, figures.manifold(model, data, generator(), 5, 5, method))
@@ -261,28 +262,28 @@ def test_a_map_of_codes_is_coloured_by_class(monkeypatch, method):
 
 
 def test_maps_of_a_few_images_many_classes_and_points():
-    model, data = made("ae")
+    model, data = untrained("ae")
     few = replace(data, test=data.test[:5], labels={"test": data.labels["test"][:5]})
     assert figures.manifold(model, few, generator(), 5, 5, "tsne").ndim == 3
     many = replace(data, labels={"test": torch.arange(300) % 60})
     assert figures.manifold(model, many, generator(), 5, 5, "pca").ndim == 3
-    model, data = made("ae", "model.reconstruction=squared_error", dataset="grid")
+    model, data = untrained("ae", "model.reconstruction=squared_error", dataset="grid")
     assert figures.manifold(model, data, generator(), 5, 5, "pca").ndim == 3
 
 
 def test_maps_that_cannot_be_drawn():
-    model, data = made("ae")
+    model, data = untrained("ae")
     few = replace(data, test=data.test[:4], labels={"test": data.labels["test"][:4]})
     with pytest.raises(UsageError, match=r"needs 5 test images.*here are 4 images and codes of 5"):
         figures.manifold(model, few, generator(), 5, 5, "pca")
     with pytest.raises(UsageError, match="codes of two dimensions or more"):
-        figures._plane(np.zeros((100, 1)), "tsne", generator())
+        figures._project(np.zeros((100, 1)), "tsne", generator())
     with pytest.raises(GenexpError, match="all test images have the same code"):
-        figures._plane(np.ones((100, 3)), "tsne", generator())
+        figures._project(np.ones((100, 3)), "tsne", generator())
 
 
 def test_what_a_model_has_not_is_refused():
-    model, data = made("gan")
+    model, data = untrained("gan")
     with pytest.raises(UsageError, match=r"kind=reconstructions: .*no encoder.*\n.*kind=samples"):
         figures.reconstructions(model, data, generator(), 2, 3)
     with pytest.raises(UsageError, match=r"kind=manifold: .*no encoder.*\n.*model.latent_dim=2"):
@@ -293,7 +294,7 @@ def test_what_a_model_has_not_is_refused():
 
 @pytest.mark.parametrize("kind", ["neighbours", "interpolation", "reconstructions", "manifold"])
 def test_points_of_the_plane_are_not_laid_side_by_side(kind):
-    model, data = made("plane", "model.likelihood=gaussian", dataset="ring")
+    model, data = untrained("plane", "model.likelihood=gaussian", dataset="ring")
     method = ["pca"] if kind == "manifold" else []
     with pytest.raises(UsageError, match=f"kind={kind}: points of the plane.*\n.*kind=samples"):
         getattr(figures, kind)(model, data, generator(), 2, 3, *method)
@@ -301,7 +302,7 @@ def test_points_of_the_plane_are_not_laid_side_by_side(kind):
 
 @pytest.mark.parametrize("kind", ["samples", "neighbours", "interpolation", "manifold"])
 def test_pictures_follow_from_the_generator_and_work_in_colour(kind):
-    model, data = made("plane", "model.sample_kind=draw", data=coloured())
+    model, data = untrained("plane", "model.sample_kind=draw", data=coloured())
     method = ["pca"] if kind == "manifold" else []
     draw_it = lambda index: getattr(figures, kind)(model, data, generator(index), 2, 3, *method)  # noqa: E731
     picture = draw_it(0)
@@ -312,7 +313,7 @@ def test_pictures_follow_from_the_generator_and_work_in_colour(kind):
 
 
 def lines_of_a_gan(epochs=4, per_epoch=10):
-    """As metrics.jsonl holds them, a line each five steps, with a score every other epoch."""
+    """Return lines of metrics.jsonl, one for each five steps, with scores every other epoch."""
     lines = []
     for step in range(5, epochs * per_epoch + 1, 5):
         line = {"step": step, "epoch": step // per_epoch, "time": 1e9 + step, "loss/discriminator": 0.5 + 1 / step}
@@ -329,30 +330,30 @@ def panels(figure):
 
 
 def test_curves_show_what_the_lines_hold():
-    figure = figures.curves(lines_of_a_gan(), "gan on digits")
-    found = panels(figure)
-    assert list(found) == [
+    figure = curves(lines_of_a_gan(), "gan on digits")
+    axes = panels(figure)
+    assert list(axes) == [
         "losses", "discriminator's output", "gradients", "learning rate", "speed", "Parzen-window log-likelihood",
         "modes captured", "novelty",
     ]  # fmt: skip
-    assert all(axes.lines for axes in figure.axes)
+    assert all(each.lines for each in axes.values())
     assert figure.get_suptitle() == "gan on digits"
-    assert [line.get_label() for line in found["losses"].lines] == ["discriminator", "generator"]
-    assert [text.get_text() for text in found["losses"].get_legend().get_texts()] == ["discriminator", "generator"]
-    assert [line.get_label() for line in found["discriminator's output"].lines] == ["D(x)", "D(G(z))"]
-    x, y = found["losses"].lines[0].get_data()
+    assert [line.get_label() for line in axes["losses"].lines] == ["discriminator", "generator"]
+    assert [text.get_text() for text in axes["losses"].get_legend().get_texts()] == ["discriminator", "generator"]
+    assert [line.get_label() for line in axes["discriminator's output"].lines] == ["D(x)", "D(G(z))"]
+    x, y = axes["losses"].lines[0].get_data()
     assert np.allclose(x, np.arange(5, 41, 5) / 10)
     assert np.allclose(y, 0.5 + 1 / np.arange(5, 41, 5))
-    x, y = found["Parzen-window log-likelihood"].lines[0].get_data()
+    x, y = axes["Parzen-window log-likelihood"].lines[0].get_data()
     assert (list(x), list(y)) == ([2, 4], [200, 400])
-    assert found["Parzen-window log-likelihood"].lines[0].get_marker() == "o"
-    assert (found["losses"].get_xlabel(), found["losses"].get_ylabel()) == ("epoch", "nats")
-    assert (found["gradients"].get_yscale(), found["learning rate"].get_yscale()) == ("log", "linear")
+    assert axes["Parzen-window log-likelihood"].lines[0].get_marker() == "o"
+    assert (axes["losses"].get_xlabel(), axes["losses"].get_ylabel()) == ("epoch", "nats")
+    assert (axes["gradients"].get_yscale(), axes["learning rate"].get_yscale()) == ("log", "linear")
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
 
 
 def test_curves_of_a_run_in_its_first_epoch_are_over_steps():
-    figure = figures.curves(lines_of_a_gan(per_epoch=1000)[:1], "begun")
+    figure = curves(lines_of_a_gan(per_epoch=1000)[:1], "begun")
     assert {axes.get_xlabel() for axes in figure.axes} == {"step"}
     assert list(figure.axes[0].lines[0].get_xdata()) == [5]
     assert figure.axes[0].lines[0].get_marker() == "o"  # a line of one point would not be seen
@@ -364,20 +365,20 @@ def test_values_that_are_not_finite_are_left_out_and_nothing_is_refused():
         line |= {"score/parzen": -math.inf} if "score/parzen" in line else {}
         line["novelty"] = math.nan
     lines[0]["loss/generator"] = math.nan
-    found = panels(figures.curves(lines, "broken"))
-    assert not {"Parzen-window log-likelihood", "novelty"} & set(found)
-    assert len(found["losses"].lines[1].get_xdata()) == len(lines) - 1
+    axes = panels(curves(lines, "broken"))
+    assert not {"Parzen-window log-likelihood", "novelty"} & set(axes)
+    assert len(axes["losses"].lines[1].get_xdata()) == len(lines) - 1
     for nothing in ([], [{"step": 5, "epoch": 1, "time": 1.0}]):
         with pytest.raises(UsageError, match="nothing logged"):
-            figures.curves(nothing, "nothing")
+            curves(nothing, "nothing")
 
 
 def test_curves_are_written_the_same_twice(tmp_path):
     lines = [{name: line[name] for name in ("step", "epoch", "loss/generator")} for line in lines_of_a_gan()]
     for suffix in (".svg", ".png"):
         for name in ("one", "other"):
-            figures.save_figure(figures.curves(lines, "gan"), tmp_path / name / f"curves{suffix}")
-        one, other = ((tmp_path / name / f"curves{suffix}").read_bytes() for name in ("one", "other"))
-        assert one == other
+            save_figure(curves(lines, "gan"), tmp_path / name / f"curves{suffix}")
+        contents = [(tmp_path / name / f"curves{suffix}").read_bytes() for name in ("one", "other")]
+        assert contents[0] == contents[1]
     assert b"<svg" in (tmp_path / "one" / "curves.svg").read_bytes()
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["curves.png", "curves.svg"]

@@ -1,4 +1,4 @@
-"""The model card of an exported run: Markdown, with front matter as model hubs read it. It says what was recorded."""
+"""The model card of an export: Markdown, with the front matter that model hubs read. It states what was recorded."""
 
 import sys
 from collections.abc import Iterable
@@ -20,16 +20,18 @@ SAMPLES = {
 
 
 def text(trained: Trained, scores: dict[str, Any], picture: str, seed: int) -> str:
-    """The whole card; `scores` is what results.json holds of this checkpoint, `seed` that of the picture."""
-    sections = [_front(trained), _what(trained, picture, seed), _use(trained), _training(trained), _settings(trained)]
-    return "\n".join([*sections, _scores(scores), _limits(trained, scores)])
+    """Return the card. `scores` is the export's results.json, and `picture` shows samples drawn with `seed`."""
+    sections = [_front_matter(trained), _title(trained, picture, seed), _use(trained), _training(trained)]
+    sections += [_settings(trained), _scores(scores), _limits(trained, scores)]
+    return "\n".join(sections)
 
 
 def parameters(trained: Trained) -> int:
-    return sum(one.numel() for one in trained.model.parameters())
+    """Return the number of parameters of the model."""
+    return sum(parameter.numel() for parameter in trained.model.parameters())
 
 
-def _front(trained: Trained) -> str:
+def _front_matter(trained: Trained) -> str:
     model, dataset = trained.config.model["name"], trained.config.dataset["name"]
     front: dict[str, Any] = {"library_name": "genexp"}
     if trained.data.mixture is None:
@@ -38,15 +40,16 @@ def _front(trained: Trained) -> str:
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
 
 
-def _what(trained: Trained, picture: str, seed: int) -> str:
+def _title(trained: Trained, picture: str, seed: int) -> str:
     config, data = trained.config, trained.data
-    documented = sys.modules[type(trained.model).__module__].__doc__ or ""  # with the paper, where it names one
+    module_text = sys.modules[type(trained.model).__module__].__doc__ or ""
+    about_the_model = module_text.strip().split("\n\n")[0]  # names the paper
     shown = pictures.TILES if data.mixture is None else pictures.POINTS
     return f"""# {config.name} on {config.dataset["name"]}
 
-{" ".join(documented.strip().split(chr(10) * 2)[0].split())}
+{" ".join(about_the_model.split())}
 
-{parameters(trained):,} parameters, as they were after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
+{parameters(trained):,} parameters, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
 {SAMPLES[trained.model.sample_kind]}
 
 ![{shown:,} samples from seed {seed}]({picture})
@@ -54,22 +57,22 @@ def _what(trained: Trained, picture: str, seed: int) -> str:
 
 
 def _use(trained: Trained) -> str:
-    targets = [str(one["_target_"]) for one in components(trained.config).values()]
+    targets = [str(component["_target_"]) for component in components(trained.config).values()]
     packages = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
     trust = f" trust=[{','.join(packages)}]" if packages else ""
-    outside = f" Code outside genexp belongs to it, in {', '.join(packages)}, and is executed." if packages else ""
+    outside = f"Code outside genexp, in {', '.join(packages)}, belongs to the model and is executed.\n\n" if packages else ""
     shape = ", ".join(map(str, trained.data.train.shape[1:]))
     return f"""## Use
 
-With genexp installed, in this folder:{outside}
+{outside}With genexp installed, in this folder:
 
 ```
 genexp sample run=. n=64{trust}
 genexp evaluate run=.{trust}
 ```
 
-`data_dir=FOLDER`, or GENEXP_DATA_DIR, says where the data set is; that its images are those of the training is checked.
-In Python:
+`data_dir=FOLDER` or GENEXP_DATA_DIR names the folder of the data set. Images other than those of the training are
+refused. In Python:
 
 ```python
 import os
@@ -78,15 +81,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from genexp.training import build
 from genexp import rng
 from genexp.config.schema import refuse_strangers
 from genexp.models import draw
 from genexp.runs.directory import read_config
+from genexp.training import build
 
 folder, device = Path("."), torch.device("cpu")
 config = read_config(folder)
-refuse_strangers(config, trust={packages!r})  # code that is not to be trusted would be executed
+refuse_strangers(config, trust={packages!r})  # config.yaml may name any code, which is then executed
 data = build.data_set(config.dataset, os.environ.get("GENEXP_DATA_DIR", "data"))
 model = build.model(config.model, config.noise, data.spec(), config.seed, device)
 model.load_state_dict(load_file(folder / "{WEIGHTS}"))
@@ -98,11 +101,12 @@ samples = draw(model, 64, rng.generator(device, config.seed, "samples"), data)  
 def _training(trained: Trained) -> str:
     config, data = trained.config, trained.data
     sessions = read_json(trained.path / "provenance.json").get("sessions", [])
-    begun = [one for one in sessions if one["from_step"] < trained.step]
-    made_by = begun[-1] if begun else {}
+    sessions = [session for session in sessions if session["from_step"] < trained.step]
+    last_session = sessions[-1] if sessions else {}
     channels, height, width = data.train.shape[1:]
     digest = read_json(trained.path / "data.json").get("digest")
-    optimizers = {"": config.optimizer} | {f" of the {player}": one for player, one in config.optimizers.items()}
+    optimizers = {"optimizer": config.optimizer}
+    optimizers |= {f"optimizer of the {player}": component for player, component in config.optimizers.items()}
     rows: dict[str, Any] = {
         "data set": f"{config.dataset['name']}, {channels} × {height} × {width}",
         "digest of the data": digest,
@@ -110,16 +114,16 @@ def _training(trained: Trained) -> str:
         "epochs": f"{trained.epoch:.4g}",
         "steps": f"{trained.step:,}",
         "batch size": config.batch_size,
-        **{f"optimizer{whose}": f"{one['name']} ({_said(settings_of(one))})" for whose, one in optimizers.items()},
+        **{key: f"{component['name']} ({_joined(settings_of(component))})" for key, component in optimizers.items()},
         "seed": config.seed,
-        "time": duration(trained.seconds) + (f", in {len(begun)} sessions" if len(begun) > 1 else ""),
+        "time": duration(trained.seconds) + (f", in {len(sessions)} sessions" if len(sessions) > 1 else ""),
         "precision": config.device.precision,
-        "device": made_by.get("device"),
-        "CPU threads": made_by.get("threads"),
-        "versions": _said(made_by.get("versions", {}), " "),
-        "commit": made_by.get("commit"),
-        "uncommitted changes": made_by.get("patch") and f"{made_by['patch']}, kept with the run",
-        "begun": begun[0].get("time") if begun else None,
+        "device": last_session.get("device"),
+        "CPU threads": last_session.get("threads"),
+        "versions": _joined(last_session.get("versions", {}), " "),
+        "commit": last_session.get("commit"),
+        "uncommitted changes": last_session.get("patch") and f"{last_session['patch']}, in the run directory",
+        "begun": sessions[0].get("time") if sessions else None,
     }
     known = ((name, str(value)) for name, value in rows.items() if value not in (None, ""))
     return f"## Training\n\n{_table(('', ''), known)}"
@@ -127,7 +131,7 @@ def _training(trained: Trained) -> str:
 
 def _settings(trained: Trained) -> str:
     rows = ((f"`{key}`", str(value)) for key, value in flat(trained.config.identity()).items())
-    return f"## Settings\n\nAll that the run follows from, besides its data.\n\n{_table(('setting', 'value'), rows)}"
+    return f"## Settings\n\nThese settings and the data determine the run.\n\n{_table(('setting', 'value'), rows)}"
 
 
 def _scores(scores: dict[str, Any]) -> str:
@@ -135,42 +139,42 @@ def _scores(scores: dict[str, Any]) -> str:
         (
             entry["metric"],
             entry["score"]["summary"],
-            _said(entry["settings"] | entry["sampling"]),
+            _joined(entry["settings"] | entry["sampling"]),
             str(entry["score"].get("extractor") or ""),
             str(entry["seed"]),
         )
         for entry in scores["evaluations"].values()
     ]
     if not rows:
-        return "## Scores\n\nNone was taken of this checkpoint.\n"
-    said = "± is the standard error over what is scored, not over training runs, of which this is one."
+        return "## Scores\n\nThis checkpoint has no scores.\n"
+    note = "± is the standard error of a score of this one run; it leaves out the spread between training runs."
     header = ("score", "value", "settings", "features of", "seed of the samples")
-    return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
+    return f"## Scores\n\n{note}\n\n{_table(header, rows)}"
 
 
 def _limits(trained: Trained, scores: dict[str, Any]) -> str:
     entries = scores["evaluations"].values()
     dataset = trained.config.dataset["name"]
     parts = [
-        f"It was trained on the training images of {dataset} alone, and makes images like them and nothing else. It is "
-        "for the study of generative models, and for comparison with others under the same scores; for other uses it "
-        f"was not examined. What is one-sided or wrong in {dataset} may come back in the samples, and so may single "
-        "training images: `genexp figure run=. kind=neighbours` draws samples beside those nearest to them.",
+        f"The model was trained on the training images of {dataset} alone, and makes images like them. It is meant for "
+        "the study of generative models, and for comparison with others by the same scores. It was not examined for "
+        f"other uses. Biases and errors of {dataset} may come back in the samples, and so may single training images: "
+        "`genexp figure run=. kind=neighbours` draws samples beside their nearest training images.",
     ]
     if any(entry["metric"].startswith("parzen") for entry in entries):
         parts.append(
-            "A Parzen-window estimate of log-likelihood has high variance, and does badly in many dimensions. It "
-            "favours smooth samples, and says little about a model's likelihood or about how its samples look (Theis "
-            "et al. 2016): a score above that of as many training images means samples smoother than data, not better "
-            "ones. Two of them compare if samples are as many and σ is chosen in the same way."
+            "A Parzen-window estimate of log-likelihood has high variance, and is poor in many dimensions. It favours "
+            "smooth samples, and says little about a model's likelihood or about how its samples look (Theis et al. "
+            "2016): a score above that of as many training images means that the samples are smoother than data, not "
+            "better. Two estimates are comparable if both use as many samples and choose σ in the same way."
         )
     if any(entry["score"].get("extractor") for entry in entries):
-        parts.append("Scores of features compare within the one network that the features are of, which is named.")
+        parts.append("Scores of features are comparable within one network only, which the table names.")
     parts.append("No license is stated here; the data set has its own.")
     return "## Intended use and limits\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _said(settings: dict[str, Any], sign: str = "=") -> str:
+def _joined(settings: dict[str, Any], sign: str = "=") -> str:
     return ", ".join(f"{key}{sign}{value}" for key, value in settings.items())
 
 

@@ -1,77 +1,86 @@
-"""`genexp figure`: a figure of a run, of its samples, its codes, or the course of its training."""
+"""`genexp figure`: a figure of a run's samples or codes, or of its curves."""
 
 from pathlib import Path
 from typing import Any
 
 from genexp import rng
 from genexp.config.schema import FigureConfig
-from genexp.errors import GenexpError, UsageError
-from genexp.figures import kinds as figures
-from genexp.figures.pictures import Picture
+from genexp.errors import UsageError
+from genexp.figures import kinds
+from genexp.figures.curves import curves, save_figure
+from genexp.figures.pictures import Picture, save_picture
 from genexp.runs.directory import is_export, read_config
-from genexp.storage.files import read_json_lines, refuse_if_moved
-from genexp.training.logs import save_picture
+from genexp.storage.files import read_json_lines, refuse_if_moved, writing
 from genexp.training.reopen import Trained, reopen
 
-WIDTH = 800  # pixels that a grid should have; small images are enlarged by a whole factor
-
-SUFFIXES = {"curves": (".svg", ".png")}  # of what can be drawn at any size
+WIDTH = 800  # pixels; a narrower picture is enlarged by a whole factor to at most this width
+CURVE_SUFFIXES = (".svg", ".png")
+REMEDY = "Set out=FILE to another place"
 
 
 def main(config: FigureConfig) -> dict[str, Any]:
-    """Draw what `kind` says into `out`, or below figures/ in the run's directory; print where it is."""
-    path = Path(config.run).expanduser()
-    suffixes = SUFFIXES.get(config.kind, (".png",))
+    """Draw the figure `kind` into `out`, or into figures/ in the run directory; print where it is."""
+    run_dir = Path(config.run).expanduser()
     out = Path(config.out).expanduser() if config.out is not None else None
+    suffixes = CURVE_SUFFIXES if config.kind == "curves" else (".png",)
     if out is not None and out.suffix not in suffixes:
-        raise UsageError(f"out={out}: kind={config.kind} is written as {' or '.join(f'FILE{one}' for one in suffixes)}")
-    try:
-        if config.kind == "curves":
-            if is_export(path):
-                raise UsageError(f"kind=curves: {path} is an export, which keeps no curves; draw those of the run")
-            files = [out] if out is not None else [path / "figures" / f"curves{suffix}" for suffix in suffixes]
-            kept = read_config(path)
-            splits = {name: str(metric["split"]) for name, metric in kept.metrics.items() if "split" in metric}
-            title = f"{kept.name} on {kept.dataset['name']}, seed {kept.seed}"
-            figure = figures.curves(read_json_lines(path / "metrics.jsonl"), title, splits)
-            for file in files:
-                figures.save_figure(figure, file)
-        else:
-            trained = reopen(config)
-            print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
-            files = [out or path / "figures" / _name(config, trained)]
-            picture = _picture(config, trained)
-            if out is None:
-                refuse_if_moved(path, trained.place)
-            save_picture(picture, files[0])
-    except OSError as error:
-        where = out or path / "figures"
-        raise GenexpError(f"{where} cannot be written: {error.strerror}\nSet out=FILE to another place") from error
+        formats = " or ".join(f"FILE{suffix}" for suffix in suffixes)
+        raise UsageError(f"out={out}: kind={config.kind} is written as {formats}")
+    files = _write_curves(run_dir, out) if config.kind == "curves" else [_write_picture(config, run_dir, out)]
     for file in files:
         print(f"figure: {file}")
-    print(f"run: {path}", flush=True)
-    return {"scores": {}, "run": str(path)}
+    print(f"run: {run_dir}", flush=True)
+    return {"scores": {}, "run": str(run_dir)}
+
+
+def _write_curves(run_dir: Path, out: Path | None) -> list[Path]:
+    """Draw the curves of a run without loading its model; return the files."""
+    if is_export(run_dir):
+        raise UsageError(f"kind=curves: {run_dir} is an export, which has no curves; draw those of the run")
+    files = [out] if out is not None else [run_dir / "figures" / f"curves{suffix}" for suffix in CURVE_SUFFIXES]
+    config = read_config(run_dir)
+    splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
+    title = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
+    figure = curves(read_json_lines(run_dir / "metrics.jsonl"), title, splits)
+    for file in files:
+        with writing(file, REMEDY):
+            save_figure(figure, file)
+    return files
+
+
+def _write_picture(config: FigureConfig, run_dir: Path, out: Path | None) -> Path:
+    """Draw any other kind from the run's model and data; return the file."""
+    trained = reopen(config)
+    print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
+    picture = _picture(config, trained)
+    file = out or run_dir / "figures" / _name(config, trained)
+    with writing(file, REMEDY):
+        if out is None:
+            refuse_if_moved(run_dir, trained.place)
+        save_picture(picture, file)
+    return file
 
 
 def _name(config: FigureConfig, trained: Trained) -> str:
-    """A file's name that other settings do not have."""
-    parts = [config.kind, *([config.method] if config.kind == "manifold" else []), f"{config.rows}x{config.columns}"]
-    return "-".join([*parts, f"step{trained.step}", f"seed{config.seed}", *trained.changes()]) + ".png"
+    """Return a file name that contains all settings of the figure."""
+    kind = f"manifold-{config.method}" if config.kind == "manifold" else config.kind
+    settings = [f"{config.rows}x{config.columns}", f"step{trained.step}", f"seed{config.seed}", *trained.changes()]
+    return "-".join([kind, *settings]) + ".png"
 
 
 def _picture(config: FigureConfig, trained: Trained) -> Picture:
     generator = rng.generator(trained.data.train.device, config.seed, "figure")
-    subject = (trained.model, trained.data, generator, config.rows, config.columns)
+    arguments = (trained.model, trained.data, generator, config.rows, config.columns)
     match config.kind:
         case "samples":
-            picture = figures.samples(*subject)
+            picture = kinds.samples(*arguments)
         case "neighbours":
-            picture = figures.neighbours(*subject)
+            picture = kinds.neighbours(*arguments)
         case "interpolation":
-            picture = figures.interpolation(*subject)
+            picture = kinds.interpolation(*arguments)
         case "reconstructions":
-            picture = figures.reconstructions(*subject)
+            picture = kinds.reconstructions(*arguments)
         case _:
-            picture = figures.manifold(*subject, config.method)
-    enlarged = max(1, WIDTH // picture.shape[1])
-    return picture.repeat(enlarged, 0).repeat(enlarged, 1)
+            picture = kinds.manifold(*arguments, config.method)
+    factor = max(1, WIDTH // picture.shape[1])
+    return picture.repeat(factor, 0).repeat(factor, 1)

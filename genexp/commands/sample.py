@@ -1,56 +1,54 @@
-"""`genexp sample`: draw samples of a run into a file."""
+"""`genexp sample`: samples of a run in a file."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from genexp import rng
 from genexp.config.schema import SampleConfig
-from genexp.errors import GenexpError, UsageError
-from genexp.figures import pictures
+from genexp.errors import UsageError
+from genexp.figures.pictures import POINTS, TILES, of_drawn, save_picture
 from genexp.models import draw
-from genexp.storage.files import atomic, refuse_if_moved
-from genexp.training.logs import save_picture
-from genexp.training.reopen import reopen
+from genexp.storage.files import atomic, refuse_if_moved, writing
+from genexp.training.reopen import Trained, reopen
+
+REMEDY = "Set out=FILE.npz to another place"
 
 
 def main(config: SampleConfig) -> dict[str, Any]:
-    """Write n samples, float32 in [0, 1], (n, C, H, W), as `samples` in a .npz file, and a grid of the first as .png.
+    """Draw n samples into an .npz file with a picture of the first ones beside it, or into a .png file alone.
 
-    They follow from the run, its checkpoint, `n` and `seed` alone. Returns where they are.
+    The samples depend on the run, its checkpoint, `n` and `seed` alone. Prints the files.
     """
     out = Path(config.out).expanduser() if config.out is not None else None
     if out is not None and out.suffix not in (".npz", ".png"):
-        raise UsageError(f"out={out}: samples are written as FILE.npz (with a grid as FILE.png), or FILE.png alone")
+        raise UsageError(f"out={out}: samples are written as FILE.npz (with a picture, FILE.png), or FILE.png alone")
     trained = reopen(config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
-    name = "-".join([f"samples-step{trained.step}-n{config.n}-seed{config.seed}", *trained.changes()])
-    device = trained.data.train.device
-    samples = draw(trained.model, config.n, rng.generator(device, config.seed, "samples"), trained.data)
-    try:
-        if out is None:
-            refuse_if_moved(trained.path, trained.place)
-            out = trained.path / f"{name}.npz"
-        archived = out.suffix == ".npz"
-        if archived:
-            with atomic(out) as stream:
-                np.savez(
-                    stream,
-                    samples=samples.float().cpu().numpy(),
-                    step=trained.step,
-                    seed=config.seed,
-                    sample_kind=trained.model.sample_kind,
-                )
-            kind = {"draw": "draws", "mean": "means"}[trained.model.sample_kind]
-            print(f"samples: {out} ({config.n:,} {kind}, {' × '.join(map(str, samples.shape[1:]))}, in [0, 1])")
-        out = picture = out.with_suffix(".png")
-        few = pictures.TILES if trained.data.mixture is None else pictures.POINTS
-        shown = samples[:few] if archived else samples
-        save_picture(pictures.of_drawn(shown, trained.data), picture)
-        print(f"picture: {picture}")
-    except OSError as error:
-        where = out or trained.path
-        raise GenexpError(f"{where} cannot be written: {error.strerror}\nSet out=FILE.npz to another place") from error
+    generator = rng.generator(trained.data.train.device, config.seed, "samples")
+    samples = draw(trained.model, config.n, generator, trained.data)
+    if out is None:
+        refuse_if_moved(trained.path, trained.place)
+        settings = [f"step{trained.step}", f"n{config.n}", f"seed{config.seed}", *trained.changes()]
+        out = trained.path / f"samples-{'-'.join(settings)}.npz"
+    _write(out, samples, trained, config.seed)
     print(f"run: {trained.path}", flush=True)
     return {"scores": {}, "run": str(trained.path)}
+
+
+def _write(out: Path, samples: Tensor, trained: Trained, seed: int) -> None:
+    """Write the samples, float32 (n, C, H, W) in [0, 1], to an .npz file, and a picture of them."""
+    if out.suffix == ".npz":
+        sample_kind = trained.model.sample_kind
+        array = samples.float().cpu().numpy()
+        with writing(out, REMEDY), atomic(out) as stream:
+            np.savez(stream, samples=array, step=trained.step, seed=seed, sample_kind=sample_kind)
+        shape = " × ".join(map(str, samples.shape[1:]))
+        print(f"samples: {out} ({len(samples):,} {sample_kind}s, {shape}, in [0, 1])")
+        samples = samples[: TILES if trained.data.mixture is None else POINTS]
+    picture_file = out.with_suffix(".png")
+    with writing(picture_file, REMEDY):
+        save_picture(of_drawn(samples, trained.data), picture_file)
+    print(f"picture: {picture_file}")

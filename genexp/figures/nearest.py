@@ -1,42 +1,43 @@
-"""The training images that lie nearest to samples: whether a model has learned its data or learned them by heart."""
+"""The training images nearest to samples, which show if a model has memorized its training set."""
 
 import torch
 from torch import Tensor
 
 from genexp.data import DataSet
 
-BLOCK = 2**22  # values of a split converted at a time: 16 MiB of float32, however large an image is
-CANDIDATES = 8  # nearest by a product in float32, of which the nearest is then found exactly
+BLOCK = 2**22  # pixel values of a split that are converted at a time: 16 MiB of float32
+CANDIDATES = 8  # images nearest in float32, which are compared again in float64
 
 
 def nearest(images: Tensor, data: DataSet, split: str = "train") -> tuple[Tensor, Tensor]:
-    """The row of the nearest image of the split, (n,) int64, and how far it is, (n,) float32, for each image.
+    """Return the row of the nearest image of the split, (n,) int64, and its distance, (n,) float32, for each image.
 
-    images: (n, C, H, W) in [0, 1], on the data's device, where the rows are, too. The distance is ‖x − μ‖ over all
-    values; between images of a split and themselves it is 0. Several equally near images: one of them.
+    images: (n, C, H, W) in [0, 1], on the data's device; so are both results. The distance is ‖x − μ‖ over all values.
+    If several images are equally near, one of them is returned.
 
-    Squared distances less ‖x‖² are ‖μ‖² − 2xᵀμ of data centred on the mean of `images`. What rounding may do to their
-    order is mended by computing the CANDIDATES nearest ones directly, in float64.
+    All images of the split are compared by ‖μ‖² − 2xᵀμ, the squared distance less ‖x‖², in float32, after the mean of
+    `images` is subtracted from both. Rounding may change the order, so float64 decides between the CANDIDATES nearest.
     """
-    x, size = images.flatten(1), images[0].numel()
-    middle = x.mean(0)
-    x = x - middle
+    x = images.flatten(1)
+    mean = x.mean(0)
+    x = x - mean
     total = len(getattr(data, split))
     closest = torch.empty(len(x), 0, device=x.device)
     rows = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
-    step = max(1, BLOCK // size)
+    step = max(1, BLOCK // x.shape[1])
     for first in range(0, total, step):
-        block = data.images(split, slice(first, first + step)).flatten(1) - middle
+        block = data.images(split, slice(first, first + step)).flatten(1) - mean
         d2 = torch.addmm(block.square().sum(1), x, block.T, alpha=-2)
-        found, places = d2.topk(min(CANDIDATES, len(block)), largest=False)
-        closest, rows = torch.cat([closest, found], 1), torch.cat([rows, places + first], 1)
-        closest, kept = closest.topk(min(CANDIDATES, closest.shape[1]), largest=False)
-        rows = rows.gather(1, kept)
+        closest_in_block, places = d2.topk(min(CANDIDATES, len(block)), largest=False)
+        closest = torch.cat([closest, closest_in_block], 1)
+        rows = torch.cat([rows, places + first], 1)
+        closest, places = closest.topk(min(CANDIDATES, closest.shape[1]), largest=False)
+        rows = rows.gather(1, places)
 
     distances = torch.empty(len(x))
-    winners = torch.empty(len(x), dtype=torch.int64)
+    nearest_rows = torch.empty(len(x), dtype=torch.int64)
     for index, (image, candidates) in enumerate(zip(images.cpu().double(), rows, strict=True)):  # float64: not on mps
         exact = (data.images(split, candidates).cpu().double() - image).flatten(1).norm(dim=1)
         distances[index], place = exact.min(0)
-        winners[index] = candidates[place]
-    return winners.to(images.device), distances.to(images.device)
+        nearest_rows[index] = candidates[place]
+    return nearest_rows.to(images.device), distances.to(images.device)

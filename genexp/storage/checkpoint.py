@@ -1,6 +1,6 @@
-"""Checkpoints: written whole or not at all, loaded without executing anything, the newest undamaged one found.
+"""Checkpoints of a run: they are written whole or not at all, and loading them executes nothing.
 
-A checkpoint is the zip archive that torch.save makes, with a SHA-256 of itself as the archive's comment.
+A checkpoint is the zip archive that torch.save writes, with its SHA-256 as the archive's comment.
 """
 
 import hashlib
@@ -15,17 +15,18 @@ import torch
 
 from genexp.errors import GenexpError
 from genexp.storage.files import atomic
+from genexp.text import first_line
 
-KEEP = 2
-BEST = "best.pt"  # beside the newest: the state with the best validation score of those that were scored
-COMMENT = len(b"sha256:") + 64
+KEEP = 2  # checkpoints of a run
+BEST = "best.pt"  # besides these: the state with the best validation score
+COMMENT = len(b"sha256:") + 64  # bytes
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state after `step` steps; keep it and the newest before it.
+    """Write the state after `step` steps; keep this checkpoint and the one before it, and delete the others.
 
-    What lies after it goes too: a checkpoint that could not be read, and that training has gone back behind.
+    A later checkpoint is left where it could not be read and training resumed from an earlier one.
     """
     path = folder / f"step-{step:09d}.pt"
     write(path, state)
@@ -36,20 +37,20 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state to one file with its digest, whole or not at all."""
+    """Write a state with its digest, whole or not at all."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)  # not to the file: torch turns a full disk into an error that does not say so
+    torch.save(state, buffer)  # into memory: torch's own error for a full disk does not name it
     archive = buffer.getbuffer()
-    archive[-2:] = COMMENT.to_bytes(2, "little")  # a zip archive ends in its comment, and in the length of that before
+    archive[-2:] = COMMENT.to_bytes(2, "little")  # a zip archive ends with its comment's length and the comment
     with atomic(path) as stream:
         stream.write(archive)
         stream.write(_comment(archive))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A state, on the CPU; nothing that the file contains is executed.
+    """Return a state, on the CPU, without executing anything in the file.
 
-    Raises GenexpError if the file cannot be read, or is not as it was written.
+    Raises GenexpError if the file cannot be read, or its digest is wrong.
     """
     try:
         content = memoryview(path.read_bytes())
@@ -57,31 +58,31 @@ def load(path: Path) -> dict[str, Any]:
             raise ValueError("its digest is not that of its content")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
-            raise ValueError("it holds no state")
+            raise ValueError("it has no state")
     except UNREADABLE as error:
-        reason = error.strerror if isinstance(error, OSError) else (str(error) or type(error).__name__).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise GenexpError(f"{path} is damaged or cannot be read ({reason})") from error
     return state
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
+    """Return the checkpoint files in a folder, newest first, without the best one."""
     return sorted(folder.glob("step-*.pt"), reverse=True)
 
 
 def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest undamaged checkpoint and its state, on the CPU; None if there is none.
+    """Return the newest undamaged checkpoint and its state, on the CPU; None if the folder has no checkpoint.
 
-    One that is damaged is named to `warn`, and passed over. Raises GenexpError when there are some and all are.
+    Calls `warn` with a message for each damaged one. Raises GenexpError if all are damaged.
     """
     paths = checkpoints(folder)
     for path in paths:
         try:
             return path, load(path)
         except GenexpError as error:
-            if not path.exists():  # who trains the run has made a newer one, and taken this one away
+            if not path.exists():  # another process trains the run, and has replaced this checkpoint by a newer one
                 return load_latest(folder, warn)
-            warn(f"{error}; the one before it is taken")
+            warn(f"{error}; the one before it is used")
     if paths:
         raise GenexpError(f"no checkpoint in {folder} can be read\nSet fresh=true to start over (the old run is kept)")
     return None
@@ -89,13 +90,12 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[s
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Within it, the state in `path` is given to a model. Raises GenexpError when it is of something else."""
+    """Raise GenexpError if the state in `path`, which is loaded within it, does not fit the model."""
     try:
         yield
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0].removesuffix(":")
         raise GenexpError(
-            f"{path} holds the state of another model ({said})\n"
+            f"{path} holds the state of another model ({first_line(error).removesuffix(':')})\n"
             "Put the run's own checkpoint back, or train with fresh=true (the old run is kept)"
         ) from error
 

@@ -1,0 +1,145 @@
+"""The curves of a run, drawn from its metrics.jsonl with matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genexp.errors import UsageError
+from genexp.figures import pictures
+from genexp.storage.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The title and the y axis of a group of curves."""
+
+    title: str
+    unit: str = ""  # the y axis's label
+    log: bool = False  # a logarithmic axis, if the largest value is more than SPAN times the smallest
+    limits: tuple[float | None, float | None] = (None, None)
+
+
+SPAN = 10
+PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each titled with its own name
+    "loss": Panel("losses", "nats"),
+    "reconstruction": Panel("reconstruction error", "nats"),
+    "kl": Panel("divergence of the posterior from the prior", "nats"),
+    "penalty": Panel("penalty"),
+    "active_dims": Panel("dimensions of the code in use", "dimensions", limits=(0, None)),
+    "D": Panel("discriminator's output", "probability of being data", limits=(0, 1)),
+    "error_rate": Panel("discriminator's errors", "share of images", limits=(0, None)),
+    "grad_norm": Panel("gradients", "ℓ₂ norm", log=True),
+    "lr": Panel("learning rate", "step size", log=True, limits=(0, None)),
+    "momentum": Panel("momentum", "coefficient", limits=(0, 1)),
+    "images_per_second": Panel("speed", "training images per second", limits=(0, None)),
+    "score/parzen": Panel("Parzen-window log-likelihood", "nats"),
+    "score/elbo": Panel("lower bound of the log-likelihood", "nats"),
+    "score/iwae": Panel("importance-weighted bound", "nats"),
+    "score/modes": Panel("modes captured", "modes", limits=(0, None)),
+    "score/high_quality": Panel("samples of high quality", "share of samples", limits=(0, 1)),
+}
+Series = dict[str, list[tuple[float, float]]]  # a curve's name -> its points (step, value)
+POSITION = ("step", "epoch", "time")  # keys of a line that are not curves
+STYLES = ("-", "--", ":", "-.")  # curves that coincide stay visible
+FEW = 10  # a curve of this many points or fewer has a marker at each
+
+
+def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str, str] | None = None) -> "Figure":
+    """Draw the lines of a run's metrics.jsonl over epochs, a panel for each group of values.
+
+    `splits` maps a score's name to the split of its images. Until an epoch is complete, the x axis is in steps. Left
+    out are values that are not finite, and means over less than half of the usual number of steps, which are noisier
+    than the others. Raises UsageError if there is no value.
+    """
+    from matplotlib.figure import Figure
+
+    lines = [line for line in lines if _is_logged(line)]
+    panels = _panels(_without_short_means(lines))
+    if not panels:
+        raise UsageError("kind=curves: nothing logged yet: the run has just begun, or failed at once")
+    epoch_lengths = [line["step"] / line["epoch"] for line in lines if line["epoch"] > 0]  # exact at an epoch's end
+    unit = "epoch" if epoch_lengths else "step"
+    steps_per_unit = min(epoch_lengths, default=1)
+
+    columns = min(3, len(panels))
+    rows = ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.4 * columns, 0.4 + 2.9 * rows), dpi=120, layout="constrained")
+    figure.suptitle(title)
+    end = 1.02 * max(line["step"] for line in lines) / steps_per_unit  # with room for the last marker
+    for index, (group, series) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, index, xlabel=unit, xlim=(0, end))
+        _draw_panel(axes, group, series, steps_per_unit, (splits or {}).get(group.removeprefix("score/")))
+    return figure
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as .svg or .png, by the path's suffix; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    undated = {"Date": None} if path.suffix == ".svg" else {}
+    with rc_context({"svg.hashsalt": "genexp"}), atomic(path) as stream:
+        figure.savefig(stream, format=path.suffix.removeprefix("."), metadata=undated)
+
+
+def _is_logged(line: Mapping[str, Any]) -> bool:
+    """Return True if a line has the form that training writes; a damaged file may hold others."""
+    return all(isinstance(value, int | float) for value in line.values()) and {"step", "epoch"} <= line.keys()
+
+
+def _without_short_means(lines: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Return the lines; of a line soon after another one, as at an epoch's end, only the scores."""
+    steps = [0, *(line["step"] for line in lines)]
+    widths = [after - before for before, after in pairwise(steps)]
+    usual = sorted(widths)[len(widths) // 2] if widths else 0
+    return [
+        line if 2 * width >= usual else {k: v for k, v in line.items() if k in POSITION or k.startswith("score/")}
+        for width, line in zip(widths, lines, strict=True)
+    ]
+
+
+def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
+    """Return the finite values by group, in the order of PANELS.
+
+    Each score is a group of its own, because scores differ in their units. `loss/generator` is the curve "generator" of
+    the group "loss", and `D(x)` is a curve of the group "D". Any other name is both group and curve.
+    """
+    panels: dict[str, Series] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name in POSITION or not isfinite(value):
+                continue
+            group, slash, player = name.partition("/")
+            if group == "score":
+                group, curve = name, name
+            elif slash:
+                curve = player
+            else:
+                group, curve = name.partition("(")[0], name
+            panels.setdefault(group, {}).setdefault(curve, []).append((line["step"], value))
+    return {group: panels[group] for group in [*PANELS, *panels] if group in panels}
+
+
+def _draw_panel(axes: "Axes", group: str, series: Series, steps_per_unit: float, split: str | None) -> None:
+    panel = PANELS.get(group, Panel(group.removeprefix("score/")))
+    values = [value for points in series.values() for _, value in points]
+    for index, (name, points) in enumerate(series.items()):
+        x, y = [step / steps_per_unit for step, _ in points], [value for _, value in points]
+        marker = "o" if group.startswith("score/") or len(points) <= FEW else ""
+        style = STYLES[index % len(STYLES)]
+        axes.plot(x, y, style, label=name, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
+    axes.set_ylabel(panel.unit)
+    axes.set_title(f"{panel.title}, {split} images" if split else panel.title, fontsize="medium")
+    if panel.log and min(values) > 0 and max(values) > SPAN * min(values):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(*panel.limits)
+    if list(series) != [group]:
+        axes.legend(frameon=False, fontsize="small")
+    pictures.style(axes)
