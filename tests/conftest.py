@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from genexp import cli
+from genexp.config.command_line import parse
+from genexp.config.configuration import configuration
 
 ROOT = Path(__file__).parent.parent
 DATA = os.environ.get("GENEXP_DATA_DIR")
@@ -82,6 +84,11 @@ class Fixed(nn.Module):
     def sample(self, n, generator, data):
         assert not self.training
         return self.samples[:n]
+
+
+def config_of(*words: str, command: str = "train"):
+    """The checked configuration of a command line."""
+    return configuration(parse(command, words))
 
 
 def read_metrics(run: Path) -> list[dict]:

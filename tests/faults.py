@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from conftest import assert_same_state, last_checkpoint, read_metrics, without_times
 from PIL import Image
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genexp import cli
-from genexp.storage.checkpoint import BEST, load
-from genexp.sweeps.jobs import IMPORTED
+from genexp.storage.checkpoint import load
+from genexp.sweeps.slots import IMPORTED
 
+SHOWN = ("scalars", "images", "histograms")  # of which TensorBoard would otherwise show a sample
 OFTEN = [  # so that instants fall within checkpoints, pictures and scores as well
     "checkpoint.every_minutes=0.002",
     "log.samples_every_epochs=1",
@@ -108,7 +109,7 @@ class Trial:
 def same(whole: Path, killed: Path) -> None:
     """Assert that two runs left the same: state, best state, log lines, curves, pictures, scores, to the last bit."""
     assert_same_state(last_checkpoint(killed), last_checkpoint(whole))
-    assert_same_state(load(killed / "checkpoints" / BEST), load(whole / "checkpoints" / BEST))
+    assert_same_state(load(killed / "checkpoints/best.pt"), load(whole / "checkpoints/best.pt"))
     assert without_times(read_metrics(killed)) == without_times(read_metrics(whole))
     steps = [line["step"] for line in read_metrics(killed)]
     assert steps == sorted(set(steps))
@@ -124,11 +125,10 @@ def same(whole: Path, killed: Path) -> None:
 
 
 def points(run: Path) -> list[tuple[str, int]]:
-    """Every point of TensorBoard's files, as they lie on the disk: tag and step, each to be there once."""
-    found = []
-    for file in sorted((run / "tensorboard").glob("events.*")):
-        for event in EventFileLoader(str(file)).Load():
-            found += [(value.tag, event.step) for value in event.summary.value]
+    """Every point that TensorBoard shows of a run, tag and step, each to be there once."""
+    shown = EventAccumulator(str(run / "tensorboard"), size_guidance=dict.fromkeys(SHOWN, 0)).Reload()
+    kinds = [(shown.Scalars, "scalars"), (shown.Images, "images"), (shown.Histograms, "histograms")]
+    found = [(tag, event.step) for read, kind in kinds for tag in shown.Tags()[kind] for event in read(tag)]
     assert len(found) == len(set(found)), "a point is there twice"
     return sorted(found)
 

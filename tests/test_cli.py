@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, SMALL
 
 from genexp import __version__, cli
-from genexp.runs import results
+from genexp.text import with_error
 
 QUICK = [
     ([], 0.5, 0, "usage: genexp <command>"),
@@ -216,7 +216,7 @@ def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(gene
      (18.0, None, "18"), (1.0, 0.0, "1")],
 )  # fmt: skip
 def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, shown):
-    assert results.shown({"mean": mean, "stderr": stderr}) == shown
+    assert with_error(mean, stderr) == shown
 
 
 def test_a_reader_that_leaves_early_is_no_error():
@@ -262,6 +262,6 @@ def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     command = [sys.executable, "-m", "genexp", "train", "--cfg", "job"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "_target_: genexp.models.gan.GAN" in done.stdout
-    where = [sys.executable, "-c", "import genexp.config; print(genexp.config.CONFIGS)"]
+    where = [sys.executable, "-c", "import genexp.config.schema as s; print(s.CONFIGS)"]
     done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(place / "genexp" / "configs")

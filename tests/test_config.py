@@ -5,12 +5,16 @@ import inspect
 import typing
 
 import pytest
+from conftest import config_of
 from omegaconf import OmegaConf
 
 from genexp import ranges
+from genexp.config.command_line import parse
+from genexp.config.components import declared_settings
 from genexp.config.compose import compose
-from genexp.config.schema import CONFIGS, _keyword_arguments, load, nearest
+from genexp.config.schema import CONFIGS, checked
 from genexp.errors import UsageError
+from genexp.text import nearest
 
 GROUPS = ("model", "dataset", "optimizer", "noise", "device")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
@@ -19,15 +23,10 @@ EXPERIMENTS = sorted(
 )
 
 
-def configuration(*overrides):
-    """The checked configuration of a command line."""
-    return load("train", compose("train", list(overrides)))
-
-
 @pytest.mark.parametrize("choice", CHOICES + [f"experiment={name}" for name in EXPERIMENTS])
 def test_every_choice_composes_and_passes_its_schema(choice):
-    checked = configuration(choice)
-    assert checked.directory().parts[0] == "outputs"
+    config = config_of(choice)
+    assert config.directory().parts[0] == "outputs"
 
 
 def test_every_yaml_opens_with_what_it_is():
@@ -59,12 +58,12 @@ def test_the_schema_read_from_the_source_is_the_signature(target):
     for shared in hints.values():
         if typing.get_origin(shared) is typing.Unpack:
             keywords |= typing.get_type_hints(typing.get_args(shared)[0], include_extras=True)
-    read = _keyword_arguments("", target)
-    assert {name: kind for name, (kind, _) in read.items()} == keywords
+    read = declared_settings("", target)
+    assert {name: setting.type for name, setting in read.items()} == keywords
 
 
 def test_identity_is_what_the_experiment_is():
-    base = configuration().directory()
+    base = config_of().directory()
     same = [
         "epochs=3",
         "device=cpu",
@@ -74,17 +73,17 @@ def test_identity_is_what_the_experiment_is():
         "metrics.parzen.n_samples=9",
     ]
     for override in same:
-        assert configuration(override).directory() == base, override
+        assert config_of(override).directory() == base, override
     other = ["seed=1", "batch_size=20", "model.latent_dim=7", "optimizer.lr=0.2", "optimizer=adam", "noise=gaussian"]
-    places = {configuration(override).directory() for override in [*other, "device.precision=bfloat16"]}
+    places = {config_of(override).directory() for override in [*other, "device.precision=bfloat16"]}
     assert len(places | {base}) == len(other) + 2
-    assert configuration("model=gan", "optimizer.lr=1e-1").directory() == base
+    assert config_of("model=gan", "optimizer.lr=1e-1").directory() == base
 
 
 def test_directory_is_readable_or_given():
-    place = configuration("dataset=digits", "optimizer=sgd", "seed=5", "noise=gaussian").directory()
+    place = config_of("dataset=digits", "optimizer=sgd", "seed=5", "noise=gaussian").directory()
     assert str(place).startswith("outputs/digits/gan-sgd-gaussian-seed5-")
-    assert str(configuration("run_dir=here").directory()) == "here"
+    assert str(config_of("run_dir=here").directory()) == "here"
 
 
 @pytest.mark.parametrize(
@@ -106,13 +105,13 @@ def test_directory_is_readable_or_given():
 )
 def test_wrong_values_are_named_with_what_they_should_be(overrides, said):
     with pytest.raises(UsageError) as error:
-        configuration(*overrides)
+        config_of(*overrides)
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
 
 
 def test_a_whole_number_will_do_for_a_fraction_and_is_the_same_experiment():
-    assert configuration("optimizer.lr=1").directory() == configuration("optimizer.lr=1.0").directory()
+    assert config_of("optimizer.lr=1").directory() == config_of("optimizer.lr=1.0").directory()
 
 
 def test_nearest_names():
@@ -129,13 +128,13 @@ def test_a_target_outside_the_package_is_checked_by_its_own_annotations(tmp_path
     (tmp_path / "theirs" / "models.py").write_text("def make(data, noise, *, width: int, kind: Unknown = None): ...")
     monkeypatch.syspath_prepend(str(tmp_path))
     replace = "model={name: mine, _target_: theirs.models.make, width: %s}"
-    base = compose("train", [])
+    base = compose(parse("train", []))
     OmegaConf.set_struct(base, False)
     base.model = OmegaConf.create(replace.removeprefix("model=") % 3)
-    assert load("train", base).model["width"] == 3
+    assert checked("train", base).model["width"] == 3
     base.model = OmegaConf.create(replace.removeprefix("model=") % "wide")
     with pytest.raises(UsageError, match=r"model\.width=wide: should be an integer"):
-        load("train", base)
+        checked("train", base)
 
 
 def test_ranges_are_all_used():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_config import configuration
+from conftest import config_of
 from torch import nn
 
 from genexp import noise
@@ -20,7 +20,7 @@ MODELS = {"dcgan": DCGAN, "conv_gan": ConvGAN, "gan": GAN}
 
 
 def build(name, shape, *overrides, mean=0.3, std=0.2):
-    settings = configuration(f"model={name}", *overrides).model
+    settings = config_of(f"model={name}", *overrides).model
     settings = {key: value for key, value in settings.items() if key not in ("name", "_target_")}
     torch.manual_seed(0)
     return MODELS[name](DataSpec(shape, torch.full(shape, mean), std, 1000), noise.none(), **settings)
@@ -97,7 +97,7 @@ def test_drawing_samples_leaves_the_model_as_it_was():
 
 
 def test_the_published_optimizer_and_order_of_moves():
-    config = configuration("model=dcgan")
+    config = config_of("model=dcgan")
     assert [config.optimizer[key] for key in ("name", "lr", "beta1", "beta2")] == ["adam", 2e-4, 0.5, 0.999]
     assert config.batch_size == 128
     moves = build("dcgan", (1, 8, 8)).updates()
@@ -174,7 +174,7 @@ def test_networks_work_in_the_generators_range_and_images_stay_in_0_to_1(output,
 
 
 def test_the_published_fully_connected_recipe_for_cifar10():
-    settings = configuration("experiment=goodfellow2014/gan_cifar10").model
+    settings = config_of("experiment=goodfellow2014/gan_cifar10").model
     small = [f"model.{key}=[{','.join(map(str, settings[key]))}]" for key in ("generator_units",)]
     model = build("gan", (3, 32, 32), "model.generator_hidden=[30,20]", "model.generator_output=linear", *small,
                   "model.generator_output_init=0.5")  # fmt: skip

@@ -17,14 +17,14 @@ from conftest import SMALL, last_checkpoint
 from PIL import Image
 
 from genexp import text
-from genexp.commands import evaluate as module
-from genexp.commands import train
+from genexp.config.schema import EvaluateConfig
 from genexp.metrics import Subject
-from genexp.runs import find as runs
 from genexp.runs import results
-from genexp.runs.directory import read_config
+from genexp.runs.directory import Run
+from genexp.runs.find import find
+from genexp.score import Score
 from genexp.storage import checkpoint
-from genexp.training import build
+from genexp.training import build, session
 from genexp.training.reopen import reopen
 
 DAE = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=3", "metrics.parzen.n_samples=200"]
@@ -44,7 +44,7 @@ def kept(run):
 def test_a_score_is_kept_under_its_settings_and_never_overwritten(genexp, trained):
     before = kept(trained)
     (first,) = before["evaluations"].values()
-    assert first["score"] == before["scores"]["parzen"]
+    assert first["score"] == "parzen"  # each score stands there once
     assert (first["metric"], first["seed"], first["step"], first["epoch"]) == ("parzen", 0, before["steps"], 2)
     assert first["settings"]["n_samples"] == 200
     assert first["train_seconds"] == before["train_seconds"]
@@ -103,14 +103,14 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(genexp, t
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert len(scored(lines)) == 2
     best = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)
-    config = read_config(trained)
+    config = Run(trained).config
     data = build.data_set(config.dataset, "")
     found = {}
     for path in (trained / "checkpoints").glob("step-*.pt"):
         state = torch.load(path, weights_only=True)
         model = build.model(config.model, config.noise, data.spec(), 0, torch.device("cpu"))
         model.load_state_dict(state["model"])
-        found[state["step"]] = build.score(config.metrics, Subject(model, data, 0))["parzen"]["valid_mean"]
+        found[state["step"]] = build.scores(config.metrics, Subject(model, data, 0))["parzen"].valid_mean
     assert len(found) == 2
     assert best["step"] == max(found, key=found.get)
     assert best["valid_mean"] == max(found.values())
@@ -120,18 +120,25 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(genexp, t
 
 def test_the_best_is_by_the_first_score_on_validation_images_and_knows_which_way_is_better(tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(train, "write", lambda file, state: kept.append(state["valid_mean"]))
-    config = SimpleNamespace(metrics={"parzen": {"name": "parzen"}, "far": {"name": "fid"}})
-    training = SimpleNamespace(state_dict=dict)
-    best = -math.inf
+    monkeypatch.setattr(session, "write", lambda file, state: kept.append(state["valid_mean"]))
+    monkeypatch.setattr(session, "save", lambda *_: None)
+    nothing = lambda: None  # noqa: E731
+    training = SimpleNamespace(state_dict=dict, check_finite=nothing, step=1, model=SimpleNamespace(device=None))
+    logs = SimpleNamespace(flush=nothing)
+
+    def saving() -> session.Session:
+        return session.Session(Run(tmp_path), None, training, None, None)
+
+    lower = saving()
     for value in (math.nan, 3.0, 5.0, math.nan, 4.0):
-        scores = {"far": {"mean": value, "split": "valid"}, "parzen": {"mean": 0.0, "valid_mean": value}}
-        best = train._keep_best(tmp_path, training, config, scores, best)
+        far = Score(value, None, "", split="valid", lower_is_better=True)
+        lower._save(logs, {"far": far, "parzen": Score(0.0, None, "", valid_mean=value)})
     assert kept == [3.0]
     kept.clear()
+    higher = saving()
     for value in (3.0, 5.0, math.nan, 4.0):
-        scores = {"other": {"mean": value, "split": "test"}, "parzen": {"mean": 0.0, "valid_mean": value}}
-        best = train._keep_best(tmp_path, training, config, scores, -math.inf if value == 3.0 else best)
+        other = Score(value, None, "", split="test")
+        higher._save(logs, {"other": other, "parzen": Score(0.0, None, "", valid_mean=value)})
     assert kept == [3.0, 5.0]
 
 
@@ -169,7 +176,7 @@ def test_what_is_made_of_a_run_is_not_put_into_another_that_took_its_place(genex
         "samples",
         "filters",
     }
-    assert len(results.evaluations(trained)) == 1
+    assert len(Run(trained).evaluations()) == 1
 
 
 def test_training_on_leaves_alone_what_others_are_writing(genexp, trained):
@@ -380,24 +387,26 @@ def test_results_of_two_writers_are_both_kept(tmp_path):
     keys = set()
     for seed in range(3):
         entry = results.evaluation(
-            metric, {"mean": seed}, sampling={}, seed=seed, step=1, epoch=1, train_seconds=0, provenance={}
+            metric, Score(seed, None, ""), sampling={}, seed=seed, step=1, epoch=1, train_seconds=0, provenance={}
         )
-        results.record(tmp_path, {"status": "finished"} if seed else {}, entry)
+        file = tmp_path / "results.json"
+        results.record(file, {"status": "finished"} if seed else {}, entry, lambda: None)
         keys |= entry.keys()
-    assert results.evaluations(tmp_path).keys() == keys
+    assert results.evaluations(file).keys() == keys
     assert len(keys) == 3
 
 
 def test_the_model_comes_back_as_it_was(trained):
-    kept_config = read_config(trained)
-    config = module.EvaluateConfig(
+    run = Run(trained)
+    kept_config = run.config
+    config = EvaluateConfig(
         **{name: getattr(kept_config, name) for name in ("seed", "model", "dataset", "noise", "data_dir", "metrics")},
         run=str(trained),
         checkpoint="last",
         trust=[],
         device=kept_config.device,
     )
-    found = reopen(config)
+    found = reopen(run, config)
     for name, value in last_checkpoint(trained)["model"].items():
         assert torch.equal(found.model.state_dict()[name], value), name
     assert (found.epoch, found.step) == (2, 22)
@@ -482,11 +491,11 @@ def test_a_run_whose_process_is_gone_was_killed(trained):
     """Its lock says so: the number of a process may be another's by now, and a machine may have been started anew."""
     status = json.loads((trained / "status.json").read_text())
     (trained / "status.json").write_text(json.dumps(status | {"status": "running", "pid": os.getpid()}))
-    assert [found.status for found in runs.find(trained.parent)] == ["killed"]
+    assert [found.status for found in find(trained.parent)] == ["killed"]
     with filelock.FileLock(trained / ".lock"):
-        assert [found.status for found in runs.find(trained.parent)] == ["running"]
+        assert [found.status for found in find(trained.parent)] == ["running"]
     (trained / "config.yaml").write_text("nonsense")
-    (found,) = runs.find(trained.parent)
+    (found,) = find(trained.parent)
     assert found.config is None
 
 

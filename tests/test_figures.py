@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Fixed
-from test_config import configuration
+from conftest import Fixed, config_of
 
 from genexp import rng
 from genexp.data import DataSet
@@ -37,7 +36,7 @@ def generator(index=0):
 
 def untrained(kind, *overrides, dataset="digits", data=None):
     """Return an untrained model, and its data: `data`, or else `dataset`."""
-    config = configuration(
+    config = config_of(
         f"model={kind.split('_')[0].replace('plane', 'vae')}", f"dataset={dataset}", *SMALL[kind], *overrides
     )
     data = data or build.data_set(config.dataset, "data")

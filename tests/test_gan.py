@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_config import configuration
+from conftest import config_of
 from torch import nn
 from torch.nn.functional import binary_cross_entropy
 
@@ -120,7 +120,7 @@ def test_initialisation_is_the_published_one():
 
 
 def test_the_published_architecture():
-    settings = configuration("experiment=goodfellow2014/gan_mnist").model
+    settings = config_of("experiment=goodfellow2014/gan_mnist").model
     settings = {key: value for key, value in settings.items() if key not in ("name", "_target_")}
     model = GAN(DataSpec((1, 28, 28), torch.rand(1, 28, 28), 0.3, 1000), noise.none(), **settings)
     kinds = [type(layer).__name__ for layer in model.generator]
@@ -144,13 +144,13 @@ def test_updates_are_as_asked():
 
 
 def test_each_discriminator_step_has_a_minibatch_of_its_own():
-    from genexp.training.loop import images_per_step, moves
+    from genexp.training.loop import Plan
 
-    given = lambda **settings: [minibatch for _, minibatch in moves(build(**settings))]  # noqa: E731
+    given = lambda **settings: [minibatch for _, minibatch in Plan.of(build(**settings), 10, 100).moves]  # noqa: E731
     assert given() == [0]
     assert given(discriminator_steps=3) == [0, 1, 2]
     assert given(updates="alternating", discriminator_steps=3) == [0, 1, 2, 0]
-    assert images_per_step(build(updates="alternating", discriminator_steps=3), 10) == 30
+    assert Plan.of(build(updates="alternating", discriminator_steps=3), 10, 100).images_per_step == 30
 
 
 def test_instance_noise_reaches_data_and_samples():

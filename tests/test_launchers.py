@@ -19,8 +19,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from test_sweep import UNRULY
 
-from genexp.sweeps import sweep
-from genexp.sweeps.board import WAITING, Row
+from genexp.runs.directory import Run
+from genexp.sweeps import elsewhere
+from genexp.sweeps.jobs import FAILED, WAITING, Job
 
 SWEEP = [
     *("train", "-m", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3", "optimizer=adam"),
@@ -168,26 +169,28 @@ def test_a_setting_of_the_launcher_that_does_not_exist(genexp):
 
 def test_a_run_that_another_process_holds_waits_for_another_turn(monkeypatch, tmp_path):
     held = [True, True, False]
-    monkeypatch.setattr(sweep.run, "is_held", lambda path: path.name == "b" and bool(held) and held.pop(0))
-    monkeypatch.setattr(sweep.run, "finished", lambda config: None)
-    monkeypatch.setattr(sweep, "LOOK", 0.0)
-    job = sweep.Job(None, ())  # type: ignore[arg-type]
-    rows = [Row((f"epochs={n}",), tmp_path / name, job) for n, name in ((1, "a"), (2, "b"), (3, "c"))]
-    seen = []
-    for turn in sweep._turns(rows):
-        seen.append([row.overrides[0] for row in turn])
-        for row in turn:
-            row.state = "failed"
-    assert seen == [["epochs=1", "epochs=3"], ["epochs=2"]]
-    assert all(row.state != WAITING for row in rows)
+    monkeypatch.setattr(Run, "is_held", lambda run: run.path.name == "b" and bool(held) and held.pop(0))
+    monkeypatch.setattr(elsewhere, "LOOK", 0.0)
+    jobs = [Job((f"epochs={n}",), Run(tmp_path / name)) for n, name in ((1, "a"), (2, "b"), (3, "c"))]
+    turns = []
+
+    def hand_over(turn, launch):
+        turns.append([job.settings[0] for job in turn])
+        for job in turn:
+            job.state = FAILED
+
+    monkeypatch.setattr(elsewhere, "_hand_over", hand_over)
+    elsewhere.run_elsewhere(jobs, None, tmp_path)
+    assert turns == [["epochs=1", "epochs=3"], ["epochs=2"]]
+    assert all(job.state != WAITING for job in jobs)
 
 
 def test_what_launchers_say_fits_in_a_line():
     lost = "Job 7_0 (task: 0) with path /a/b.pkl\nhas not produced any output (state: CANCELLED by 0)\nError"
-    assert sweep._in_a_line(RuntimeError(lost)) == "the launcher's process was lost (CANCELLED by 0)"
+    assert elsewhere._in_a_line(RuntimeError(lost)) == "the launcher's process was lost (CANCELLED by 0)"
     trace = "Job (task=0) failed during processing with trace:\n------\nTraceback (most recent):\nKeyError: 'x'\n"
-    assert sweep._in_a_line(RuntimeError(trace)) == "the launcher said: RuntimeError: KeyError: 'x'"
-    assert sweep._in_a_line(ValueError()) == "the launcher said: ValueError"
+    assert elsewhere._in_a_line(RuntimeError(trace)) == "the launcher said: RuntimeError: KeyError: 'x'"
+    assert elsewhere._in_a_line(ValueError()) == "the launcher said: ValueError"
 
 
 @pytest.mark.usefixtures("slurm")

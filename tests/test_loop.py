@@ -13,7 +13,7 @@ from genexp.data import DataSet
 from genexp.errors import DivergedError, UsageError
 from genexp.models import Model, Outcome, Update
 from genexp.optimizers import sgd
-from genexp.training.loop import Training, train
+from genexp.training.loop import Plan, Training, train
 
 CPU = torch.device("cpu")
 PLAIN = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
@@ -69,8 +69,9 @@ def data(n=20):
 def play(model, steps=None, lr=0.1, momentum=0.0, training=None, **settings):
     if training is None:
         make = lambda part: sgd(list(part.parameters()), lr=lr, momentum=momentum, weight_decay=0.0, **PLAIN)  # noqa: E731
-        training = Training(model, {name: make(part) for name, part in model.players().items()})
-    options = {"seed": 0, "epochs": 10**6, "batch_size": 5, "precision": "float32", "log_every": 3} | settings
+        plan = Plan.of(model, batch_size=5, n_images=20)
+        training = Training(model, plan, {name: make(part) for name, part in model.players().items()})
+    options = {"seed": 0, "epochs": 10**6, "precision": "float32", "log_every": 3} | settings
     ticks = []
     for tick in train(training, data(), CPU, **options):
         ticks.append(tick)

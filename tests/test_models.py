@@ -8,14 +8,15 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_state, last_checkpoint, read_metrics
+from conftest import assert_same_state, config_of, last_checkpoint, read_metrics
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_config import EXPERIMENTS, configuration
+from test_config import EXPERIMENTS
 
-from genexp.commands import train as module
 from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
+from genexp.training import build
+from genexp.training import session as module
 
 FAST = ["batch_size=100", "metrics.parzen.n_samples=100", "log.every_steps=4"]
 DIGITS = {  # every model that fits 8×8, in a size that trains in a second
@@ -301,7 +302,7 @@ tables:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, experiment, request):
     """As it ships, sizes included; stopped after two steps, and not saved, for some weigh a gigabyte."""
-    dataset = configuration(f"experiment={experiment}").dataset["name"]
+    dataset = config_of(f"experiment={experiment}").dataset["name"]
     data_dir = tmp_path / "data"
     if dataset == "cifar10":
         small_cifar10(data_dir, monkeypatch)
@@ -402,10 +403,10 @@ def test_reconstructions_stand_below_what_the_encoder_saw(count):
     from genexp import rng
     from genexp.figures import pictures
 
-    config = configuration("model=dae", "dataset=digits", *DIGITS["dae"])
-    data = module.build_data(config)
+    config = config_of("model=dae", "dataset=digits", *DIGITS["dae"])
+    data = build.data_set(config.dataset, "data")
     data = DataSet(data.train, data.valid[:count], data.test, labels={}, white=16)
-    model = module.build_training(config, data, torch.device("cpu")).model
+    model = build.training(config, data, torch.device("cpu")).model
     generator = lambda: rng.generator(torch.device("cpu"), 0, "test")  # noqa: E731
     picture = pictures.of_reconstructions(model, data, generator())
     columns, groups = min(count, 10), max(1, min(count, 20) // 10)
@@ -423,9 +424,9 @@ def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):
     from genexp.models import draw
 
     for output in ("sigmoid", "tanh", "linear"):
-        config = configuration("model=gan", "dataset=digits", f"model.generator_output={output}", *DIGITS["gan"])
-        data = module.build_data(config)
-        model = module.build_training(config, data, torch.device("cpu")).model
+        config = config_of("model=gan", "dataset=digits", f"model.generator_output={output}", *DIGITS["gan"])
+        data = build.data_set(config.dataset, "data")
+        model = build.training(config, data, torch.device("cpu")).model
         samples = draw(model, 200, rng.generator(torch.device("cpu"), 0, "test"), data)
         assert samples.shape == (200, 1, 8, 8)
         assert 0 <= samples.min() <= samples.max() <= 1

@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from conftest import config_of
 from scipy.stats import kstest
-from test_config import configuration
 from torch import nn
 
 from genexp import noise, optimizers, rng
@@ -200,9 +200,7 @@ def test_optimizers_are_torchs_with_their_settings(name):
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
 def test_every_learning_rate_decays_as_asked(name):
-    settings = configuration(
-        f"optimizer={name}", "optimizer.lr=0.01", "optimizer.lr_decay=1.1", "optimizer.lr_min=0.001"
-    )
+    settings = config_of(f"optimizer={name}", "optimizer.lr=0.01", "optimizer.lr_decay=1.1", "optimizer.lr_min=0.001")
     make = target(settings.optimizer)
     made = make([nn.Parameter(torch.ones(3))])
     assert made.schedule(5, 0)["lr"] == pytest.approx(0.01 / 1.1**5)

@@ -11,13 +11,16 @@ import annotated_types
 import numpy as np
 import pytest
 import torch
+from conftest import config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.special import logsumexp
 
+from genexp.config.command_line import parse
+from genexp.config.components import check_component, declared_settings, settings_of
 from genexp.config.compose import compose
-from genexp.config.schema import CONFIGS, TrainConfig, _keyword_arguments, check_component, load, settings_of
+from genexp.config.schema import CONFIGS, TrainConfig, checked
 from genexp.errors import UsageError
 from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.storage.files import atomic, read_json, read_json_lines, write_json
@@ -38,9 +41,9 @@ def shipped() -> dict[str, dict]:
     for group in GROUPS:
         for file in sorted((CONFIGS / group).glob("*.yaml")):
             if group == "metric":
-                component = compose("train", [f"+metric@metrics.it={file.stem}"]).metrics.it
+                component = compose(parse("train", [f"+metric@metrics.it={file.stem}"])).metrics.it
             else:
-                component = compose("train", [f"{group}={file.stem}"])[group]
+                component = compose(parse("train", [f"{group}={file.stem}"]))[group]
             found[f"{group}/{file.stem}"] = OmegaConf.to_container(component, resolve=True)
     return found
 
@@ -133,7 +136,7 @@ def outside(kind: typing.Any, limits: dict | None = None) -> st.SearchStrategy:
 
 
 def kinds(component: dict) -> dict[str, typing.Any]:
-    return {name: kind for name, (kind, _) in _keyword_arguments("it", component["_target_"]).items()}
+    return {name: setting.type for name, setting in declared_settings("it", component["_target_"]).items()}
 
 
 def drawn(data: st.DataObject, component: dict) -> dict:
@@ -151,10 +154,10 @@ def same(one: typing.Any, other: typing.Any) -> bool:
 @given(data=st.data())
 def test_any_settings_in_their_ranges_are_kept_and_checked_again_are_the_same(choice, data):
     component = drawn(data, COMPONENTS[choice])
-    checked = check_component("it", component)
+    valid = check_component("it", component)
     assert checked == component
-    assert same(checked, check_component("it", checked))
-    assert same(checked, check_component("it", {key: component[key] for key in reversed(component)}))
+    assert same(valid, check_component("it", checked))
+    assert same(valid, check_component("it", {key: component[key] for key in reversed(component)}))
 
 
 @pytest.mark.parametrize("choice", [choice for choice in COMPONENTS if settings_of(COMPONENTS[choice])])
@@ -186,13 +189,13 @@ def test_a_setting_too_many_or_too_few_is_refused_by_name(choice, data):
 
 @pytest.fixture(scope="module")
 def base() -> TrainConfig:
-    return load("train", compose("train", []))
+    return checked("train", compose(parse("train", [])))
 
 
 IDENTIFIED = ("model", "dataset", "optimizer", "noise")
 
 
-def configuration(data: st.DataObject, base: TrainConfig) -> TrainConfig:
+def config_of(data: st.DataObject, base: TrainConfig) -> TrainConfig:
     """A configuration of any choices, with any settings in their ranges."""
     chosen = {}
     for group in IDENTIFIED:
@@ -204,8 +207,8 @@ def configuration(data: st.DataObject, base: TrainConfig) -> TrainConfig:
 @given(data=st.data())
 @settings(max_examples=150)
 def test_identity_survives_yaml(base, data):
-    config = configuration(data, base)
-    again = load("train", OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))))
+    config = config_of(data, base)
+    again = checked("train", OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))))
     assert same(again.identity(), config.identity())
     assert again.directory() == config.directory()
 
@@ -213,7 +216,7 @@ def test_identity_survives_yaml(base, data):
 @given(data=st.data())
 @settings(max_examples=100)
 def test_identity_follows_from_what_the_experiment_is_alone(base, data):
-    config = configuration(data, base)
+    config = config_of(data, base)
     elsewhere = {
         "epochs": data.draw(st.integers(1, 10**6)),
         "metrics": {},
@@ -229,7 +232,7 @@ def test_identity_follows_from_what_the_experiment_is_alone(base, data):
 @given(data=st.data())
 @settings(max_examples=150)
 def test_identity_changes_with_every_setting_of_a_component(base, data):
-    config = configuration(data, base)
+    config = config_of(data, base)
     group = data.draw(
         st.sampled_from([group for group in IDENTIFIED if settings_of(getattr(config, group))] or ["seed"])
     )

@@ -7,8 +7,8 @@ import signal
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
 
-from genexp.commands import train as module
-from genexp.runs import find as runs
+from genexp.runs.find import find
+from genexp.training import session as module
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_rerun_is_equal_bit_for_bit_and_no_run_to_count(genexp, trained):
     assert_same_state(last_checkpoint(trained), last_checkpoint(answer.run))
     assert {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()} == before
 
-    (found,) = runs.find(trained.parent)
+    (found,) = find(trained.parent)
     assert found.path == trained
     assert genexp("sample", f"run={trained.parent}/*", "n=4").out.count("run: ") == 1
     assert genexp("sample", str(trained), str(answer.run), "n=4").out.count("run: ") == 1  # as a shell expands a glob
@@ -49,7 +49,7 @@ def test_a_rerun_is_equal_bit_for_bit_and_no_run_to_count(genexp, trained):
     fresh = genexp("rerun", str(trained), "fresh=true")
     assert fresh.code == 0
     assert "moved the old run to" in fresh.out
-    assert len(runs.find(trained.parent)) == 1
+    assert len(find(trained.parent)) == 1
 
 
 def test_it_computes_as_the_run_did_unless_told_otherwise(genexp, trained):
@@ -113,7 +113,7 @@ def test_an_interrupted_rerun_goes_on(genexp, trained, monkeypatch):
         answer = genexp("rerun", str(trained))
     assert answer.code == 130
     assert "goes on from there" in answer.err
-    assert len(runs.find(trained.parent)) == 1
+    assert len(find(trained.parent)) == 1
     answer = genexp("rerun", str(trained))
     assert answer.code == 0, answer.err
     sessions = json.loads((answer.run / "provenance.json").read_text())["sessions"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,7 +14,8 @@ from test_sweep import unruly  # noqa: F401 (a fixture)
 from genexp.config.schema import Search
 from genexp.errors import UsageError
 from genexp.storage import checkpoint
-from genexp.sweeps import jobs, search
+from genexp.sweeps import search, slots
+from genexp.sweeps.ranges import flat_ranges
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
 DEFAULTS = Path(__file__).parent.parent / "configs/search/optuna.yaml"
@@ -185,15 +187,15 @@ def test_a_trial_of_settings_that_do_not_go_together_fails_alone(genexp, tmp_pat
 
 def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, monkeypatch):
     words = [*SEARCH, RATES, "search.trials=3", "search.prune=false"]
-    wait = jobs.Slots.wait
+    wait = slots.Slots.wait
 
     def interrupted(self, seconds):
         if list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
-            monkeypatch.setattr(jobs.Slots, "wait", wait)
+            monkeypatch.setattr(slots.Slots, "wait", wait)
             raise KeyboardInterrupt
         return wait(self, seconds)
 
-    monkeypatch.setattr(jobs.Slots, "wait", interrupted)
+    monkeypatch.setattr(slots.Slots, "wait", interrupted)
     stopped = genexp(*words, "epochs=40")
     assert stopped.code == 130
     assert "the same command goes on" in stopped.err
@@ -239,27 +241,28 @@ def test_wrong_searches_are_refused_before_anything_runs(genexp, tmp_path, words
 
 
 def test_ranges_may_be_nested_or_dotted():
-    found = search.flat_ranges({"optimizer": {"lr": {"low": 1e-3, "high": 1}}, "model.latent_dim": {"choices": [4]}})
+    found = flat_ranges({"optimizer": {"lr": {"low": 1e-3, "high": 1}}, "model.latent_dim": {"choices": [4]}})
     assert found == {
         "optimizer.lr": {"low": 1e-3, "high": 1, "log": False, "step": None},
         "model.latent_dim": {"choices": [4]},
     }
     with pytest.raises(UsageError, match=r"search\.ranges\.seed"):
-        search.flat_ranges({"seed": {"low": True, "high": 3}})
+        flat_ranges({"seed": {"low": True, "high": 3}})
 
 
 def test_a_score_that_is_no_number_is_a_failure(genexp, tmp_path, monkeypatch):
-    read = search.begun
+    job_of = search.Job.of
 
-    def begun(job):
-        row = read(job)
-        if row.state == "finished":
-            row.results["scores"]["parzen"]["valid_mean"] = float("nan")
-        return row
+    def without_number(line, config):
+        job = job_of(line, config)
+        if job.state == "finished":
+            score = replace(job.results.scores["parzen"], valid_mean=float("nan"))
+            job.results = replace(job.results, scores={"parzen": score})
+        return job
 
     words = [*SEARCH, "+search.ranges.model.latent_dim={choices: [8]}", "search.prune=false"]
     assert genexp(*words, "search.trials=1").code == 0
-    monkeypatch.setattr(search, "begun", begun)
+    monkeypatch.setattr(search.Job, "of", without_number)
     assert genexp(*words, "search.trials=2").code == 0
     assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE", "FAIL"]
     assert table(tmp_path)[-1]["cause"] == "its parzen on validation images is no number"

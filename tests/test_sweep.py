@@ -15,9 +15,13 @@ import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
 from rich.console import Console
 
-from genexp.runs import directory as run
-from genexp.sweeps import jobs
-from genexp.sweeps.board import FAILED, FINISHED, RUNNING, WAITING, Row, live_table, ranking
+from genexp.runs.directory import Run
+from genexp.runs.results import Results
+from genexp.score import Score
+from genexp.sweeps import slots
+from genexp.sweeps.board import live_table
+from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, WAITING, Job
+from genexp.sweeps.ranking import ranking
 
 UNRULY = '''
 import multiprocessing.util, os, signal, sys
@@ -392,8 +396,8 @@ def test_a_run_that_may_not_be_written_in_is_no_reason_to_wait(tmp_path, monkeyp
 
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(filelock.FileLock, "acquire", forbidden)
-    assert not run.is_held(tmp_path)
-    assert run.is_held(tmp_path, unless_known=True)
+    assert not Run(tmp_path).is_held()
+    assert Run(tmp_path).is_held(if_unknown=True)
 
 
 @pytest.mark.usefixtures("unruly")
@@ -432,7 +436,7 @@ def test_the_same_sweep_twice_at_once_is_refused(genexp, tmp_path):
 
 
 def test_threads_are_divided_and_kept_by_a_run_that_goes_on(genexp, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "cores", lambda: 4)
+    monkeypatch.setattr(slots, "cores", lambda: 4)
     assert genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "sweep.jobs=2").code == 0
     for file in tmp_path.glob("outputs/digits/*/results.json"):
         assert json.loads(file.read_text())["provenance"]["threads"] == 2
@@ -443,11 +447,11 @@ def test_threads_are_divided_and_kept_by_a_run_that_goes_on(genexp, tmp_path, mo
 
 def test_gpus_are_named_as_the_environment_allows(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 3")
-    assert jobs.visible_gpus() == ["1", "3"]
+    assert slots.visible_gpus() == ["1", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert jobs.visible_gpus() == []
+    assert slots.visible_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert jobs.visible_gpus() == []
+    assert slots.visible_gpus() == []
 
 
 def test_each_job_is_given_the_gpu_of_its_slot(genexp, tmp_path, monkeypatch):
@@ -466,30 +470,30 @@ def test_each_job_is_given_the_gpu_of_its_slot(genexp, tmp_path, monkeypatch):
 
 def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
     def row(seed, **scores):
-        results = {"scores": {name: {"mean": mean, "stderr": 1.0} | more for name, (mean, more) in scores.items()}}
-        return Row((f"seed={seed}",), tmp_path / f"{seed}", None, FINISHED, results=results | {"train_seconds": 61.0})
+        taken = {name: Score(mean, 1.0, "", **more) for name, (mean, more) in scores.items()}
+        results = Results(1, 10, 61.0, 1.0, taken, {})
+        return Job((f"seed={seed}",), Run(tmp_path / f"{seed}"), state=FINISHED, results=results)
 
-    rows = [row(0, parzen=(10.0, {"valid_mean": 3.0}), fid=(5.0, {})),
-            row(1, parzen=(9.0, {"valid_mean": 4.0}), fid=(6.0, {})),
-            row(2, parzen=(float("nan"), {"valid_mean": float("nan")}), fid=(7.0, {})),
-            Row(("seed=3",), tmp_path / "3", None, FAILED, "it died")]  # fmt: skip
-    metrics = {"parzen": {"name": "parzen"}, "fid": {"name": "fid"}, "bound": {"name": "elbo"}}
-    by_parzen = ranking(rows, None, set(), metrics).sheets[0]
-    assert [(record["rank"], record["seed"]) for record in by_parzen.records] == [
+    rows = [row(0, parzen=(10.0, {"valid_mean": 3.0}), fid=(5.0, {"lower_is_better": True})),
+            row(1, parzen=(9.0, {"valid_mean": 4.0}), fid=(6.0, {"lower_is_better": True})),
+            row(2, parzen=(float("nan"), {"valid_mean": float("nan")}), fid=(7.0, {"lower_is_better": True})),
+            Job(("seed=3",), Run(tmp_path / "3"), state=FAILED, cause="it died")]  # fmt: skip
+    by_parzen = ranking(rows, None, set()).tables[0]
+    assert [(record["rank"], record["seed"]) for record in by_parzen.records()] == [
         (1, "1"),
         (2, "0"),
         (None, "2"),
         (None, "3"),
     ]
-    assert by_parzen.rows[0][:4] == ["1", "seed=1", "finished", "4"]
-    assert by_parzen.rows[0][-2:] == ["1:01", "1"]
-    by_fid = ranking(rows, "fid", set(), metrics)
-    assert [record["seed"] for record in by_fid.sheets[0].records] == ["0", "1", "2", "3"]
+    assert by_parzen.cells()[0][:4] == ["1", "seed=1", "finished", "4"]
+    assert by_parzen.cells()[0][-2:] == ["1:01", "1"]
+    by_fid = ranking(rows, "fid", set())
+    assert [record["seed"] for record in by_fid.tables[0].records()] == ["0", "1", "2", "3"]
     assert by_fid.notes[0] == "ranked by fid, its mean, the lowest first"
     rows = [row(0, bound=(-9.0, {"split": "valid"})), row(1, bound=(-8.0, {"split": "valid"}))]
-    by_bound = ranking(rows, "bound", set(), metrics)
-    assert by_bound.sheets[0].header[3:5] == ["bound, valid", "epochs"]
-    assert [record["seed"] for record in by_bound.sheets[0].records] == ["1", "0"]
+    by_bound = ranking(rows, "bound", set())
+    assert by_bound.tables[0].header()[3:5] == ["bound, valid", "epochs"]
+    assert [record["seed"] for record in by_bound.tables[0].records()] == ["1", "0"]
     assert by_bound.notes[0] == "ranked by bound, its mean on validation images"
 
 
@@ -500,7 +504,7 @@ def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypat
     )
     clock = iter([100.0, 110.0])
     monkeypatch.setattr("genexp.sweeps.board.time.monotonic", lambda: next(clock))
-    rows = [Row(("seed=0",), tmp_path, None, RUNNING), Row(("seed=1",), tmp_path / "none", None, WAITING)]
+    rows = [Job(("seed=0",), Run(tmp_path), state=RUNNING), Job(("seed=1",), Run(tmp_path / "none"))]
     live_table(rows, set(), 40, 120)
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 20, "epoch": 2, "loss/generator": 0.5, "loss/discriminator": 1.25}\n'
@@ -511,7 +515,7 @@ def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypat
     assert "2 jobs: 1 running, 1 waiting" in shown.get()
     line = next(line for line in shown.get().splitlines() if "seed=0" in line)
     assert line.split() == ["1", "seed=0", "running", "2/4", "0.500", "/", "1.250", "0:20"]
-    many = [Row((f"seed={n}",), tmp_path / "none", None, FAILED if n == 90 else WAITING) for n in range(100)]
+    many = [Job((f"seed={n}",), Run(tmp_path / "none"), state=FAILED if n == 90 else WAITING) for n in range(100)]
     with console.capture() as shown:
         console.print(live_table(many, set(), 20, 120))
     assert len(shown.get().splitlines()) <= 20

@@ -14,9 +14,10 @@ from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, wi
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp.commands import train as module
-from genexp.runs import directory as run
+from genexp.runs.directory import Run
 from genexp.storage import checkpoint
+from genexp.training import build
+from genexp.training import session as module
 
 
 def points(run, tag):
@@ -155,14 +156,14 @@ def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
 
 def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, monkeypatch):
     genexp("train", *SMALL, "epochs=1")
-    score = module._score
+    score = module.Session._score
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_score", killed)
+    monkeypatch.setattr(module.Session, "_score", killed)
     assert genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100").code == 130
-    monkeypatch.setattr(module, "_score", score)
+    monkeypatch.setattr(module.Session, "_score", score)
     again = genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100")
     assert "already finished" not in again.out
     assert "(100 samples" in again.out
@@ -185,10 +186,10 @@ def test_weights_that_are_not_finite_are_never_saved(genexp, monkeypatch, tmp_pa
     assert genexp("train", *SMALL, "epochs=1").code == 0
     good = sorted(tmp_path.glob("outputs/digits/*/checkpoints/*"))
     built = []
-    build = module.build_training
+    build_training = build.training
 
     def remember(*arguments):
-        built.append(build(*arguments))
+        built.append(build_training(*arguments))
         return built[-1]
 
     def spoil(self, tick):
@@ -196,7 +197,7 @@ def test_weights_that_are_not_finite_are_never_saved(genexp, monkeypatch, tmp_pa
             next(built[-1].model.parameters()).data.fill_(torch.nan)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(module, "build_training", remember)
+    monkeypatch.setattr(build, "training", remember)
     monkeypatch.setattr(module.Terminal, "show", spoil)
     answer = genexp("train", *SMALL, "epochs=3")
     assert answer.code == 1
@@ -263,15 +264,15 @@ def test_a_run_that_another_process_holds_is_left_alone(genexp):
 
 def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch):
     """It was not finished when this process looked first, and is when this one comes to hold it."""
-    words, build_training = ["train", *SMALL, "epochs=1"], module.build_training
+    words, build_training = ["train", *SMALL, "epochs=1"], build.training
 
     def build_while_another_trains(*arguments):
-        monkeypatch.setattr(module, "build_training", build_training)
+        monkeypatch.setattr(build, "training", build_training)
         done = subprocess.run([sys.executable, "-m", "genexp", *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return build_training(*arguments)
 
-    monkeypatch.setattr(module, "build_training", build_while_another_trains)
+    monkeypatch.setattr(build, "training", build_while_another_trains)
     answer = genexp(*words)
     assert answer.code == 0, answer.err
     assert "already finished, 1 epoch;" in answer.out
@@ -283,11 +284,12 @@ def test_who_waits_for_a_run_that_is_moved_aside_does_not_come_to_hold_it(genexp
     """Its lock file was opened under the old name, and would else be taken for that of the new run."""
     monkeypatch.chdir(tmp_path)
     first = genexp("train", *SMALL, "epochs=1")
-    config = run.read_config(first.run)
-    with run.Run.hold(config.model_copy(update={"fresh": True})) as held:
-        assert held.path == config.directory()
+    run = Run(first.run)
+    config = run.config
+    with run.held(config.model_copy(update={"fresh": True})):
+        assert run.path == config.directory()
         (old,) = tmp_path.glob("outputs/digits/*.old-1")
-        for place in (held.path, old):
+        for place in (run.path, old):
             with pytest.raises(filelock.Timeout):
                 filelock.FileLock(place / ".lock").acquire(timeout=0)
 

@@ -60,7 +60,9 @@ def _use(trained: Trained) -> str:
     targets = [str(component["_target_"]) for component in components(trained.config).values()]
     packages = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
     trust = f" trust=[{','.join(packages)}]" if packages else ""
-    outside = f"Code outside genexp, in {', '.join(packages)}, belongs to the model and is executed.\n\n" if packages else ""
+    outside = (
+        f"Code outside genexp, in {', '.join(packages)}, belongs to the model and is executed.\n\n" if packages else ""
+    )
     shape = ", ".join(map(str, trained.data.train.shape[1:]))
     return f"""## Use
 

@@ -52,15 +52,6 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-@contextmanager
-def writing(place: object, remedy: str) -> Iterator[None]:
-    """Turn an OSError within it into a GenexpError that names the place and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise GenexpError(f"{place} cannot be written: {error.strerror}\n{remedy}") from error
-
-
 def would_write(path: Path) -> None:
     """Raise the OSError that writing this file would raise, as far as it can be known before."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())

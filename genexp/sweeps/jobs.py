@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig
@@ -51,7 +52,8 @@ class Job:
         Raises UsageError if its directory holds another experiment.
         """
         own = tuple(word for word in line.overrides if not word.startswith(OF_THE_SWEEP))
-        alone = replace(line, overrides=own, words=())
+        folder = None if line.folder is None else str(Path(line.folder).absolute())
+        alone = replace(line, overrides=own, folder=folder, words=())
         job = cls(alone.settings, Run(config.directory()), config, alone)
         results = job.finished_results()
         if results is not None:

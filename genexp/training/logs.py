@@ -141,9 +141,7 @@ class Terminal:
             disable=not self.live,
         )
         total, epoch = epochs * steps_per_epoch, from_step // steps_per_epoch
-        self.task = self.progress.add_task(
-            "", total=total, completed=from_step, epoch=epoch, epochs=epochs, values=""
-        )
+        self.task = self.progress.add_task("", total=total, completed=from_step, epoch=epoch, epochs=epochs, values="")
 
     def show(self, tick: Tick) -> None:
         """Show a completed step."""
