@@ -60,7 +60,7 @@ def _use(trained: Trained) -> str:
     targets = [str(component["_target_"]) for component in components(trained.config).values()]
     packages = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
     trust = f" trust=[{','.join(packages)}]" if packages else ""
-    outside = f"Code outside genexp, in {', '.join(packages)}, belongs to the model and is executed.\n\n" if packages else ""
+    outside = f"Code outside genexp, in {', '.join(packages)}, belongs to it and is executed.\n\n" if packages else ""
     shape = ", ".join(map(str, trained.data.train.shape[1:]))
     return f"""## Use
 
@@ -104,12 +104,11 @@ def _training(trained: Trained) -> str:
     sessions = [session for session in sessions if session["from_step"] < trained.step]
     last_session = sessions[-1] if sessions else {}
     channels, height, width = data.train.shape[1:]
-    digest = read_json(trained.path / "data.json").get("digest")
     optimizers = {"optimizer": config.optimizer}
     optimizers |= {f"optimizer of the {player}": component for player, component in config.optimizers.items()}
     rows: dict[str, Any] = {
         "data set": f"{config.dataset['name']}, {channels} × {height} × {width}",
-        "digest of the data": digest,
+        "digest of the data": read_json(trained.path / "data.json").get("digest"),
         "images": ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test")),
         "epochs": f"{trained.epoch:.4g}",
         "steps": f"{trained.step:,}",

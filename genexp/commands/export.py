@@ -66,7 +66,7 @@ def _write(out: Path, trained: Trained, seed: int, inside_run: bool) -> None:
             if old.exists() and _adds_nothing(old, out):
                 shutil.rmtree(old)
         except OSError:
-            refuse_if_moved(trained.path, trained.place)
+            refuse_if_moved(trained.path, trained.place)  # that is then the cause
             raise
     if old.exists():
         print(f"moved the old export to {old}, because of what was added to it")

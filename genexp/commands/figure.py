@@ -70,17 +70,8 @@ def _name(config: FigureConfig, trained: Trained) -> str:
 
 def _picture(config: FigureConfig, trained: Trained) -> Picture:
     generator = rng.generator(trained.data.train.device, config.seed, "figure")
-    arguments = (trained.model, trained.data, generator, config.rows, config.columns)
-    match config.kind:
-        case "samples":
-            picture = kinds.samples(*arguments)
-        case "neighbours":
-            picture = kinds.neighbours(*arguments)
-        case "interpolation":
-            picture = kinds.interpolation(*arguments)
-        case "reconstructions":
-            picture = kinds.reconstructions(*arguments)
-        case _:
-            picture = kinds.manifold(*arguments, config.method)
+    draw_kind = getattr(kinds, config.kind)  # each kind has a function of its name
+    settings = {"method": config.method} if config.kind == "manifold" else {}
+    picture: Picture = draw_kind(trained.model, trained.data, generator, config.rows, config.columns, **settings)
     factor = max(1, WIDTH // picture.shape[1])
     return picture.repeat(factor, 0).repeat(factor, 1)
