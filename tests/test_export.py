@@ -87,8 +87,8 @@ def test_tensors_that_share_memory_or_are_not_contiguous_are_written(tmp_path):
     state = {"one": weight, "tied": weight, "transposed": weight.T, "row": weight[1], "count": torch.tensor(3)}
     state |= {"none": torch.zeros(0, 4), "half": weight.bfloat16()}
     weights.write(tmp_path / "w.safetensors", state, {"step": "3"})
-    tensors, about = weights.read(tmp_path / "w.safetensors")
-    assert about == {"step": "3"}
+    tensors, metadata = weights.read(tmp_path / "w.safetensors")
+    assert metadata == {"step": "3"}
     assert tensors.keys() == state.keys()
     assert all(
         torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in state.items()
@@ -97,15 +97,12 @@ def test_tensors_that_share_memory_or_are_not_contiguous_are_written(tmp_path):
 
 def test_what_the_folder_says(trained, exported):
     assert names(exported) == FILES
-    state = last_checkpoint(trained)
     with safe_open(exported / "model.safetensors", framework="pt") as file:
-        about = file.metadata()
-    assert about.pop("sha256")
-    assert about.pop("genexp")
-    assert about == {
-        **{"format": "pt", "model": "gan", "dataset": "digits", "step": "22", "epoch": "2.0"},
-        "seconds": str(state["seconds"]),
-    }
+        metadata = file.metadata()
+    assert metadata.pop("sha256")
+    assert metadata.pop("genexp")
+    assert metadata.pop("seconds") == str(last_checkpoint(trained)["seconds"])
+    assert metadata == {"format": "pt", "model": "gan", "dataset": "digits", "step": "22", "epoch": "2.0"}
     for name in ("config.yaml", "data.json", "provenance.json"):
         assert (exported / name).read_text() == (trained / name).read_text()
     assert json.loads((exported / "results.json").read_text()) == json.loads((trained / "results.json").read_text())
@@ -291,7 +288,7 @@ def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, exported, 
     text = (tmp_path / "theirs" / "README.md").read_text()
     assert "genexp sample run=. n=64 trust=[exported_stranger]" in text
     assert "refuse_strangers(config, trust=['exported_stranger'])" in text
-    assert "Code outside genexp, in exported_stranger, belongs to the model" in text
+    assert "Code outside genexp, in exported_stranger, belongs to it" in text
 
 
 def test_settings_are_completed_behind_a_bare_word(genexp, trained, monkeypatch):

@@ -17,16 +17,16 @@ from genexp.figures import kinds as figures
 from genexp.figures import nearest
 from genexp.figures.curves import curves, save_figure
 from genexp.figures.pictures import FRAME, grid
-from genexp.models import draw
+from genexp.models import draw, evaluating
 from genexp.training import build
 
 CPU = torch.device("cpu")
 SMALL = {
-    "vae": ["model.hidden=[32]", "model.latent_dim=5"],
-    "plane": ["model.hidden=[32]", "model.latent_dim=2"],
-    "ae": ["model.hidden=[32]", "model.latent_dim=5", "model.code_components=2"],
-    "gan": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
-    "gan_plane": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=2"],
+    "vae": ["model=vae", "model.hidden=[32]", "model.latent_dim=5"],
+    "plane": ["model=vae", "model.hidden=[32]", "model.latent_dim=2"],
+    "ae": ["model=ae", "model.hidden=[32]", "model.latent_dim=5", "model.code_components=2"],
+    "gan": ["model=gan", "model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
+    "gan_plane": ["model=gan", "model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=2"],
 }
 
 
@@ -36,9 +36,7 @@ def generator(index=0):
 
 def untrained(kind, *overrides, dataset="digits", data=None):
     """Return an untrained model, and its data: `data`, or else `dataset`."""
-    config = config_of(
-        f"model={kind.split('_')[0].replace('plane', 'vae')}", f"dataset={dataset}", *SMALL[kind], *overrides
-    )
+    config = config_of(f"dataset={dataset}", *SMALL[kind], *overrides)
     data = data or build.data_set(config.dataset, "data")
     return build.model(config.model, config.noise, data.spec(), 0, CPU), data
 
@@ -50,20 +48,20 @@ def coloured(n=40, size=9):
     return DataSet(*images, labels={"train": labels, "valid": labels, "test": labels})
 
 
-def tile(picture, row, column, shape, gap=1):
-    """Return one image of a grid, (C, H, W) in [0, 1], in its own size."""
-    channels, height, width = shape
+def shows(picture, row, column, image, gap=1, atol=0.003):
+    """Return True if this place of a grid shows the image, (C, H, W), clamped to [0, 1]."""
+    channels, height, width = image.shape
     scale = max(1, -(-28 // min(height, width)))
     top, left = gap + row * (height * scale + gap), gap + column * (width * scale + gap)
     enlarged = picture[top : top + height * scale, left : left + width * scale]
-    return torch.as_tensor(enlarged[::scale, ::scale, :channels].transpose(2, 0, 1) / 255)
+    shown = torch.as_tensor(enlarged[::scale, ::scale, :channels].transpose(2, 0, 1) / 255)
+    return torch.allclose(shown, image.clamp(0, 1).double(), atol=atol)
 
 
 def by_force(images, data, split="train"):
     """Return the rows of the nearest images and their distances, computed in float64."""
-    distances = torch.cdist(
-        images.flatten(1).double(), data.images(split).flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
-    )
+    x, y = images.flatten(1).double(), data.images(split).flatten(1).double()
+    distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.argmin(1), distances.amin(1)
 
 
@@ -117,14 +115,9 @@ def test_the_last_column_holds_the_nearest_training_images_of_the_one_beside_it(
     picture = figures.neighbours(Fixed(samples), data, generator(), rows=3, columns=5)
     frame = gap // 2
     for row in range(3):
-        beside = samples[4 * row + 3]
-        expected, _ = by_force(beside[None], data)
-        for column in range(4):
-            assert torch.allclose(
-                tile(picture, row, column, shape, gap), samples[4 * row + column].double(), atol=0.003
-            )
-        last = tile(picture, row, 4, shape, gap)
-        assert torch.allclose(last, data.images("train", expected)[0].double(), atol=0.003)
+        assert all(shows(picture, row, column, samples[4 * row + column], gap) for column in range(4))
+        nearest_rows, _ = by_force(samples[4 * row + 3, None], data)
+        assert shows(picture, row, 4, data.images("train", nearest_rows)[0], gap)
     side = shape[1] * max(1, -(-28 // shape[1]))
     left = gap + 4 * (side + gap)
     framed = (picture == FRAME).all(2)
@@ -147,12 +140,11 @@ def test_lines_between_draws_from_the_prior(kind):
     model, data = untrained(kind)
     picture = figures.interpolation(model, data, generator(), rows=3, columns=5)
     starts, ends = model.draw_codes(6, generator()).chunk(2)
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         expected = [model.decode(codes) for codes in (starts, 0.75 * starts + 0.25 * ends, (starts + ends) / 2, ends)]
     for row in range(3):
         for column, images in zip((0, 1, 2, 4), expected, strict=True):
-            assert torch.allclose(tile(picture, row, column, (1, 8, 8)), images[row].double(), atol=0.003)
+            assert shows(picture, row, column, images[row])
 
 
 def test_lines_between_codes_of_test_images_of_different_classes():
@@ -160,13 +152,11 @@ def test_lines_between_codes_of_test_images_of_different_classes():
     picture = figures.interpolation(model, data, generator(), rows=40, columns=3)
     starts, ends = figures._pairs(data, 40, generator())
     assert (data.labels["test"][starts] != data.labels["test"][ends]).all()
-    with torch.no_grad():
-        codes = [model.eval().encode(data.images("test", rows)) for rows in (starts, ends)]
+    with evaluating(model):
+        codes = [model.encode(data.images("test", rows)) for rows in (starts, ends)]
         expected = [model.decode(code) for code in (codes[0], (codes[0] + codes[1]) / 2, codes[1])]
     for row in range(40):
-        for column in range(3):
-            shown = tile(picture, row, column, (1, 8, 8))
-            assert torch.allclose(shown, expected[column][row].clamp(0, 1).double(), atol=0.003)
+        assert all(shows(picture, row, column, expected[column][row]) for column in range(3))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -183,13 +173,12 @@ def test_reconstructions_in_rows_and_columns():
     model, data = untrained("ae")
     picture = figures.reconstructions(model, data, generator(), rows=3, columns=7)
     images = data.images("valid", slice(0, 21))
-    with torch.no_grad():
-        back = model.eval().decode(model.encode(images))
+    with evaluating(model):
+        reconstructed = model.decode(model.encode(images))
     for index in range(21):
         row, column = divmod(index, 7)
-        assert torch.allclose(tile(picture, 2 * row, column, (1, 8, 8)), images[index].double(), atol=0.003)
-        shown = tile(picture, 2 * row + 1, column, (1, 8, 8))
-        assert torch.allclose(shown, back[index].clamp(0, 1).double(), atol=0.003)
+        assert shows(picture, 2 * row, column, images[index])
+        assert shows(picture, 2 * row + 1, column, reconstructed[index])
 
 
 def test_a_grid_of_a_gaussian_prior_is_at_the_inverse_cdf():
@@ -200,11 +189,10 @@ def test_a_grid_of_a_gaussian_prior_is_at_the_inverse_cdf():
     assert torch.allclose(codes[..., 0], across.expand(4, 10), atol=0.015)
     assert torch.allclose(codes[..., 1], upwards.flip(0)[:, None].expand(4, 10), atol=0.015)
     picture = figures.manifold(model, data, generator(), 4, 10, "pca")
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         code = torch.stack([across[9], upwards[3]])
         corner = model.decode(code[None])[0]
-    assert torch.allclose(tile(picture, 0, 9, (1, 8, 8)), corner.double(), atol=0.02)
+    assert shows(picture, 0, 9, corner, atol=0.02)
     assert picture.shape == (4 * 33 + 1, 10 * 33 + 1, 3)
 
 

@@ -11,7 +11,6 @@ import annotated_types
 import numpy as np
 import pytest
 import torch
-from conftest import config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf

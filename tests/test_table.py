@@ -99,9 +99,7 @@ def test_every_cell_that_names_an_experiment_can_be_composed(name):
             for _, words, _ in papers.experiments(table, budget):
                 config = answers.experiment(words, None)
                 full = answers.experiment([word for word in words if not word.startswith("epochs=")], None)
-                assert answers.identity_but_seed(config) == answers.identity_but_seed(
-                    full
-                )  # a quick run can be gone on with
+                assert answers.identity_but_seed(config) == answers.identity_but_seed(full)
                 assert config.epochs <= full.epochs
         if isinstance(table, ScoresTable):
             words = [f"metric@metrics.{one}={one}" for one in table.metrics]

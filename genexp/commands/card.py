@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from genexp.config.schema import components, settings_of
+from genexp.config.components import components, settings_of
+from genexp.config.schema import flat
 from genexp.figures import pictures
-from genexp.runs.directory import WEIGHTS, flat
-from genexp.storage.files import read_json
+from genexp.runs.results import Evaluation
 from genexp.text import duration
 from genexp.training.reopen import Trained
 
@@ -19,8 +19,8 @@ SAMPLES = {
 }
 
 
-def text(trained: Trained, scores: dict[str, Any], picture: str, seed: int) -> str:
-    """Return the card. `scores` is the export's results.json, and `picture` shows samples drawn with `seed`."""
+def text(trained: Trained, scores: list[Evaluation], picture: str, seed: int) -> str:
+    """Return the card. `scores` are those of the checkpoint, and `picture` shows samples drawn with `seed`."""
     sections = [_front_matter(trained), _title(trained, picture, seed), _use(trained), _training(trained)]
     sections += [_settings(trained), _scores(scores), _limits(trained, scores)]
     return "\n".join(sections)
@@ -60,9 +60,7 @@ def _use(trained: Trained) -> str:
     targets = [str(component["_target_"]) for component in components(trained.config).values()]
     packages = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
     trust = f" trust=[{','.join(packages)}]" if packages else ""
-    outside = (
-        f"Code outside genexp, in {', '.join(packages)}, belongs to the model and is executed.\n\n" if packages else ""
-    )
+    outside = f"Code outside genexp, in {', '.join(packages)}, belongs to it and is executed.\n\n" if packages else ""
     shape = ", ".join(map(str, trained.data.train.shape[1:]))
     return f"""## Use
 
@@ -84,17 +82,17 @@ import torch
 from safetensors.torch import load_file
 
 from genexp import rng
-from genexp.config.schema import refuse_strangers
+from genexp.config.components import refuse_strangers
 from genexp.models import draw
-from genexp.runs.directory import read_config
+from genexp.runs.directory import Run
 from genexp.training import build
 
-folder, device = Path("."), torch.device("cpu")
-config = read_config(folder)
+run, device = Run(Path(".")), torch.device("cpu")
+config = run.config
 refuse_strangers(config, trust={packages!r})  # config.yaml may name any code, which is then executed
 data = build.data_set(config.dataset, os.environ.get("GENEXP_DATA_DIR", "data"))
 model = build.model(config.model, config.noise, data.spec(), config.seed, device)
-model.load_state_dict(load_file(folder / "{WEIGHTS}"))
+model.load_state_dict(load_file(run.weights_file))
 samples = draw(model, 64, rng.generator(device, config.seed, "samples"), data)  # (64, {shape}), in [0, 1]
 ```
 """
@@ -102,16 +100,14 @@ samples = draw(model, 64, rng.generator(device, config.seed, "samples"), data)  
 
 def _training(trained: Trained) -> str:
     config, data = trained.config, trained.data
-    sessions = read_json(trained.path / "provenance.json").get("sessions", [])
-    sessions = [session for session in sessions if session["from_step"] < trained.step]
+    sessions = [session for session in trained.run.sessions() if session["from_step"] < trained.step]
     last_session = sessions[-1] if sessions else {}
     channels, height, width = data.train.shape[1:]
-    digest = read_json(trained.path / "data.json").get("digest")
     optimizers = {"optimizer": config.optimizer}
     optimizers |= {f"optimizer of the {player}": component for player, component in config.optimizers.items()}
     rows: dict[str, Any] = {
         "data set": f"{config.dataset['name']}, {channels} × {height} × {width}",
-        "digest of the data": digest,
+        "digest of the data": trained.run.digest(),
         "images": ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test")),
         "epochs": f"{trained.epoch:.4g}",
         "steps": f"{trained.step:,}",
@@ -136,16 +132,16 @@ def _settings(trained: Trained) -> str:
     return f"## Settings\n\nThese settings and the data determine the run.\n\n{_table(('setting', 'value'), rows)}"
 
 
-def _scores(scores: dict[str, Any]) -> str:
+def _scores(scores: list[Evaluation]) -> str:
     rows = [
         (
-            entry["metric"],
-            entry["score"]["summary"],
-            _joined(entry["settings"] | entry["sampling"]),
-            str(entry["score"].get("extractor") or ""),
-            str(entry["seed"]),
+            evaluation.metric,
+            evaluation.score.summary,
+            _joined(evaluation.settings | evaluation.sampling),
+            evaluation.score.extractor or "",
+            str(evaluation.seed),
         )
-        for entry in scores["evaluations"].values()
+        for evaluation in scores
     ]
     if not rows:
         return "## Scores\n\nThis checkpoint has no scores.\n"
@@ -154,8 +150,7 @@ def _scores(scores: dict[str, Any]) -> str:
     return f"## Scores\n\n{note}\n\n{_table(header, rows)}"
 
 
-def _limits(trained: Trained, scores: dict[str, Any]) -> str:
-    entries = scores["evaluations"].values()
+def _limits(trained: Trained, scores: list[Evaluation]) -> str:
     dataset = trained.config.dataset["name"]
     parts = [
         f"The model was trained on the training images of {dataset} alone, and makes images like them. It is meant for "
@@ -163,14 +158,14 @@ def _limits(trained: Trained, scores: dict[str, Any]) -> str:
         f"other uses. Biases and errors of {dataset} may come back in the samples, and so may single training images: "
         "`genexp figure run=. kind=neighbours` draws samples beside their nearest training images.",
     ]
-    if any(entry["metric"].startswith("parzen") for entry in entries):
+    if any(evaluation.metric.startswith("parzen") for evaluation in scores):
         parts.append(
             "A Parzen-window estimate of log-likelihood has high variance, and is poor in many dimensions. It favours "
             "smooth samples, and says little about a model's likelihood or about how its samples look (Theis et al. "
             "2016): a score above that of as many training images means that the samples are smoother than data, not "
             "better. Two estimates are comparable if both use as many samples and choose σ in the same way."
         )
-    if any(entry["score"].get("extractor") for entry in entries):
+    if any(evaluation.score.extractor for evaluation in scores):
         parts.append("Scores of features are comparable within one network only, which the table names.")
     parts.append("No license is stated here; the data set has its own.")
     return "## Intended use and limits\n\n" + "\n\n".join(parts) + "\n"

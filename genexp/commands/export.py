@@ -2,53 +2,51 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 import genexp
 from genexp import rng
 from genexp.commands import card
+from genexp.config.command_line import CommandLine
 from genexp.config.schema import ExportConfig
 from genexp.errors import UsageError
 from genexp.figures.pictures import of_samples, save_picture
-from genexp.runs import results
-from genexp.runs.directory import WEIGHTS, is_export
+from genexp.runs.directory import Run
+from genexp.runs.results import with_each_score_once
 from genexp.storage import weights
-from genexp.storage.files import aside, atomic, atomic_folder, read_json, refuse_if_moved, write_json, writing
+from genexp.storage.files import aside, atomic, atomic_folder, read_json, write_json, writing
 from genexp.training.reopen import Trained, reopen
 
 CARD, PICTURE = "README.md", "samples.png"
-FILES = {WEIGHTS, "config.yaml", "data.json", results.FILE, "provenance.json", CARD, PICTURE}
 
 
-def main(config: ExportConfig) -> dict[str, Any]:
+def main(config: ExportConfig, _line: CommandLine, run: Run) -> None:
     """Write the export folder, whole or not at all; print where it is.
 
     It replaces an older export. If that one holds files or scores that the new one lacks, it is moved aside. Raises
     UsageError if anything else is in the place.
     """
-    run_dir = Path(config.run).expanduser()
-    if is_export(run_dir):
-        raise UsageError(f"{run_dir} is an export already; copy the folder to have it elsewhere")
+    if run.is_export:
+        raise UsageError(f"{run.path} is an export already; copy the folder to have it elsewhere")
     name = "export" if config.checkpoint == "last" else f"export-{config.checkpoint}"
-    out = Path(config.out).expanduser() if config.out is not None else run_dir / name
+    out = Path(config.out).expanduser() if config.out is not None else run.path / name
     _refuse_to_replace(out)
-    trained = reopen(config)
+    trained = reopen(run, config)
     if trained.sampling:
         raise UsageError(f"{next(iter(trained.sampling))} cannot be set here: an export has the run's own settings")
     print(f"{trained}, {config.checkpoint} checkpoint", flush=True)
     _write(out, trained, config.seed, inside_run=config.out is None)
-    size = (out / WEIGHTS).stat().st_size / 2**20
-    print(f"weights: {out / WEIGHTS} ({card.parameters(trained):,} parameters, {size:.2f} MiB)")
+    export = Run(out)
+    size = export.weights_file.stat().st_size / 2**20
+    print(f"weights: {export.weights_file} ({card.parameters(trained):,} parameters, {size:.2f} MiB)")
     print(f"card: {out / CARD}")
     print(f"export: {out}")
-    print(f"run: {run_dir}", flush=True)
-    return {"scores": {}, "run": str(run_dir)}
+    print(f"run: {run.path}", flush=True)
 
 
 def _refuse_to_replace(out: Path) -> None:
-    if out.is_dir() and (is_export(out) or not any(out.iterdir())):
+    if out.is_dir() and (Run(out).is_export or not any(out.iterdir())):
         return
     if out.exists() or out.is_symlink():
         raise UsageError(f"out={out} is there already, and is no export\nSet out=FOLDER to another place")
@@ -62,20 +60,21 @@ def _write(out: Path, trained: Trained, seed: int, inside_run: bool) -> None:
             with atomic_folder(out) as folder:
                 _fill(folder, trained, seed)
                 if inside_run:
-                    refuse_if_moved(trained.path, trained.place)
-            if old.exists() and _adds_nothing(old, out):
+                    trained.run.refuse_if_moved()
+            if old.exists() and _adds_nothing(Run(old), Run(out)):
                 shutil.rmtree(old)
         except OSError:
-            refuse_if_moved(trained.path, trained.place)
+            trained.run.refuse_if_moved()  # that is then the cause
             raise
     if old.exists():
         print(f"moved the old export to {old}, because of what was added to it")
 
 
-def _adds_nothing(old: Path, new: Path) -> bool:
+def _adds_nothing(old: Run, new: Run) -> bool:
     """Return True if the new export has all samples, figures and scores of the old one."""
-    added = {entry.name for entry in old.iterdir() if not entry.name.startswith(".")} - FILES
-    return not added and results.evaluations(old).keys() <= results.evaluations(new).keys()
+    files = {file.name for file in new.path.iterdir()}
+    added = {file.name for file in old.path.iterdir() if not file.name.startswith(".")} - files
+    return not added and old.evaluations().keys() <= new.evaluations().keys()
 
 
 def _fill(folder: Path, trained: Trained, seed: int) -> None:
@@ -88,22 +87,20 @@ def _fill(folder: Path, trained: Trained, seed: int) -> None:
         "epoch": str(trained.epoch),
         "seconds": str(trained.seconds),
     }
-    weights.write(folder / WEIGHTS, trained.model.state_dict(), metadata)
-    with atomic(folder / "config.yaml") as stream:
-        stream.write(OmegaConf.to_yaml(trained.config.model_dump()).encode())
-    results_of_step = _results(trained)
-    write_json(folder / results.FILE, results_of_step)
-    for name in ("data.json", "provenance.json"):
-        write_json(folder / name, read_json(trained.path / name))
+    export = Run(folder)
+    weights.write(export.weights_file, trained.model.state_dict(), metadata)
+    export.write_text(export.config_file, OmegaConf.to_yaml(trained.config.model_dump()))
+    summary = read_json(trained.run.results_file)
+    evaluations = {
+        key: evaluation for key, evaluation in trained.run.evaluations().items() if evaluation.step == trained.step
+    }
+    content = (summary if summary.get("steps") == trained.step else {}) | {
+        "evaluations": {key: evaluation.to_json() for key, evaluation in evaluations.items()}
+    }
+    write_json(export.results_file, with_each_score_once(content))
+    write_json(export.data_file, read_json(trained.run.data_file))
+    write_json(export.provenance_file, read_json(trained.run.provenance_file))
     generator = rng.generator(trained.data.train.device, seed, "samples")
     save_picture(of_samples(trained.model, trained.data, generator), folder / PICTURE)
     with atomic(folder / CARD) as stream:
-        stream.write(card.text(trained, results_of_step, PICTURE, seed).encode())
-
-
-def _results(trained: Trained) -> dict[str, Any]:
-    """Return the part of results.json that belongs to this step: its evaluations, and the summary of the last step."""
-    content = read_json(trained.path / results.FILE)
-    summary = content if content.get("steps") == trained.step else {}
-    evaluations = results.evaluations(trained.path).items()
-    return summary | {"evaluations": {key: entry for key, entry in evaluations if entry["step"] == trained.step}}
+        stream.write(card.text(trained, list(evaluations.values()), PICTURE, seed).encode())

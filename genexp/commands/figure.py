@@ -1,16 +1,16 @@
 """`genexp figure`: a figure of a run's samples or codes, or of its curves."""
 
 from pathlib import Path
-from typing import Any
 
 from genexp import rng
+from genexp.config.command_line import CommandLine
 from genexp.config.schema import FigureConfig
 from genexp.errors import UsageError
 from genexp.figures import kinds
 from genexp.figures.curves import curves, save_figure
 from genexp.figures.pictures import Picture, save_picture
-from genexp.runs.directory import is_export, read_config
-from genexp.storage.files import read_json_lines, refuse_if_moved, writing
+from genexp.runs.directory import Run
+from genexp.storage.files import read_json_lines, writing
 from genexp.training.reopen import Trained, reopen
 
 WIDTH = 800  # pixels; a narrower picture is enlarged by a whole factor to at most this width
@@ -18,45 +18,43 @@ CURVE_SUFFIXES = (".svg", ".png")
 REMEDY = "Set out=FILE to another place"
 
 
-def main(config: FigureConfig) -> dict[str, Any]:
+def main(config: FigureConfig, _line: CommandLine, run: Run) -> None:
     """Draw the figure `kind` into `out`, or into figures/ in the run directory; print where it is."""
-    run_dir = Path(config.run).expanduser()
     out = Path(config.out).expanduser() if config.out is not None else None
     suffixes = CURVE_SUFFIXES if config.kind == "curves" else (".png",)
     if out is not None and out.suffix not in suffixes:
         formats = " or ".join(f"FILE{suffix}" for suffix in suffixes)
         raise UsageError(f"out={out}: kind={config.kind} is written as {formats}")
-    files = _write_curves(run_dir, out) if config.kind == "curves" else [_write_picture(config, run_dir, out)]
+    files = _write_curves(run, out) if config.kind == "curves" else [_write_picture(config, run, out)]
     for file in files:
         print(f"figure: {file}")
-    print(f"run: {run_dir}", flush=True)
-    return {"scores": {}, "run": str(run_dir)}
+    print(f"run: {run.path}", flush=True)
 
 
-def _write_curves(run_dir: Path, out: Path | None) -> list[Path]:
+def _write_curves(run: Run, out: Path | None) -> list[Path]:
     """Draw the curves of a run without loading its model; return the files."""
-    if is_export(run_dir):
-        raise UsageError(f"kind=curves: {run_dir} is an export, which has no curves; draw those of the run")
-    files = [out] if out is not None else [run_dir / "figures" / f"curves{suffix}" for suffix in CURVE_SUFFIXES]
-    config = read_config(run_dir)
+    if run.is_export:
+        raise UsageError(f"kind=curves: {run.path} is an export, which has no curves; draw those of the run")
+    files = [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in CURVE_SUFFIXES]
+    config = run.config
     splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
     title = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
-    figure = curves(read_json_lines(run_dir / "metrics.jsonl"), title, splits)
+    figure = curves(read_json_lines(run.metrics_file), title, splits)
     for file in files:
         with writing(file, REMEDY):
             save_figure(figure, file)
     return files
 
 
-def _write_picture(config: FigureConfig, run_dir: Path, out: Path | None) -> Path:
+def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> Path:
     """Draw any other kind from the run's model and data; return the file."""
-    trained = reopen(config)
+    trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     picture = _picture(config, trained)
-    file = out or run_dir / "figures" / _name(config, trained)
+    file = out or run.figures / _name(config, trained)
     with writing(file, REMEDY):
         if out is None:
-            refuse_if_moved(run_dir, trained.place)
+            run.refuse_if_moved()
         save_picture(picture, file)
     return file
 
@@ -70,17 +68,8 @@ def _name(config: FigureConfig, trained: Trained) -> str:
 
 def _picture(config: FigureConfig, trained: Trained) -> Picture:
     generator = rng.generator(trained.data.train.device, config.seed, "figure")
-    arguments = (trained.model, trained.data, generator, config.rows, config.columns)
-    match config.kind:
-        case "samples":
-            picture = kinds.samples(*arguments)
-        case "neighbours":
-            picture = kinds.neighbours(*arguments)
-        case "interpolation":
-            picture = kinds.interpolation(*arguments)
-        case "reconstructions":
-            picture = kinds.reconstructions(*arguments)
-        case _:
-            picture = kinds.manifold(*arguments, config.method)
+    draw_kind = getattr(kinds, config.kind)  # each kind has a function of its name
+    settings = {"method": config.method} if config.kind == "manifold" else {}
+    picture: Picture = draw_kind(trained.model, trained.data, generator, config.rows, config.columns, **settings)
     factor = max(1, WIDTH // picture.shape[1])
     return picture.repeat(factor, 0).repeat(factor, 1)

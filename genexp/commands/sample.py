@@ -1,23 +1,24 @@
 """`genexp sample`: samples of a run in a file."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from genexp import rng
+from genexp.config.command_line import CommandLine
 from genexp.config.schema import SampleConfig
 from genexp.errors import UsageError
 from genexp.figures.pictures import POINTS, TILES, of_drawn, save_picture
 from genexp.models import draw
-from genexp.storage.files import atomic, refuse_if_moved, writing
+from genexp.runs.directory import Run
+from genexp.storage.files import atomic, writing
 from genexp.training.reopen import Trained, reopen
 
 REMEDY = "Set out=FILE.npz to another place"
 
 
-def main(config: SampleConfig) -> dict[str, Any]:
+def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
     """Draw n samples into an .npz file with a picture of the first ones beside it, or into a .png file alone.
 
     The samples depend on the run, its checkpoint, `n` and `seed` alone. Prints the files.
@@ -25,17 +26,16 @@ def main(config: SampleConfig) -> dict[str, Any]:
     out = Path(config.out).expanduser() if config.out is not None else None
     if out is not None and out.suffix not in (".npz", ".png"):
         raise UsageError(f"out={out}: samples are written as FILE.npz (with a picture, FILE.png), or FILE.png alone")
-    trained = reopen(config)
+    trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     generator = rng.generator(trained.data.train.device, config.seed, "samples")
     samples = draw(trained.model, config.n, generator, trained.data)
     if out is None:
-        refuse_if_moved(trained.path, trained.place)
+        run.refuse_if_moved()
         settings = [f"step{trained.step}", f"n{config.n}", f"seed{config.seed}", *trained.changes()]
-        out = trained.path / f"samples-{'-'.join(settings)}.npz"
+        out = run.path / f"samples-{'-'.join(settings)}.npz"
     _write(out, samples, trained, config.seed)
-    print(f"run: {trained.path}", flush=True)
-    return {"scores": {}, "run": str(trained.path)}
+    print(f"run: {run.path}", flush=True)
 
 
 def _write(out: Path, samples: Tensor, trained: Trained, seed: int) -> None:

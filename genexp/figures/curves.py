@@ -115,12 +115,8 @@ def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
         for name, value in line.items():
             if name in POSITION or not isfinite(value):
                 continue
-            group, slash, player = name.partition("/")
-            if group == "score":
-                group, curve = name, name
-            elif slash:
-                curve = player
-            else:
+            group, slash, curve = name.partition("/")
+            if group == "score" or not slash:
                 group, curve = name.partition("(")[0], name
             panels.setdefault(group, {}).setdefault(curve, []).append((line["step"], value))
     return {group: panels[group] for group in [*PANELS, *panels] if group in panels}

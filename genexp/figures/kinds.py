@@ -1,7 +1,6 @@
 """The figures of the papers, drawn from a trained model and its data.
 
-Each function draws one kind as a picture, (H, W, 3) uint8. Its random numbers come from `generator`, which is on the
-data's device.
+Each function draws one kind, as (H, W, 3) uint8, with the random numbers of `generator`, which is on the data's device.
 """
 
 from math import ceil
@@ -121,8 +120,7 @@ def prior_quantiles(model: LatentVariableModel, generator: torch.Generator, rows
     radii = drawn.norm(dim=1)
     if radii.max() - radii.min() < 1e-3 * radii.mean():
         angles = torch.arange(rows * columns, device=drawn.device) * (2 * torch.pi / (rows * columns))
-        circle: Tensor = radii.mean() * torch.stack([angles.cos(), angles.sin()], 1)
-        return circle
+        return torch.stack([angles.cos(), angles.sin()], 1).mul(radii.mean())
     x = drawn[:, 0].quantile((torch.arange(columns, device=drawn.device) + 0.5) / columns)
     y = drawn[:, 1].quantile((torch.arange(rows, device=drawn.device) + 0.5) / rows)
     return torch.stack([x.repeat(rows), y.flip(0).repeat_interleave(columns)], 1)

@@ -58,9 +58,8 @@ def scatter(samples: Tensor, points: Tensor, mixture: Mixture) -> Picture:
     from matplotlib.figure import Figure  # takes half a second to import
 
     figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
-    axes = figure.add_subplot(
-        aspect="equal", xlim=(-mixture.extent, mixture.extent), ylim=(-mixture.extent, mixture.extent)
-    )
+    limits = (-mixture.extent, mixture.extent)
+    axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
     for drawn, colour, label in ((points, "0.75", "data"), (samples, "tab:blue", "samples")):
         x, y = ((2 * drawn.cpu() - 1) * mixture.extent).T.numpy()
         axes.scatter(x, y, s=4, c=colour, label=label, linewidths=0)

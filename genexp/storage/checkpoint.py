@@ -18,7 +18,6 @@ from genexp.storage.files import atomic
 from genexp.text import first_line
 
 KEEP = 2  # checkpoints of a run
-BEST = "best.pt"  # besides these: the state with the best validation score
 COMMENT = len(b"sha256:") + 64  # bytes
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
 
