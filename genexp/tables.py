@@ -19,9 +19,9 @@ LATEX = {
 Row = Any  # whatever the columns of a table can show
 
 
-def nothing(_row: Row) -> dict[str, Any]:
-    """Export no value."""
-    return {}
+def values(**read: Callable[[Row], Any]) -> Callable[[Row], dict[str, Any]]:
+    """Return an export of the named values of a row; values that are None are left out."""
+    return lambda row: {name: value for name, function in read.items() if (value := function(row)) is not None}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Column:
 
     title: str
     show: Callable[[Row], str]
-    export: Callable[[Row], dict[str, Any]] = nothing  # numbers as numbers, by name
+    export: Callable[[Row], dict[str, Any]] = lambda _row: {}  # numbers as numbers, by name
     left: bool = False  # aligned to the left, as words are
 
 

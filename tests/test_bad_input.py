@@ -215,9 +215,14 @@ COMMANDS = [
     row("a flag with a wrong value", "train --cfg nonsense", 2, "--cfg", "'nonsense'", "'job'"),
     row("resolve without cfg", "train --resolve", 2, "--resolve", "--cfg"),
     row("two modes at once", "train --run --multirun seed=0,1", 2, "--run", "--multirun"),
-    row("a rerun of nothing", "train --experimental-rerun nothing", 2, "nothing"),
+    row(
+        "a flag of Hydra's that genexp does not have",
+        "train --experimental-rerun x",
+        2,
+        "no flag '--experimental-rerun'",
+    ),
     row("completion for no shell", "-sc install=nosuchshell", 2, "nosuchshell"),
-    row("no such config name", "train --config-name nothing", 2, "nothing"),
+    row("another flag of Hydra's", "train --config-name nothing", 2, "no flag '--config-name'"),
 ]
 
 GRAMMAR = [
@@ -475,7 +480,7 @@ DAMAGED = [
         leaves=("run/*",)),
     row("no checkpoints: evaluate", AFTER, 2, "run has no checkpoint yet",
         before=lambda place: shutil.rmtree(place / "run" / "checkpoints")),
-    row("other images: train", ON, 2, "the images of dataset=digits have changed", "fresh=true",
+    row("other images: train", ON, 2, "these are not the images that run was trained on", "fresh=true",
         before=put("run/data.json", '{"digest": "0"}')),
     row("other images: evaluate", AFTER, 2, "not the images that run was trained on", "data_dir",
         before=put("run/data.json", '{"digest": "0"}')),

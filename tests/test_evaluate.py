@@ -77,11 +77,11 @@ def test_an_evaluation_is_what_the_end_of_training_scored(genexp, trained):
 
 def test_going_on_training_keeps_the_evaluations(genexp, trained):
     genexp("evaluate", f"run={trained}", "metrics.parzen.n_samples=50")
-    before = kept(trained)["evaluations"]
+    before = Run(trained).evaluations()
     assert genexp("train", *SMALL, "epochs=3").code == 0
-    after = kept(trained)
-    assert before.items() <= after["evaluations"].items()
-    assert [entry["epoch"] for entry in after["evaluations"].values()] == [2, 2, 3]
+    after = Run(trained).evaluations()
+    assert before == {key: after[key] for key in before}
+    assert [entry.epoch for entry in after.values()] == [2, 2, 3]
     assert genexp("train", *SMALL, "epochs=3").out.startswith("already finished")
 
 
@@ -248,10 +248,10 @@ def test_the_sampler_may_be_changed_and_the_change_is_kept(genexp):
     run = genexp("train", *DAE, "epochs=1").run
     answer = genexp("evaluate", f"run={run}", "model.burn_in=9", "model.chains=7", "noise.probability=0.3")
     assert answer.code == 0, answer.err
-    plain, changed = kept(run)["evaluations"].values()
-    assert plain["sampling"] == {}
-    assert changed["sampling"] == {"model.burn_in": 9, "model.chains": 7, "noise.probability": 0.3}
-    assert plain["score"]["mean"] != changed["score"]["mean"]
+    plain, changed = Run(run).evaluations().values()
+    assert plain.sampling == {}
+    assert changed.sampling == {"model.burn_in": 9, "model.chains": 7, "noise.probability": 0.3}
+    assert plain.score.mean != changed.score.mean
 
 
 def test_several_runs_by_a_glob_end_in_a_table(genexp, trained):

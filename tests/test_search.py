@@ -68,7 +68,7 @@ def test_what_is_not_taken_on_validation_images_is_not_sought(genexp, words, tol
 
 def test_a_score_of_which_less_is_better_is_minimised(tmp_path):
     seek = Search(**OmegaConf.to_container(OmegaConf.load(DEFAULTS))["search"])
-    assert search._study(seek, tmp_path, lower=True).direction.name == "MINIMIZE"
+    assert search._study(seek, tmp_path, minimize=True).direction.name == "MINIMIZE"
 
 
 def test_the_validation_curve_is_drawn_without_being_asked_for(genexp, tmp_path):

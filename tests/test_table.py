@@ -341,4 +341,4 @@ def test_yardsticks_are_what_they_are_called():
     centroids = yardsticks.centroids(data, 200).flatten(1)
     assert len(centroids) == 200
     assert torch.cdist(flat, centroids).min(1).values.mean() < torch.cdist(flat, images.flatten(1)).min(1).values.mean()
-    assert scores["centroids"]["sample_kind"] == "mean"
+    assert scores["centroids"].sample_kind == "mean"

@@ -38,16 +38,11 @@ def compose(line: CommandLine) -> DictConfig:
 @contextmanager
 def initialized(line: CommandLine) -> Iterator[list[str]]:
     """Prepare Hydra for a command line; yield the overrides that it composes."""
-    overrides = list(line.overrides)
-    if line.command in REOPENING:
-        _offer_run(line)
-    elif line.kept is not None:
-        _offer_source(line, line.kept)
-        overrides.insert(0, f"from={SOURCE}")
+    overrides = _offered(line)
     if line.folder is not None:
         folder = Path(line.folder).absolute()
         if not folder.is_dir():
-            raise UsageError(f"--config-dir {line.folder}: the folder {folder} is not found")
+            raise UsageError(f"--config-dir {line.folder}: the folder '{folder}' not found")
         overrides.append(f"hydra.searchpath={[f'file://{folder}']}")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
@@ -64,17 +59,29 @@ def each_job(line: CommandLine) -> list[CommandLine]:
 
 def display(line: CommandLine) -> None:
     """Print what a flag of Hydra's asks for: help, a configuration, completions."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors then, and does not print them
     parser = get_args_parser()
     flags = [*line.display, *(["--multirun"] if line.multirun else [])]
-    with initialized(line) as overrides:
+    flags += ["--config-dir", line.folder] if line.folder is not None else []
+    with initialized(line):
         GlobalHydra.instance().clear()  # Hydra's own program begins without one
         _run_hydra(
-            args=parser.parse_args([*flags, *overrides]),
+            args=parser.parse_args([*flags, *_offered(line)]),
             args_parser=parser,
             task_function=lambda _: None,
             config_path=str(CONFIGS),
             config_name=line.command,
         )
+
+
+def _offered(line: CommandLine) -> list[str]:
+    """Offer Hydra the settings of the command line's run; return the overrides to be composed."""
+    if line.command in REOPENING:
+        _offer_run(line)
+    elif line.kept is not None:
+        _offer_source(line, line.kept)
+        return [f"from={SOURCE}", *line.overrides]
+    return list(line.overrides)
 
 
 def _offer_run(line: CommandLine) -> None:

@@ -16,11 +16,12 @@ def read_config(file: Path) -> TrainConfig:
     """Return the configuration in a run's config.yaml. Raises UsageError if it is missing or damaged."""
     try:
         config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
-        if not all("name" in getattr(config, group) for group in GROUPS):
-            raise ValueError("a component has no name")
-        return config
     except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
         raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
+    for group in GROUPS:
+        if "name" not in getattr(config, group):
+            raise UsageError(f"{file} is damaged: its {group} has no name")
+    return config
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> str:

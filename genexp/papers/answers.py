@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,44 +17,48 @@ from genexp.score import Score
 
 @dataclass(frozen=True)
 class Answer:
-    """The mean score of the runs of one experiment that differ in their seeds alone."""
+    """The mean score of the runs of one experiment that differ in their seeds alone, or of images without a model."""
 
-    runs: int
     mean: float  # over seeds
     stderr: float | None  # over what is scored, the mean of the runs' own
-    seed_spread: float | None  # standard deviation over seeds, n − 1; None for one run
-    epoch: float
-    recipe_epochs: int | None  # None if nothing was trained
-    minutes: float  # of training, the mean of the runs
-    left_out: int  # other runs of the experiment, of fewer epochs or on other data
-    exact: bool  # False if the metric was taken under other settings than asked
-    digest: str | None  # of the data
     score: Score  # of the first run
+    sigmas: list[float]  # each window width that a run, or one of its folds, chose
+    runs: int = 1
+    seed_spread: float | None = None  # standard deviation over seeds, n − 1; None for one run
+    epoch: float | None = None
+    recipe_epochs: int | None = None
+    minutes: float | None = None  # of training, the mean of the runs
+    left_out: int = 0  # other runs of the experiment, of fewer epochs or on other data
+    exact: bool = True  # False if the metric was taken under other settings than asked
+    digest: str | None = None  # of the data
 
     @classmethod
     def alone(cls, score: Score) -> "Answer":
-        """Return a score of images that no model drew."""
-        return cls(1, score.mean, score.stderr, None, 0, None, 0, 0, True, None, score)
+        """Return the score of images that no model drew."""
+        return cls(score.mean, score.stderr, score, _sigmas([score]))
 
     @property
     def is_short(self) -> bool:
         """True if the runs have fewer epochs than the recipe."""
-        return self.epoch < (self.recipe_epochs or 0)
+        return self.epoch is not None and self.recipe_epochs is not None and self.epoch < self.recipe_epochs
 
-    @property
     def epochs(self) -> str:
-        """The epochs of the runs beside those of the recipe; nothing if nothing was trained."""
-        return "" if self.recipe_epochs is None else f"{self.epoch:.4g}/{self.recipe_epochs}"
+        """Return the epochs of the runs beside those of the recipe."""
+        return "" if self.epoch is None else f"{self.epoch:.4g}/{self.recipe_epochs}"
 
-    def sigmas(self) -> list[float]:
-        """Return each window width that a run, or one of its folds, chose, once."""
-        sigma = self.score.sigma
-        return sorted(set(sigma)) if isinstance(sigma, list) else [] if sigma is None else [sigma]
+    def seeds(self) -> str:
+        """Return the spread over seeds and their number."""
+        return "" if self.seed_spread is None else f"{self.seed_spread:.1f} (n = {self.runs})"
 
     def standard_error(self) -> float:
         """Return the standard error of the mean, over test images, and over seeds where there are several."""
-        seeds = (self.seed_spread or 0) / math.sqrt(self.runs)
-        return math.hypot(self.stderr or 0, seeds)
+        return math.hypot(self.stderr or 0, (self.seed_spread or 0) / math.sqrt(self.runs))
+
+
+def _sigmas(scores: list[Score]) -> list[float]:
+    """Return each window width of the scores once."""
+    sigmas = [score.sigma for score in scores if score.sigma is not None]
+    return sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])})
 
 
 class Scored(NamedTuple):
@@ -108,11 +112,12 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
     scores = [by_seed[seed].score for seed in sorted(by_seed)]
     means = [score.mean for score in scores]
     stderrs = [score.stderr for score in scores if score.stderr is not None]
-    sigmas = [sigma for score in scores for sigma in Answer.alone(score).sigmas()]
     return Answer(
-        runs=len(by_seed),
         mean=statistics.fmean(means),
         stderr=statistics.fmean(stderrs) if stderrs else None,
+        score=scores[0],
+        sigmas=_sigmas(scores),
+        runs=len(by_seed),
         seed_spread=statistics.stdev(means) if len(means) > 1 else None,
         epoch=longest.evaluation.epoch,
         recipe_epochs=config.epochs,
@@ -120,7 +125,6 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
         left_out=len(states) - len(by_seed),
         exact=bool(exact),
         digest=longest.state.run.digest(),
-        score=replace(scores[0], sigma=sigmas or None),
     )
 
 

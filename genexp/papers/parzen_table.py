@@ -1,7 +1,9 @@
 """A table of Parzen scores: published numbers, this project's runs beside them, and yardsticks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from genexp.config.components import Component
@@ -12,8 +14,8 @@ from genexp.papers.kept_yardsticks import yardsticks
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import Cell, ParzenTable, Published, Row
 from genexp.runs.find import RunState
-from genexp.tables import Column, Document, Table
-from genexp.text import first_line
+from genexp.tables import Column, Document, Table, values
+from genexp.text import count, first_line
 
 YARDSTICKS = {
     "training_images": "training images",
@@ -54,10 +56,9 @@ def parzen_document(
         recipe = experiment(column.train, folder)
         metric = recipe.metrics["parzen"]
         lines = [_line(row, row.cells[key], metric, states, folder) for row in table.rows if key in row.cells]
-        answered = [line for line in lines if line.answer is not None]
-        notes += [f"{line.name} on {column.title}: {line.state}." for line in answered if line.state]
+        notes += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
         notes.append(f"Published ± on {column.title}: {column.spread}.")
-        digests = {line.answer.digest for line in answered if line.answer is not None}
+        digests = {line.answer.digest for line in lines if line.answer}
         if len(digests) > 1:
             notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
         if column.on_request and not digests:
@@ -84,12 +85,11 @@ def _line(row: Row, cell: Cell, metric: Component, states: list[RunState], folde
         return Line(row.name, cell, None, row.missing or "no recipe yet")
     recipe = experiment(cell.train, folder)
     runs = runs_of(recipe, states)
-    found = answer(recipe, metric, runs)
-    if found is None:
+    mean = answer(recipe, metric, runs)
+    if mean is None:
         return Line(row.name, cell, None, f"{runs[0].status} {runs[0].epoch}/{runs[0].epochs}" if runs else "not run")
-    others = "1 other run" if found.left_out == 1 else f"{found.left_out} other runs"
-    reason = f"{others} of fewer epochs, other data or other settings left out" if found.left_out else ""
-    return Line(row.name, cell, found, reason)
+    others = f"{count(mean.left_out, 'other run')} of fewer epochs, other data or other settings left out"
+    return Line(row.name, cell, mean, others if mean.left_out else "")
 
 
 def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
@@ -105,62 +105,51 @@ def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
         return f"{minus(f'{number.value:g}{spread}')}{footnotes.mark(marks)} {footnotes.number(number.source)}"
 
     def here(line: Line) -> str:
-        answer = line.answer
-        if answer is None:
+        mean = line.answer
+        if mean is None:
             return line.state
-        marks = "†" if answer.is_short else ""
-        marks += "" if answer.exact and answer.score.n_samples == metric["n_samples"] else "‡"
-        marks += "ᵐ" if answer.score.sample_kind == "mean" else ""
-        stderr = "" if answer.stderr is None else f" ± {answer.stderr:.1f}"
-        return minus(f"{answer.mean:.1f}{stderr}{footnotes.mark(marks)}")
-
-    def of_answer(title: str, show: Any, **export: Any) -> Column:
-        """Return a column of answers; a row without one has an empty cell."""
-        return Column(
-            title,
-            lambda line: "" if line.answer is None else show(line),
-            lambda line: {} if line.answer is None else {name: value(line) for name, value in export.items()},
-        )
-
-    def seeds(line: Line) -> str:
-        spread = line.answer.seed_spread if line.answer else None
-        return "" if spread is None else f"{spread:.1f} (n = {line.answer.runs if line.answer else 0})"
+        marks = "†" if mean.is_short else ""
+        marks += "" if mean.exact and mean.score.n_samples == metric["n_samples"] else "‡"
+        marks += "ᵐ" if mean.score.sample_kind == "mean" else ""
+        stderr = "" if mean.stderr is None else f" ± {mean.stderr:.1f}"
+        return minus(f"{mean.mean:.1f}{stderr}{footnotes.mark(marks)}")
 
     def difference(line: Line) -> str:
         value = line.difference()
         return "" if value is None else minus(f"{value:+.1f}")
 
     return [
-        Column("model", lambda line: line.name, lambda line: {"model": line.name}),
+        Column("model", lambda line: line.name, values(model=lambda line: line.name)),
         Column("published", published, _published_record),
-        Column("here ± test", here, _answer_record),
-        of_answer(
-            "± seeds", seeds, seed_spread=lambda line: line.answer.seed_spread, runs=lambda line: line.answer.runs
-        ),
-        of_answer("Δ/SE", difference, difference_in_standard_errors=lambda line: line.difference()),
-        of_answer(
+        Column("here ± test", here, values(note=lambda line: line.state, here=_of("mean"), stderr=_of("stderr"))),
+        Column("± seeds", _cell(Answer.seeds), values(seed_spread=_of("seed_spread"), runs=_of("runs"))),
+        Column("Δ/SE", difference, values(difference_in_standard_errors=Line.difference)),
+        Column(
             "samples",
-            lambda line: f"{line.answer.score.n_samples:,}",
-            n_samples=lambda line: line.answer.score.n_samples,
-            sample_kind=lambda line: line.answer.score.sample_kind,
+            _cell(lambda mean: f"{mean.score.n_samples:,}"),
+            values(n_samples=_of("score.n_samples"), sample_kind=_of("score.sample_kind")),
         ),
-        of_answer(
-            "σ",
-            lambda line: ", ".join(f"{sigma:.3g}" for sigma in line.answer.sigmas()),
-            sigma=lambda line: line.answer.sigmas(),
+        Column(
+            "σ", _cell(lambda mean: ", ".join(f"{sigma:.3g}" for sigma in mean.sigmas)), values(sigma=_of("sigmas"))
         ),
-        of_answer(
-            "epochs",
-            lambda line: line.answer.epochs,
-            epochs=lambda line: line.answer.epoch if line.answer.epochs else None,
-            recipe_epochs=lambda line: line.answer.recipe_epochs,
-        ),
-        of_answer(
+        Column("epochs", _cell(Answer.epochs), values(epochs=_of("epoch"), recipe_epochs=_of("recipe_epochs"))),
+        Column(
             "min",
-            lambda line: f"{line.answer.minutes:.1f}" if line.answer.epochs else "",
-            minutes=lambda line: round(line.answer.minutes, 2) if line.answer.epochs else None,
+            _cell(lambda mean: "" if mean.minutes is None else f"{mean.minutes:.1f}"),
+            values(minutes=_of("minutes")),
         ),
     ]
+
+
+def _cell(show: Callable[[Answer], str]) -> Callable[[Line], str]:
+    """Return what shows a row's answer; a row without one has an empty cell."""
+    return lambda line: "" if line.answer is None else show(line.answer)
+
+
+def _of(attribute: str) -> Callable[[Line], Any]:
+    """Return what reads an attribute of a row's answer; of a row without one, None."""
+    read = attrgetter(attribute)
+    return lambda line: None if line.answer is None else read(line.answer)
 
 
 def _published_record(line: Line) -> dict[str, Any]:
@@ -168,15 +157,4 @@ def _published_record(line: Line) -> dict[str, Any]:
     if number is None:
         return {}
     record = {"published": number.value, "published_spread": number.spread}
-    return record | {
-        "published_sample_kind": number.sample_kind,
-        "status": number.status,
-        "source": number.source,
-    }
-
-
-def _answer_record(line: Line) -> dict[str, Any]:
-    record: dict[str, Any] = {"note": line.state}
-    if line.answer is not None:
-        record |= {"here": line.answer.mean, "stderr": line.answer.stderr}
-    return record
+    return record | {"published_sample_kind": number.sample_kind, "status": number.status, "source": number.source}

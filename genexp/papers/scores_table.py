@@ -40,7 +40,7 @@ class Line:
         return found if found is not None and found.score.extractor == extractor else None
 
     def epochs(self) -> str:
-        return ", ".join(sorted({answer.epochs for answer in self.answers.values()}))
+        return ", ".join(sorted({answer.epochs() for answer in self.answers.values()}))
 
 
 def scores_document(

@@ -59,7 +59,7 @@ class Run:
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
         self.figures = path / "figures"
-        self.identity = identity(path) if path.is_dir() else (0, 0)  # another run may get this name
+        self.identity = identity(path)  # another run may get this name
         self._config: tuple[tuple[int, int], TrainConfig] | None = None  # with the file's time and inode
         self._told: dict[str, Any] = {}  # details of the status that are repeated with the next one
 

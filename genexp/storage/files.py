@@ -97,15 +97,18 @@ def free(folder: Path, begin: str, end: str = "") -> Path:
     return next(place for n in range(1, 10**6) if not (place := folder / f"{begin}{n}{end}").exists())
 
 
-def identity(folder: Path) -> Identity:
-    """Return what stays the same of a folder when it is renamed. Raises OSError if there is none."""
-    status = folder.stat()
+def identity(folder: Path) -> Identity | None:
+    """Return what stays the same of a folder when it is renamed; None if there is no such folder."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 
-def refuse_if_moved(folder: Path, was: Identity) -> None:
+def refuse_if_moved(folder: Path, was: Identity | None) -> None:
     """Raise GenexpError if the folder under this name is not that one any more, as after `fresh=true`."""
-    if not folder.is_dir() or identity(folder) != was:
+    if identity(folder) != was:
         raise GenexpError(f"{folder} was moved aside meanwhile; nothing is kept")
 
 
