@@ -61,7 +61,7 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-sc", "--shell-completion"):
         from genexp.completion import complete
 
-        return complete(rest)
+        return complete(rest, list(COMMANDS))
     if command not in COMMANDS:
         raise UsageError(_unknown_command(command))
     return _run(command, rest)

@@ -9,23 +9,21 @@ from genexp.config.configuration import plain_mistakes
 from genexp.runs.find import matching
 
 
-def complete(words: list[str]) -> int:
+def complete(words: list[str], commands: list[str]) -> int:
     """Print the completions of the command line in COMP_LINE, or what `-sc install=bash` prints."""
     query = CommandLine("train", tuple(words), display=("-sc",))
     if not words or not words[0].startswith("query="):
         with plain_mistakes(query):
             display(query)
         return 0
-    from genexp.cli import COMMANDS
-
     text = os.environ.get("COMP_LINE", "")
     typed = text.split()[1:]
     word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
     if not typed:
-        print(" ".join(command for command in COMMANDS if command.startswith(word)))
+        print(" ".join(command for command in commands if command.startswith(word)))
         return 0
     command, *before = typed
-    if command not in COMMANDS:
+    if command not in commands:
         return 0
     if word.startswith("experiment="):  # Hydra does not look into the folders of a group
         choices = [f"experiment={option}" for option in options_of("experiment")]

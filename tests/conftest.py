@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import UNRULY
 from torch import nn
 
 from genexp import cli
@@ -70,6 +71,14 @@ def genexp(monkeypatch, tmp_path, capfd):
         return Answer(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def unruly(tmp_path):
+    """A model that misbehaves as it is told, as a user would bring it."""
+    (tmp_path / "unruly.py").write_text(UNRULY)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf/model/unruly.yaml").write_text("name: unruly\n_target_: unruly.Unruly\nmode: none\nat: 20\n")
 
 
 class Fixed(nn.Module):

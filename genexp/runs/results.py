@@ -133,7 +133,8 @@ def with_each_score_once(content: dict[str, Any]) -> dict[str, Any]:
     """Return the content of results.json with the name of a score in `scores` where an evaluation repeats it."""
     scores = content.get("scores", {})
     entries = {}
-    for name, entry in content["evaluations"].items():
-        same = next((known for known, score in scores.items() if score == entry["score"]), None)
-        entries[name] = entry if same is None else entry | {"score": same}
+    for key, entry in content["evaluations"].items():
+        score, metric = Score.from_json(entry["score"], entry["metric"]), entry["metric"]
+        same = [name for name in scores if Score.from_json(scores[name], metric) == score]
+        entries[key] = entry | {"score": same[0]} if same else entry
     return content | {"evaluations": entries}

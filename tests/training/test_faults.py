@@ -11,8 +11,8 @@ import time
 import power
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
+from examples import MODELS
 from faults import RUNS, Trial, same
-from test_models import MODELS
 
 from genexp.storage.checkpoint import load
 

@@ -6,6 +6,7 @@ import typing
 
 import pytest
 from conftest import config_of
+from examples import EXPERIMENTS
 from omegaconf import OmegaConf
 
 from genexp import ranges
@@ -18,9 +19,6 @@ from genexp.text import nearest
 
 GROUPS = ("model", "dataset", "optimizer", "noise", "device")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
-EXPERIMENTS = sorted(
-    str(file.relative_to(CONFIGS / "experiment").with_suffix("")) for file in (CONFIGS / "experiment").rglob("*.yaml")
-)
 
 
 @pytest.mark.parametrize("choice", CHOICES + [f"experiment={name}" for name in EXPERIMENTS])

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL, last_checkpoint
+from examples import DIGITS, FAST, MODELS
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_models import DIGITS, FAST, MODELS
 
 from genexp.commands import card, export
 from genexp.errors import GenexpError

@@ -9,26 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, last_checkpoint, read_metrics
+from examples import AUTOENCODERS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_config import EXPERIMENTS
 
-from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
 from genexp.training import build
 from genexp.training import session as module
 
-FAST = ["batch_size=100", "metrics.parzen.n_samples=100", "log.every_steps=4"]
-DIGITS = {  # every model that fits 8×8, in a size that trains in a second
-    "ae": ["model.hidden=[32]", "model.latent_dim=5", "model.code_components=2"],
-    "dae": ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"],
-    "cae": ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"],
-    "vae": ["model.hidden=[32]", "model.latent_dim=5", "metrics.iwae.n_samples=5"],
-    "gan": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
-    "dcgan": ["model.channels=4", "model.latent_dim=8"],
-}
-OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
-AUTOENCODERS = ("ae", "dae", "cae", "vae")
 ON_POINTS = {  # points are no shades of grey
     "ae": ["model.reconstruction=squared_error"],
     "dae": ["model.reconstruction=squared_error", "noise=gaussian"],
@@ -36,7 +24,6 @@ ON_POINTS = {  # points are no shades of grey
     "vae": ["model.likelihood=gaussian"],
     "gan": [],
 }
-MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 
 
 def events(run):

@@ -13,6 +13,7 @@ from pathlib import Path
 import filelock
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
+from examples import UNRULY
 from rich.console import Console
 
 from genexp.runs.directory import Run
@@ -23,72 +24,10 @@ from genexp.sweeps.board import live_table
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, WAITING, Job
 from genexp.sweeps.ranking import ranking
 
-UNRULY = '''
-import multiprocessing.util, os, signal, sys
-from pathlib import Path
-import torch
-from torch import nn
-from genexp.models import Model, Outcome, Update
-
-
-class Unruly(Model):
-    """Does at its step `at` what its mode says."""
-
-    sample_kind = "draw"
-
-    def __init__(self, data, noise, *, mode: str, at: int):
-        super().__init__()
-        self.shape, self.mode, self.at, self.moves = data.shape, mode, at, 0
-        if mode == "early" and not Path("died").exists():
-            Path("died").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.image = nn.Linear(1, data.size, bias=False)
-
-    def players(self):
-        return {"image": self.image}
-
-    def updates(self):
-        return [Update(("image",), self.play)]
-
-    def play(self, images):
-        self.moves += 1
-        if self.moves == self.at:
-            match self.mode:
-                case "raise":
-                    raise RuntimeError("a mistake in the model")
-                case "exit":
-                    sys.exit(0)
-                case "leave":
-                    os._exit(0)
-                case "kill":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                case "late":  # when all is done
-                    multiprocessing.util.Finalize(None, os._exit, args=(3,), exitpriority=1)
-                case "long":
-                    raise RuntimeError("x" * 300_000)
-                case "once" if not Path("died").exists():
-                    Path("died").touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-        if self.mode == "slow":
-            __import__("time").sleep(0.05)
-        return Outcome({"image": (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()}, {})
-
-    def sample(self, n, generator, data):
-        noise = torch.randn(n, self.image.weight.numel(), generator=generator)
-        return (self.image.weight[:, 0] + 0.1 * noise).view(n, *self.shape).clamp(0, 1)
-'''
 SWEEP = [
     *("train", "-m", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3", "optimizer=adam"),
     *("metrics.parzen.n_samples=100", "sweep.jobs=2"),
 ]
-
-
-@pytest.fixture
-def unruly(tmp_path):
-    """A model that misbehaves as it is told, as a user would bring it."""
-    (tmp_path / "unruly.py").write_text(UNRULY)
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf/model/unruly.yaml").write_text("name: unruly\n_target_: unruly.Unruly\nmode: none\nat: 20\n")
 
 
 def table(tmp_path) -> list[dict]:

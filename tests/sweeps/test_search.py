@@ -3,13 +3,11 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from omegaconf import OmegaConf
-from test_sweep import unruly  # noqa: F401 (a fixture)
 
 from genexp.config.schema import Search
 from genexp.errors import UsageError
@@ -18,7 +16,7 @@ from genexp.sweeps import search, slots
 from genexp.sweeps.ranges import flat_ranges
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
-DEFAULTS = Path(__file__).parent.parent / "configs/search/optuna.yaml"
+DEFAULTS = ROOT / "configs/search/optuna.yaml"
 RATES = "+search.ranges.optimizer.lr={low: 1e-3, high: 1.0, log: true}"
 
 

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import UNRULY
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from test_sweep import UNRULY
 
 from genexp.runs.directory import Run
 from genexp.sweeps import elsewhere
