@@ -59,9 +59,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"genexp {genexp.__version__}")
         return 0
     if command in ("-sc", "--shell-completion"):
-        from genexp.completion import complete
-
-        return complete(rest, list(COMMANDS))
+        return _complete(rest)
     if command not in COMMANDS:
         raise UsageError(_unknown_command(command))
     return _run(command, rest)
@@ -92,40 +90,26 @@ def _unknown_command(word: str) -> str:
 
 
 def _run(command: str, words: list[str]) -> int:
-    """Parse the words behind a command, and do what they say."""
-    from genexp.config import compose
+    """Parse the words behind a command, and do what they say; return the exit code."""
     from genexp.config.command_line import parse
-    from genexp.config.configuration import configuration, plain_mistakes
+    from genexp.config.compose import display, each_job, plain_mistakes
 
     line = parse(command, words)
-    runs = _runs(line)
+    runs = _runs(line) or [None]
     if line.display:
         with plain_mistakes(line):
-            compose.display(_opening(line, runs[0] if runs else None))
-        return 0
-    if command == "train":
-        line = _opening(line, runs[0] if runs else None)
-        if line.multirun:
-            from genexp.sweeps import sweep
+            display(_opening(line, runs[0]))
+    elif line.multirun and command == "train":
+        from genexp.sweeps import sweep
 
-            sweep.main(line)
-            return 0
-        config = configuration(line)
-        if config.search is not None:
-            from genexp.sweeps import search
-
-            search.main(config, line)
-            return 0
-        _module(command).main(config, line)
-        return 0
-    lines = [(_opening(line, run), run) for run in runs or [None]]
-    if line.multirun:
+        sweep.main(_opening(line, runs[0]))
+    elif line.multirun or len(runs) > 1:
         with plain_mistakes(line):
-            lines = [(job, run) for opening, run in lines for job in compose.each_job(opening)]
-    if len(lines) == 1 and not line.multirun:
-        _main_of(*lines[0])
-        return 0
-    return _one_after_another(lines)
+            lines = each_job(line) if line.multirun else [line]
+        return _one_after_another([(job, run) for run in runs for job in lines])
+    else:
+        _main_of(line, runs[0])
+    return 0
 
 
 def _runs(line: "CommandLine") -> "list[Run | None]":
@@ -151,19 +135,63 @@ def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
     return line if run is None else replace(line, run=run.path, kept=run.config)
 
 
-def _module(command: str) -> Any:
-    """Import the module of a command."""
-    with signals.deferred():
-        return importlib.import_module(f"genexp.commands.{command}")
-
-
 def _main_of(line: "CommandLine", run: "Run | None") -> Any:
-    """Check the settings of a command and run it."""
-    from genexp.config.configuration import configuration
+    """Check the settings of a command and run it; return what its `main` returns."""
+    from genexp.config.compose import configuration
 
+    line = _opening(line, run)
     config = configuration(line)
-    arguments = (config, line) if run is None else (config, line, run)
-    return _module(line.command).main(*arguments)
+    if getattr(config, "search", None) is not None:
+        from genexp.sweeps import search
+
+        return search.main(config, line)
+    with signals.deferred():  # an import cut short leaves half a module
+        module = importlib.import_module(f"genexp.commands.{line.command}")
+    if run is None or line.command == "train":
+        return module.main(config, line)
+    return module.main(config, line, run)
+
+
+def _complete(words: list[str]) -> int:
+    """Print the completions of the command line in COMP_LINE, or what `-sc install=bash` prints."""
+    from genexp.config.command_line import CommandLine, parse
+    from genexp.config.compose import display, plain_mistakes
+    from genexp.config.mistakes import options_of
+    from genexp.runs.find import matching
+
+    query = CommandLine("train", tuple(words), display=("-sc",))
+    if not words or not words[0].startswith("query="):
+        with plain_mistakes(query):
+            display(query)
+        return 0
+    text = os.environ.get("COMP_LINE", "")
+    typed = text.split()[1:]
+    word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
+    if not typed:
+        print(" ".join(command for command in COMMANDS if command.startswith(word)))
+        return 0
+    command, *before = typed
+    if command not in COMMANDS:
+        return 0
+    if word.startswith("experiment="):  # Hydra does not look into the folders of a group
+        choices = [f"experiment={option}" for option in options_of("experiment")]
+        print("\n".join(choice for choice in choices if choice.startswith(word)))
+        return 0
+    if word.startswith(("run=", "from=")):
+        key, _, start = word.partition("=")
+        print("\n".join(f"{key}={run.path}" for run in matching(f"{start or 'outputs/*/'}*")))
+        return 0
+    line = parse(command, before)
+    for pattern in line.runs:  # a run, which Hydra would not read
+        text = text.replace(f" {pattern}", "", 1)
+    os.environ["COMP_LINE"] = "genexp" + text.split(command, 1)[1]
+    runs = [run for pattern in line.runs for run in matching(pattern)]
+    query = replace(query, command=command, folder=line.folder)
+    if runs:
+        query = replace(query, run=runs[0].path, kept=runs[0].config)
+    with plain_mistakes(query):
+        display(query)
+    return 0
 
 
 class Done(NamedTuple):
@@ -181,8 +209,8 @@ def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     interrupted = True
     try:
         for line, run in lines:
-            words = " ".join(word for word in line.settings if not word.startswith("hydra"))
-            print(f"\njob {len(jobs) + 1}: {words or '(defaults)'}", flush=True)
+            settings = [*line.overrides, *([f"run={run.path}"] if run is not None else [])]
+            print(f"\njob {len(jobs) + 1}: {' '.join(settings) or '(defaults)'}", flush=True)
             try:
                 scores = _main_of(replace(line, words=()), run)
                 jobs.append(Done(line, run, scores if isinstance(scores, dict) else {}, None))

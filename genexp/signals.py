@@ -53,20 +53,14 @@ def leave_once(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def leave_by(handler: Handler) -> None:
-    """Let a process of a sweep hear SIGINT as Ctrl-C, and let `handler` hear the other ending signals."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in LEAVE:
-        signal.signal(number, handler)
-
-
-def become_deaf() -> None:
-    """Let this process ignore all ending signals, in a session of its own."""
+def lead_a_session(interrupt: Handler | signal.Handlers, leave: Handler | signal.Handlers) -> None:
+    """Make this process the leader of a session, which Ctrl-C in a terminal does not reach; set its handlers."""
     if hasattr(os, "setsid"):
         with suppress(PermissionError):  # it leads a session already
             os.setsid()
-    for number in (signal.SIGINT, *LEAVE):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, interrupt)
+    for number in LEAVE:
+        signal.signal(number, leave)
 
 
 @contextmanager
@@ -83,11 +77,6 @@ def without_usr2() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def name_of(number: int) -> str:
-    """Return a signal's name, as in SIGKILL."""
-    return next((known.name for known in signal.Signals if known == number), f"signal {number}")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import nn
 
 from genexp import cli
 from genexp.config.command_line import parse
-from genexp.config.configuration import configuration
+from genexp.config.compose import configuration
 
 ROOT = Path(__file__).parent.parent
 DATA = os.environ.get("GENEXP_DATA_DIR")

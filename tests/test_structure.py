@@ -7,11 +7,11 @@ import genexp
 
 PACKAGE = Path(genexp.__file__).parent
 FLOORS = [  # each imports only from those behind it
-    *("__main__", "cli", "completion", "sweeps", "commands", "papers", "training", "figures", "metrics", "models"),
+    *("__main__", "cli", "sweeps", "commands", "papers", "training", "figures", "metrics", "models"),
     *("data", "runs", "config", "storage"),
 ]
 WITHOUT_TORCH = ("config", "runs", "papers", "sweeps", "commands", "training", "figures", "storage")
-HYDRA = ("config/compose.py", "config/mistakes.py", "config/configuration.py", "sweeps/elsewhere.py")
+HYDRA = ("config/compose.py", "config/mistakes.py", "sweeps/elsewhere.py")
 
 
 def imports(file: Path) -> set[str]:

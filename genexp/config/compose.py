@@ -1,5 +1,9 @@
-"""Composing configurations by Hydra. Only this module, `mistakes` and `sweeps.elsewhere` know Hydra."""
+"""From a command line to a checked configuration, composed by Hydra.
 
+Only this module, `mistakes` and `sweeps.elsewhere` know Hydra.
+"""
+
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -14,12 +18,15 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
-from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig
-from genexp.errors import UsageError
+from genexp.config.mistakes import defaults_of, in_plain_words
+from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig, checked
+from genexp.errors import GenexpError, UsageError
 
 SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
 
@@ -27,6 +34,30 @@ SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
 OLD = hydra.__version__.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": None} if OLD else {}
 REPLACE: dict[str, Any] = {} if OLD else {"replace": True}  # Hydra 1.3 always does, and does not know the word
+
+
+def configuration(line: CommandLine) -> Any:
+    """Return the configuration of a command line, of its command's class in `schema.SCHEMAS`. Raises UsageError."""
+    with plain_mistakes(line):
+        composed = compose(line)
+    return checked(line.command, composed)
+
+
+@contextmanager
+def plain_mistakes(line: CommandLine) -> Iterator[None]:
+    """Turn the errors of Hydra within it into GenexpErrors that name the mistake in the command line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:  # some of the first are OSErrors
+        raise in_plain_words(error, line, compose) from error
+    except (GenexpError, BrokenPipeError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a choice is sought as a file
+            raise UsageError(f"there is no setting of this name: {Path(error.filename).name[:60]}...") from error
+        raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error
+    except Exception as error:  # the parsers of Hydra and YAML raise others, too
+        raise in_plain_words(error, line, compose) from error
 
 
 def compose(line: CommandLine) -> DictConfig:
@@ -153,20 +184,3 @@ def _metrics_of(kept: TrainConfig) -> list[dict[str, str | None]]:
         _option(f"metric@metrics.{name}", kept.metrics.get(name), "override /" if name in listed else "/")
         for name in dict.fromkeys([*listed, *kept.metrics])
     ]
-
-
-def options_of(group: str) -> list[str]:
-    """Return the options of a group, with those in folders, which Hydra does not list."""
-    folder = CONFIGS / group
-    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
-
-
-def groups_of(command: str) -> list[str]:
-    """Return the groups of which a command lets one choose an option."""
-    return [name for name in defaults_of(command) if name.isidentifier()]
-
-
-def defaults_of(command: str) -> list[str]:
-    """Return the keys of a command's defaults list."""
-    entries = [entry for entry in OmegaConf.load(CONFIGS / f"{command}.yaml").defaults if isinstance(entry, DictConfig)]
-    return [str(name) for entry in entries for name in entry]

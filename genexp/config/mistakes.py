@@ -1,6 +1,8 @@
 """Hydra's error messages in plain words: the mistake, the nearest right name, the remedy."""
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from genexp.config.command_line import CommandLine
-from genexp.config.compose import compose, groups_of, options_of
-from genexp.config.schema import CONFIGS
+from genexp.config.schema import CONFIGS, flat
 from genexp.errors import UsageError
 from genexp.text import first_line, nearest
 
@@ -21,9 +22,11 @@ LAUNCHERS = {  # the configurations of other packages, with the package, and the
     "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
 }
 
+Compose = Callable[[CommandLine], DictConfig]
 
-def in_plain_words(error: Exception, line: CommandLine) -> UsageError:
-    """Return a UsageError that names the mistake in the command line and the remedy."""
+
+def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> UsageError:
+    """Return a UsageError that names the mistake in the command line and the remedy; `compose` is Hydra's part."""
     text = str(error)
     if isinstance(error, MissingConfigException) or "Config group override must be" in text:
         message = _no_such_option(error, line)
@@ -45,7 +48,7 @@ def in_plain_words(error: Exception, line: CommandLine) -> UsageError:
         return UsageError(f"{max(line.overrides, key=len)[:40]}...: a number of so many digits cannot be read")
     unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
     if unknown:
-        return UsageError(_no_such_setting(unknown.group(1).strip(), line))
+        return UsageError(_no_such_setting(unknown.group(1).strip(), line, compose))
     if "Ambiguous value" in text:
         return UsageError(f"{first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
     cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
@@ -98,7 +101,7 @@ def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
     )
 
 
-def _no_such_setting(override: str, line: CommandLine) -> str:
+def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     """Say that there is no such setting, and which one may be meant."""
     command = line.command
     if "@optimizers." in override:
@@ -121,7 +124,11 @@ def _no_such_setting(override: str, line: CommandLine) -> str:
         searching = any(word.lstrip("+").startswith("search=") for word in line.overrides)
         write = f"+{key}=.. adds a range" if searching else "search=optuna brings those of a search"
         return f"there is no setting '{key}': {write}"
-    keys = _keys(line)
+    keys = groups_of(command)
+    choosing = [word.partition(",")[0] for word in line.overrides if word.partition("=")[0] in keys]  # one of several
+    with suppress(HydraException):  # of choices that do not go together
+        tree: Any = OmegaConf.to_container(compose(replace(line, overrides=tuple(choosing))), resolve=False)
+        keys += flat(tree)
     siblings = [sibling for sibling in keys if sibling.rpartition(".")[0] == key.rpartition(".")[0]]
     there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
     owners = [f"{part}={option}" for option in options_of(part) if name and name in _settings_of(part, option)]
@@ -137,26 +144,21 @@ def _settings_of(group: str, option: str) -> set[str]:
     return set(map(str, own)) - {"name", "_target_", "defaults"} if isinstance(own, dict) else set()
 
 
-def _keys(line: CommandLine) -> list[str]:
-    """Return every setting and group of the configuration that the chosen options make."""
-    groups = groups_of(line.command)
-    choices = [word.partition(",")[0] for word in line.overrides if word.partition("=")[0] in groups]  # the first one
-    try:
-        return [*groups, *_leaves(compose(replace(line, overrides=tuple(choices))))]
-    except HydraException:
-        return groups
+def options_of(group: str) -> list[str]:
+    """Return the options of a group, with those in folders, which Hydra does not list."""
+    folder = CONFIGS / group
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
 
-def _leaves(config: DictConfig) -> list[str]:
-    """Return the dotted key of every setting."""
-    tree: dict[Any, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+def groups_of(command: str) -> list[str]:
+    """Return the groups of which a command lets one choose an option."""
+    return [name for name in defaults_of(command) if name.isidentifier()]
 
-    def walk(node: Any, path: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [path]
-        return [leaf for key, value in node.items() for leaf in walk(value, f"{path}.{key}" if path else str(key))]
 
-    return walk(tree, "")
+def defaults_of(command: str) -> list[str]:
+    """Return the keys of a command's defaults list."""
+    entries = [entry for entry in OmegaConf.load(CONFIGS / f"{command}.yaml").defaults if isinstance(entry, DictConfig)]
+    return [str(name) for entry in entries for name in entry]
 
 
 def _is_text(file: Path) -> bool:

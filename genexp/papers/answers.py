@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component, settings_of
-from genexp.config.configuration import configuration
+from genexp.config.compose import configuration
 from genexp.config.schema import TrainConfig
 from genexp.runs.find import RunState
 from genexp.runs.results import Evaluation

@@ -1,17 +1,22 @@
-"""The live table of the jobs of a sweep or search."""
+"""The tables of a sweep or search: a live one of the jobs that run, and a closing one, best first."""
 
+import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genexp.storage.files import last_json_line
+from genexp.score import Score
+from genexp.storage.files import atomic, last_json_line
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Job
+from genexp.tables import Column, Document, Table, render
 from genexp.text import count, duration
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
 HEADER = ("job", "settings", "state", "epoch", "loss", "left", "score or cause")
 SETTINGS, LOSS, CAUSE = 1, 4, 6  # columns
@@ -44,10 +49,10 @@ def display(jobs: list[Job], shared: set[str], total: int | None = None) -> Iter
         yield lambda _: live.update(live_table(jobs, shared, *console.size[::-1], total), refresh=True)
 
 
-def live_table(jobs: list[Job], shared: set[str], height: int, width: int, total: int | None = None) -> "Table":
+def live_table(jobs: list[Job], shared: set[str], height: int, width: int, total: int | None = None) -> "RichTable":
     """Return the jobs as they are now, in at most `height` lines of `width`; running and failed ones come first."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
     total = total or len(jobs)
     counts = {state: sum(job.state == state for job in jobs) for state in ORDER}
@@ -61,7 +66,7 @@ def live_table(jobs: list[Job], shared: set[str], height: int, width: int, total
             settings = short(own_settings(job, shared))
             lines.append((str(number), settings, state, *progress(job), job.summary()))
     widths = _widths(lines, width)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = RichTable(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column, column_width in widths.items():
         table.add_column(HEADER[column], no_wrap=True, overflow="ellipsis", max_width=column_width)
     for line in lines:
@@ -124,3 +129,115 @@ def own_settings(job: Job, shared: set[str]) -> str:
 def short(settings: str) -> str:
     """Return settings without the groups that they are in: lr=0.1 for optimizer.lr=0.1."""
     return re.sub(r"(^| )\S*?\.(?=\w+=)", r"\1", settings)
+
+
+class Ranked(NamedTuple):
+    """A job with its rank; None if it has no score to be ranked by."""
+
+    rank: int | None
+    job: Job
+
+    def value(self, name: str) -> Any:
+        """Return one of the job's results, if it has some."""
+        return getattr(self.job.results, name, None)
+
+    def more_epochs(self) -> bool:
+        """Return True if the run has more epochs than the job asked for."""
+        return self.job.config is not None and (self.value("epochs") or 0) > self.job.config.epochs
+
+    def epochs(self) -> str:
+        if self.job.results is None:
+            return progress(self.job)[0]
+        return f"{self.job.results.epochs}{'†' if self.more_epochs() else ''}"
+
+
+def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) -> None:
+    """Print the closing table, and keep it in `folder` as CSV and as Markdown."""
+    document = ranking(jobs, rank_by, shared)
+    print(f"\n{render(document, 'terminal')}", end="", flush=True)
+    files = {"csv": folder / "table.csv", "markdown": folder / "table.md"}
+    try:
+        for form, file in files.items():
+            with atomic(file) as stream:
+                stream.write(render(document, form).encode())
+    except OSError as error:
+        print(f"warning: {folder} cannot be written: {error.strerror}; the table is not kept", flush=True)
+        return
+    print(f"table: {', '.join(map(str, files.values()))}; what each job printed: {folder / 'logs'}", flush=True)
+
+
+def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
+    """Return the jobs, best first: by the named score or the first one, on validation images if it has a mean there."""
+    names = list(dict.fromkeys(name for job in jobs for name in job.scores))
+    by = rank_by or next(iter(names), "")
+    keys = {job: job.scores[by].sort_key() if by in job.scores else math.inf for job in jobs}
+    best_first = enumerate(sorted(jobs, key=lambda job: keys[job]), 1)
+    ranked = [Ranked(position if math.isfinite(keys[job]) else None, job) for position, job in best_first]
+    changed = {word.partition("=")[0] for job in jobs for word in job.settings if word not in shared}
+    unique = len({key.rpartition(".")[2] for key in changed}) == len(changed)
+
+    def settings(row: Ranked) -> str:
+        own = own_settings(row.job, shared)
+        return short(own) if unique else own
+
+    deciding = [job.scores[by] for job in jobs if by in job.scores]
+    on_valid = any(score.on_valid is not None for score in deciding)
+    beside = on_valid and any(score.split != "valid" for score in deciding)
+    folder = common_folder([job.run.path for job in jobs])
+    columns = [
+        Column("rank", lambda row: str(row.rank or "–"), lambda row: {"rank": row.rank, **_settings_record(row.job)}),
+        Column("settings", settings, left=True),
+        Column("state", lambda row: row.job.state, lambda row: {"state": row.job.state, "cause": row.job.cause}, True),
+        *([Column(f"{by}, valid", lambda row: _on_valid(row.job.scores.get(by)))] if beside else []),
+        *(_score_column(name, jobs) for name in names),
+        Column("epochs", Ranked.epochs, lambda row: {"trained_epochs": row.value("epochs")}),
+        Column("time", _time, lambda row: {"train_seconds": row.value("train_seconds")}),
+        Column("run", lambda row: _below(row.job.run.path, folder), lambda row: {"run": str(row.job.run.path)}, True),
+    ]
+    notes = []
+    if by:
+        lowest = ", the lowest first" if any(score.lower_is_better for score in deciding) else ""
+        notes.append(f"ranked by {by}, its mean{' on validation images' if on_valid else ''}{lowest}")
+    if shared:
+        notes.append(f"all: {' '.join(sorted(shared))}")
+    if any(row.more_epochs() for row in ranked):
+        notes.append("†: more epochs than were asked for; the run had been trained on before, and is scored at its end")
+    notes += [f"{settings(row)}: {row.job.state}, {row.job.cause}" for row in ranked if row.job.cause]
+    return Document(f"{count(len(jobs), 'job')}, runs in {folder}", [Table(columns, ranked)], notes)
+
+
+def _settings_record(job: Job) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in job.settings if "=" in word)
+
+
+def _score_column(name: str, jobs: list[Job]) -> Column:
+    split = next(job.scores[name].split for job in jobs if name in job.scores)
+
+    def export(row: Ranked) -> dict[str, Any]:
+        score = row.job.scores.get(name)
+        if score is None:
+            return {}
+        return {name: score.mean, f"{name}_stderr": score.stderr, f"{name}_valid": score.on_valid}
+
+    title = name if split in (None, "test") else f"{name}, {split}"
+    return Column(title, lambda row: str(row.job.scores.get(name, "–")), export)
+
+
+def _on_valid(score: Score | None) -> str:
+    return "–" if score is None or score.on_valid is None else f"{score.on_valid:.4g}"
+
+
+def _time(row: Ranked) -> str:
+    return "" if row.job.results is None else duration(row.job.results.train_seconds)
+
+
+def common_folder(runs: list[Path]) -> Path:
+    """Return the folder that all runs are in; a trial that could not be a run has no path."""
+    try:
+        return Path(os.path.commonpath([run.parent for run in runs if run != Path()]))
+    except ValueError:  # no run at all, or some given by whole paths and some not
+        return Path()
+
+
+def _below(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

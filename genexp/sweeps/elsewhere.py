@@ -25,8 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from genexp.config.command_line import CommandLine
-from genexp.config.compose import SOURCE, initialized
-from genexp.config.configuration import plain_mistakes
+from genexp.config.compose import SOURCE, initialized, plain_mistakes
 from genexp.config.schema import checked
 from genexp.errors import GenexpError, UsageError
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Job

@@ -4,6 +4,8 @@ The server ignores what ends a sweep. Ctrl-C, a closed terminal and `timeout` si
 its server a sweep would lose sight of its jobs. When the sweep is gone, the server leaves by itself.
 """
 
-from genexp.signals import become_deaf
+import signal
 
-become_deaf()
+from genexp.signals import lead_a_session
+
+lead_a_session(signal.SIG_IGN, signal.SIG_IGN)

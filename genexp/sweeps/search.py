@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import lower_is_better
-from genexp.config.configuration import configuration
+from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
 from genexp.runs.directory import Run
 from genexp.runs.results import Results
 from genexp.storage.files import read_json_lines
+from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, set_stopped
 from genexp.sweeps.ranges import Range, edge, flat_ranges, suggest
-from genexp.sweeps.ranking import close
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
 

@@ -23,7 +23,7 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import imports
 from genexp.config.schema import TrainConfig
 from genexp.errors import DivergedError, GenexpError, HeldError, UsageError
-from genexp.signals import INTERRUPTED, leave_by, leave_once, name_of, without_usr2
+from genexp.signals import INTERRUPTED, lead_a_session, leave_once, without_usr2
 from genexp.sweeps.jobs import Ending, Job
 from genexp.text import now
 
@@ -157,7 +157,8 @@ class Slots:
         error = f"left with exit code {code} before it was finished"
         if code < 0:
             memory = " (the system does so when memory runs out)" if -code == getattr(signal, "SIGKILL", None) else ""
-            error = f"killed by {name_of(-code)}{memory}"
+            name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
+            error = f"killed by {name}{memory}"
         job.run.amend_status("running", status="failed", error=error)
         return Ending(code or 1, error)
 
@@ -185,9 +186,7 @@ def _work(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C reaches the sweep, which passes it on, and not the jobs a second time
-    leave_by(leave_once)
+    lead_a_session(signal.default_int_handler, leave_once)  # the sweep hears Ctrl-C and passes it on
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
-from genexp.config.compose import each_job, options_of
-from genexp.config.configuration import configuration, plain_mistakes
+from genexp.config.compose import configuration, each_job, plain_mistakes
+from genexp.config.mistakes import options_of
 from genexp.errors import UsageError
+from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
 from genexp.sweeps.jobs import FINISHED, WAITING, Job, common_settings, set_stopped
-from genexp.sweeps.ranking import close
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.text import nearest
 

@@ -20,9 +20,8 @@ from genexp.runs.directory import Run
 from genexp.runs.results import Results
 from genexp.score import Score
 from genexp.sweeps import slots
-from genexp.sweeps.board import live_table
+from genexp.sweeps.board import live_table, ranking
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, WAITING, Job
-from genexp.sweeps.ranking import ranking
 
 SWEEP = [
     *("train", "-m", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3", "optimizer=adam"),
