@@ -17,13 +17,15 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.profiler import ProfilerActivity, profile
 
-from genexp.commands.train import build_data, build_training, ticks
-from genexp.config.compose import compose
-from genexp.config.schema import TrainConfig, load
+from genexp.config.command_line import CommandLine
+from genexp.config.compose import configuration as checked_configuration
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import multiplies_bfloat16, select
 from genexp.errors import GenexpError
 from genexp.metrics.parzen import log_likelihood, score_samples
+from genexp.training import build
+from genexp.training.session import ticks
 
 ROUNDS, STEPS = 15, 20
 KERNELS, BANDWIDTH = 2000, 0.2
@@ -31,13 +33,14 @@ PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"}
 
 
 def configuration(*overrides: str) -> TrainConfig:
-    experiment = ["experiment=goodfellow2014/gan_mnist", "epochs=1000000"]
-    return load("train", compose("train", [*experiment, *overrides]))
+    experiment = ("experiment=goodfellow2014/gan_mnist", "epochs=1000000")
+    config: TrainConfig = checked_configuration(CommandLine("train", (*experiment, *overrides)))
+    return config
 
 
 def ours(config: TrainConfig, data: DataSet, device: torch.device) -> Callable[[], None]:
     """A step of genexp's own loop, logging every 100 steps as shipped."""
-    steps = ticks(config, build_training(config, data, device), data, device)
+    steps = ticks(config, build.training(config, data, device), data, config.epochs)
     return lambda: next(steps) and None
 
 
@@ -138,7 +141,7 @@ def main() -> None:
     data_dir = os.environ.get("GENEXP_DATA_DIR", "data")
     device = select(sys.argv[1] if len(sys.argv) > 1 else "auto", None)
     config = configuration(f"data_dir={data_dir}")
-    data = build_data(config).to(device)
+    data = build.data_set(config.dataset, config.data_dir).to(device)
     contenders = {"plain PyTorch, float32": plain(data_dir, device), "genexp, float32": ours(config, data, device)}
     if multiplies_bfloat16(device):
         bfloat16 = configuration(f"data_dir={data_dir}", "device.precision=bfloat16")

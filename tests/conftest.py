@@ -55,12 +55,16 @@ class Answer:
 def genexp(monkeypatch, tmp_path, capfd):
     """Run a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
     def run(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["genexp", *arguments])
+        for name, module in list(sys.modules.items()):  # a user's own module may have changed since
+            if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+                del sys.modules[name]
         capfd.readouterr()
         try:
             code = cli.main()

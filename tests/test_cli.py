@@ -234,23 +234,6 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert "finished already: 2 of 2 jobs" in answer.out
 
 
-def test_a_model_from_outside_the_package_is_one_file_and_one_yaml(genexp, tmp_path):
-    """The worked example of ARCHITECTURE.md, taken from the page."""
-    page = (ROOT / "ARCHITECTURE.md").read_text()
-    code, settings = (page.split(f"```{kind}\n# ")[1].split("```")[0] for kind in ("python", "yaml"))
-    (tmp_path / "mine.py").write_text(code.removeprefix("mine.py\n"))
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "constant.yaml").write_text(settings.removeprefix("conf/model/constant.yaml\n"))
-    words = ["train", "--config-dir", "conf", "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
-    answer = genexp(*words, "epochs=2")
-    assert answer.code == 0, answer.err
-    assert "constant-sgd-seed0" in answer.run.name
-    wrong = genexp(*words, "model.spread=-1")
-    assert (wrong.code, "model.spread=-1: should be greater than 0" in wrong.err) == (2, True)
-    assert "constant" in genexp("train", "--config-dir", "conf", "--help").out
-    assert "did you mean 'constant'?" in genexp("train", "--config-dir", "conf", "model=constnat").err
-
-
 def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]

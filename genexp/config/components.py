@@ -7,7 +7,6 @@ They are read from the source text: a component from outside genexp is checked l
 import ast
 import builtins
 import importlib.util
-import typing
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,14 +38,6 @@ NAMES_IN_ANNOTATIONS = (
         "ranges": ranges,
     }
 )
-
-
-class Setting(typing.NamedTuple):
-    """A keyword-only argument of a component."""
-
-    type: Any  # its annotation; Any if that cannot be read
-    default: Any  # ... if it has to be given
-    as_before: ranges.AsBefore | None  # set if the component got this setting later
 
 
 def components(config: Any) -> dict[str, Component]:
@@ -82,7 +73,7 @@ def check_component(key: str, component: Component) -> Component:
     schema: type[pydantic.BaseModel] = pydantic.create_model(  # type: ignore[call-overload]
         "Settings",
         __config__=ConfigDict(strict=True, extra="forbid", protected_namespaces=()),
-        **{name: (setting.type, setting.default) for name, setting in declared.items()},
+        **declared,
     )
     try:
         checked = schema.model_validate(settings_of(component))
@@ -100,8 +91,8 @@ def defining(component: Component) -> Component:
         declared = declared_settings("", str(component.get("_target_"))) or {}
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
-    before = {name: setting.as_before for name, setting in declared.items() if setting.as_before is not None}
-    return {name: value for name, value in component.items() if name not in before or before[name].value != value}
+    before = {name: default for name, (kind, default) in declared.items() if _as_before(kind) is not None}
+    return {name: value for name, value in component.items() if name not in before or before[name] != value}
 
 
 def lower_is_better(metric: Component) -> bool:
@@ -151,11 +142,11 @@ def imports(module: str) -> set[str]:
     return named
 
 
-def declared_settings(key: str, target: str) -> dict[str, Setting] | None:
-    """Return the keyword-only arguments of `target` by name, read from its source text.
+def declared_settings(key: str, target: str) -> dict[str, tuple[Any, Any]] | None:
+    """Return type and default of each keyword-only argument of `target`, read from its source text.
 
-    Returns None if they cannot be known without importing: an inherited constructor, a compiled module. Raises
-    UsageError if there is no such module, or it does not define the target.
+    The default is ... for an argument that has to be given. Returns None if they cannot be known without importing: an
+    inherited constructor, a compiled module. Raises UsageError if there is no such module, or no target in it.
     """
     definition = _definition(key, target)
     if isinstance(definition, ast.ClassDef):
@@ -170,7 +161,7 @@ def declared_settings(key: str, target: str) -> dict[str, Setting] | None:
             value = ... if default is None else ast.literal_eval(default)
         except ValueError:  # a computed default is known only when it is called
             return None
-        declared[argument.arg] = _setting(argument.annotation, value)
+        declared[argument.arg] = _typed(argument.annotation, value)
     return declared
 
 
@@ -193,7 +184,9 @@ def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
     raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{hint}")
 
 
-def _shared_settings(key: str, module: str, source: ast.Module, function: ast.FunctionDef) -> dict[str, Setting]:
+def _shared_settings(
+    key: str, module: str, source: ast.Module, function: ast.FunctionDef
+) -> dict[str, tuple[Any, Any]]:
     """Return the keys of the TypedDict in `**settings: Unpack[Settings]`, defined in this module or imported by it."""
     match function.args.kwarg:
         case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
@@ -204,19 +197,22 @@ def _shared_settings(key: str, module: str, source: ast.Module, function: ast.Fu
         if isinstance(node, ast.ClassDef) and node.name == name:
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
             named = [(field.target.id, field) for field in fields if isinstance(field.target, ast.Name)]
-            return {field_name: _setting(field.annotation, ...) for field_name, field in named}
+            return {field_name: _typed(field.annotation, ...) for field_name, field in named}
         if isinstance(node, ast.ImportFrom) and node.module and name in _bound(node) and node.module != module:
             imported = _source(key, f"{node.module}.{name}")
             return {} if imported is None else _shared_settings(key, node.module, imported, function)
     return {}
 
 
-def _setting(annotation: ast.expr | None, default: Any) -> Setting:
-    declared = _annotation(annotation)
-    marks = [mark for mark in getattr(declared, "__metadata__", ()) if isinstance(mark, ranges.AsBefore)]
-    if not marks:
-        return Setting(declared, default, None)
-    return Setting(declared, marks[0].value if default is ... else default, marks[0])
+def _typed(annotation: ast.expr | None, default: Any) -> tuple[Any, Any]:
+    """Return the type of a setting, and its default; of a setting that came later, that is its value as before."""
+    kind = _annotation(annotation)
+    mark = _as_before(kind)
+    return kind, default if mark is None else mark.value
+
+
+def _as_before(kind: Any) -> ranges.AsBefore | None:
+    return next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, ranges.AsBefore)), None)
 
 
 def _bound(node: ast.stmt) -> list[str]:

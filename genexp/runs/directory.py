@@ -17,18 +17,8 @@ from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
 from genexp.runs import results
 from genexp.runs.results import Results
-from genexp.storage.files import (
-    PARTIAL,
-    aside,
-    atomic,
-    identity,
-    make_folder,
-    read_json,
-    refuse_if_moved,
-    sync,
-    write_json,
-    writing,
-)
+from genexp.storage import files
+from genexp.storage.files import PARTIAL, read_json, write_json, writing
 from genexp.text import now
 
 LOCK = ".lock"
@@ -59,7 +49,7 @@ class Run:
         self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
         self.figures = path / "figures"
-        self.identity = identity(path)  # another run may get this name
+        self.identity = files.identity(path)  # another run may get this name
         self._config: tuple[tuple[int, int], TrainConfig] | None = None  # with the file's time and inode
         self._told: dict[str, Any] = {}  # details of the status that are repeated with the next one
 
@@ -121,7 +111,7 @@ class Run:
 
     def refuse_if_moved(self) -> None:
         """Raise GenexpError if another run has this name by now, as after `fresh=true`."""
-        refuse_if_moved(self.path, self.identity)
+        files.refuse_if_moved(self.path, self.identity)
 
     def refuse_other_images(self, digest: str, data_set: str, remedy: str) -> None:
         """Raise UsageError if the run was trained on other images than those with this digest."""
@@ -183,13 +173,13 @@ class Run:
                 if config.fresh and self._holds_a_run():
                     self._move_aside()
                     locks.enter_context(self._locked())  # the old lock is kept, for processes that wait for it
-                self.identity = identity(self.path)
+                self.identity = files.identity(self.path)
                 self._remove_unfinished_files()
             yield
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        make_folder(self.path)
+        files.make_folder(self.path)
         lock = filelock.FileLock(self.path / LOCK)  # the system releases it when its holder dies
         try:
             lock.acquire(timeout=PATIENCE)
@@ -203,10 +193,10 @@ class Run:
             lock.release()
 
     def _move_aside(self) -> None:
-        old = aside(self.path)
+        old = files.aside(self.path)
         with filelock.FileLock(self.path / results.LOCK):  # an evaluation may be writing there
             self.path.rename(old)
-        sync(self.path.parent)
+        files.sync(self.path.parent)
         print(f"moved the old run to {old}", flush=True)
 
     def _remove_unfinished_files(self) -> None:
@@ -233,7 +223,7 @@ class Run:
 
     def write_text(self, file: Path, text: str) -> None:
         """Replace one of the run's files. A reader sees the old text or the new one, whole."""
-        with atomic(file) as stream:
+        with files.atomic(file) as stream:
             stream.write(text.encode())
 
     def add_session(self, from_step: int, provenance: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -73,17 +74,11 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration(line.command, words, run_mode=RunMode.MULTIRUN)
         HydraConfig.instance().set_config(config)
-        context = HydraContext(config_loader=loader, callbacks=_no_callbacks(config))
+        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     with _waiting_for_all(launcher):
         returned: Sequence[Any] = launcher.launch(overrides, 0)
     return [_error(each) for each in returned]
-
-
-def _no_callbacks(config: DictConfig) -> Any:
-    from hydra._internal.callbacks import Callbacks
-
-    return Callbacks(config)
 
 
 def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine) -> None:

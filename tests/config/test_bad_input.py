@@ -222,6 +222,7 @@ COMMANDS = [
         "no flag '--experimental-rerun'",
     ),
     row("completion for no shell", "-sc install=nosuchshell", 2, "nosuchshell"),
+    row("more threads than torch can start", "rerun run=run device.threads=5000", 2, "device.threads=5000", "4096"),
     row("another flag of Hydra's", "train --config-name nothing", 2, "no flag '--config-name'"),
 ]
 

@@ -57,7 +57,7 @@ def test_the_schema_read_from_the_source_is_the_signature(target):
         if typing.get_origin(shared) is typing.Unpack:
             keywords |= typing.get_type_hints(typing.get_args(shared)[0], include_extras=True)
     read = declared_settings("", target)
-    assert {name: setting.type for name, setting in read.items()} == keywords
+    assert {name: kind for name, (kind, _) in read.items()} == keywords
 
 
 def test_identity_is_what_the_experiment_is():

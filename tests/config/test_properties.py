@@ -135,7 +135,7 @@ def outside(kind: typing.Any, limits: dict | None = None) -> st.SearchStrategy:
 
 
 def kinds(component: dict) -> dict[str, typing.Any]:
-    return {name: setting.type for name, setting in declared_settings("it", component["_target_"]).items()}
+    return {name: kind for name, (kind, _) in declared_settings("it", component["_target_"]).items()}
 
 
 def drawn(data: st.DataObject, component: dict) -> dict:

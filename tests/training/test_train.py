@@ -14,6 +14,7 @@ from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, wi
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genexp.runs import directory
 from genexp.runs.directory import Run
 from genexp.storage import checkpoint
 from genexp.training import build
@@ -133,6 +134,16 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, monkeypat
     results = [json.loads((run / "results.json").read_text()) for run in (resumed.run, whole.run)]
     assert results[0]["scores"] == results[1]["scores"]
     assert points(resumed.run, "loss/generator") == points(whole.run, "loss/generator")
+
+
+def test_on_resuming_a_run_its_configuration_is_read_once(genexp, monkeypatch):
+    genexp("train", *SMALL, "epochs=1")
+    read_config, read = directory.read_config, []
+    steps = []
+    monkeypatch.setattr(directory, "read_config", lambda file: read.append((file, len(steps))) or read_config(file))
+    monkeypatch.setattr(module.Terminal, "show", lambda self, tick: steps.append(tick))
+    assert genexp("train", *SMALL, "epochs=2").code == 0
+    assert [before for _, before in read if before == 0] == [0]
 
 
 def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
