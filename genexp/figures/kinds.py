@@ -56,9 +56,7 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
         if isinstance(model, LatentVariableModel):
             starts, ends = model.draw_codes(2 * rows, generator).chunk(2)
         elif isinstance(model, Autoencoder):
-            start_rows, end_rows = _pairs(data, rows, generator)
-            starts = model.encode(data.images("test", start_rows))
-            ends = model.encode(data.images("test", end_rows))
+            starts, ends = (model.encode(data.images("test", chosen)) for chosen in _pairs(data, rows, generator))
         else:
             raise UsageError(
                 "kind=interpolation: this model has neither a prior over codes nor an encoder, so it has no codes to "
@@ -184,12 +182,11 @@ def _map(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], axis_names:
     from matplotlib import color_sequences, colormaps
     from matplotlib.figure import Figure
 
-    classes = np.unique(labels)
+    classes, class_indices = np.unique(labels, return_inverse=True)
     if len(classes) <= 10:
         palette = np.array(color_sequences["tab10"])
     else:
         palette = colormaps["turbo"](np.linspace(0, 1, len(classes)))
-    class_indices = np.searchsorted(classes, labels)
 
     figure = Figure(figsize=(7, 6), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel=axis_names[0], ylabel=axis_names[1])
