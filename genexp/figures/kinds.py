@@ -1,6 +1,7 @@
 """The figures of the papers, drawn from a trained model and its data.
 
 Each function draws one kind, as (H, W, 3) uint8, with the random numbers of `generator`, which is on the data's device.
+A grid of anything but samples raises UsageError for points of the plane.
 """
 
 from math import ceil
@@ -34,8 +35,7 @@ def neighbours(model: Model, data: DataSet, generator: torch.Generator, rows: in
     """Draw samples; the last column shows, framed, the training image nearest to the sample on its left.
 
     `columns` counts the last column and is at least 2. The distance is Euclidean, between pixels. Source: Goodfellow et
-    al. 2014, Figure 2, "to demonstrate that the model has not memorized the training set". Raises UsageError for
-    points of the plane.
+    al. 2014, Figure 2, "to demonstrate that the model has not memorized the training set".
     """
     _refuse_points(data, "neighbours")
     drawn = draw(model, rows * (columns - 1), generator, data).view(rows, columns - 1, *data.train.shape[1:])
@@ -49,7 +49,7 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
 
     The two codes are draws from the prior. For a model without a prior, they are the codes of two test images of
     different classes (of any two, if there is one class). Source: Goodfellow et al. 2014, Figure 3. Raises UsageError
-    for a model without codes, and for points of the plane.
+    for a model without codes.
     """
     _refuse_points(data, "interpolation")
     with evaluating(model):
@@ -70,7 +70,7 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
 def reconstructions(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
     """Draw `rows` rows of validation images, each above its corrupted images, if there are any, and reconstructions.
 
-    Raises UsageError for a model without an encoder, and for points of the plane.
+    Raises UsageError for a model without an encoder.
     """
     _refuse_points(data, "reconstructions")
     if not isinstance(model, Autoencoder):

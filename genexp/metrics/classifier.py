@@ -62,8 +62,7 @@ class Classifier(nn.Module):
 def classifier(data: DataSet) -> Extractor:
     """Return the classifier of a data set as an extractor, which is named by the hash of its weights.
 
-    It is trained on the training images and labels the first time, then read from a cache file. The file is named by
-    the digests of the data and the recipe.
+    It is trained on the training images and labels the first time, then read from a cache file.
     """
     file = cache_folder("classifiers") / f"{data.digest()}-{recipe_digest()}.pt"
 
