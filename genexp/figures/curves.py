@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, isfinite
 from pathlib import Path
+from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
 from genexp.errors import UsageError
@@ -61,7 +62,7 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     from matplotlib.figure import Figure
 
     lines = [line for line in lines if _is_logged(line)]
-    panels = _panels(_without_short_means(lines))
+    panels = _panels(lines)
     if not panels:
         raise UsageError("kind=curves: nothing logged yet: the run has just begun, or failed at once")
     epoch_lengths = [line["step"] / line["epoch"] for line in lines if line["epoch"] > 0]  # exact at an epoch's end
@@ -93,29 +94,22 @@ def _is_logged(line: Mapping[str, Any]) -> bool:
     return all(isinstance(value, int | float) for value in line.values()) and {"step", "epoch"} <= line.keys()
 
 
-def _without_short_means(lines: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    """Return the lines; of a line soon after another one, as at an epoch's end, only the scores."""
-    steps = [0, *(line["step"] for line in lines)]
-    widths = [after - before for before, after in pairwise(steps)]
-    usual = sorted(widths)[len(widths) // 2] if widths else 0
-    return [
-        line if 2 * width >= usual else {k: v for k, v in line.items() if k in POSITION or k.startswith("score/")}
-        for width, line in zip(widths, lines, strict=True)
-    ]
-
-
 def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
-    """Return the finite values by group, in the order of PANELS.
+    """Return the finite values by group, in the order of PANELS; of a line soon after another one, only the scores.
 
     Each score is a group of its own, because scores differ in their units. `loss/generator` is the curve "generator" of
     the group "loss", and `D(x)` is a curve of the group "D". Any other name is both group and curve.
     """
     panels: dict[str, Series] = {}
-    for line in lines:
+    steps = [0, *(line["step"] for line in lines)]
+    widths = [after - before for before, after in pairwise(steps)]
+    usual_width = median_high(widths or [0])
+    for width, line in zip(widths, lines, strict=True):
         for name, value in line.items():
-            if name in POSITION or not isfinite(value):
-                continue
             group, slash, curve = name.partition("/")
+            is_short_mean = 2 * width < usual_width and group != "score"
+            if name in POSITION or not isfinite(value) or is_short_mean:
+                continue
             if group == "score" or not slash:
                 group, curve = name.partition("(")[0], name
             panels.setdefault(group, {}).setdefault(curve, []).append((line["step"], value))

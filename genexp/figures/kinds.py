@@ -1,6 +1,7 @@
 """The figures of the papers, drawn from a trained model and its data.
 
 Each function draws one kind, as (H, W, 3) uint8, with the random numbers of `generator`, which is on the data's device.
+A grid of anything but samples raises UsageError for points of the plane.
 """
 
 from math import ceil
@@ -34,8 +35,7 @@ def neighbours(model: Model, data: DataSet, generator: torch.Generator, rows: in
     """Draw samples; the last column shows, framed, the training image nearest to the sample on its left.
 
     `columns` counts the last column and is at least 2. The distance is Euclidean, between pixels. Source: Goodfellow et
-    al. 2014, Figure 2, "to demonstrate that the model has not memorized the training set". Raises UsageError for
-    points of the plane.
+    al. 2014, Figure 2, "to demonstrate that the model has not memorized the training set".
     """
     _refuse_points(data, "neighbours")
     drawn = draw(model, rows * (columns - 1), generator, data).view(rows, columns - 1, *data.train.shape[1:])
@@ -49,16 +49,14 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
 
     The two codes are draws from the prior. For a model without a prior, they are the codes of two test images of
     different classes (of any two, if there is one class). Source: Goodfellow et al. 2014, Figure 3. Raises UsageError
-    for a model without codes, and for points of the plane.
+    for a model without codes.
     """
     _refuse_points(data, "interpolation")
     with evaluating(model):
         if isinstance(model, LatentVariableModel):
             starts, ends = model.draw_codes(2 * rows, generator).chunk(2)
         elif isinstance(model, Autoencoder):
-            start_rows, end_rows = _pairs(data, rows, generator)
-            starts = model.encode(data.images("test", start_rows))
-            ends = model.encode(data.images("test", end_rows))
+            starts, ends = (model.encode(data.images("test", chosen)) for chosen in _pairs(data, rows, generator))
         else:
             raise UsageError(
                 "kind=interpolation: this model has neither a prior over codes nor an encoder, so it has no codes to "
@@ -72,7 +70,7 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
 def reconstructions(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
     """Draw `rows` rows of validation images, each above its corrupted images, if there are any, and reconstructions.
 
-    Raises UsageError for a model without an encoder, and for points of the plane.
+    Raises UsageError for a model without an encoder.
     """
     _refuse_points(data, "reconstructions")
     if not isinstance(model, Autoencoder):
@@ -184,12 +182,11 @@ def _map(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], axis_names:
     from matplotlib import color_sequences, colormaps
     from matplotlib.figure import Figure
 
-    classes = np.unique(labels)
+    classes, class_indices = np.unique(labels, return_inverse=True)
     if len(classes) <= 10:
         palette = np.array(color_sequences["tab10"])
     else:
         palette = colormaps["turbo"](np.linspace(0, 1, len(classes)))
-    class_indices = np.searchsorted(classes, labels)
 
     figure = Figure(figsize=(7, 6), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel=axis_names[0], ylabel=axis_names[1])

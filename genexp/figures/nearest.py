@@ -21,11 +21,10 @@ def nearest(images: Tensor, data: DataSet, split: str = "train") -> tuple[Tensor
     x = images.flatten(1)
     mean = x.mean(0)
     x = x - mean
-    total = len(getattr(data, split))
     closest = torch.empty(len(x), 0, device=x.device)
     rows = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
     step = max(1, BLOCK // x.shape[1])
-    for first in range(0, total, step):
+    for first in range(0, len(getattr(data, split)), step):
         block = data.images(split, slice(first, first + step)).flatten(1) - mean
         d2 = torch.addmm(block.square().sum(1), x, block.T, alpha=-2)
         closest_in_block, places = d2.topk(min(CANDIDATES, len(block)), largest=False)
@@ -34,10 +33,6 @@ def nearest(images: Tensor, data: DataSet, split: str = "train") -> tuple[Tensor
         closest, places = closest.topk(min(CANDIDATES, closest.shape[1]), largest=False)
         rows = rows.gather(1, places)
 
-    distances = torch.empty(len(x))
-    nearest_rows = torch.empty(len(x), dtype=torch.int64)
-    for index, (image, candidates) in enumerate(zip(images.cpu().double(), rows, strict=True)):  # float64: not on mps
-        exact = (data.images(split, candidates).cpu().double() - image).flatten(1).norm(dim=1)
-        distances[index], place = exact.min(0)
-        nearest_rows[index] = candidates[place]
-    return nearest_rows.to(images.device), distances.to(images.device)
+    candidates = data.images(split, rows).flatten(2).cpu().double()  # on the CPU, since mps has no float64
+    distances, places = (candidates - images.flatten(1).cpu().double()[:, None]).norm(dim=2).min(1)
+    return rows.gather(1, places[:, None].to(rows.device))[:, 0], distances.float().to(images.device)

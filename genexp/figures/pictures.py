@@ -4,6 +4,7 @@ A picture is an (H, W, 3) uint8 array.
 """
 
 from collections.abc import Collection
+from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,21 +36,20 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Colle
 
     The gaps are grey. The images at the indices `framed` have a yellow frame, half a gap wide.
     """
-    n, channels, height, width = images.shape
-    columns = columns or int(np.ceil(np.sqrt(n)))
-    rows = -(-n // columns)
-    scale = max(1, -(-SMALLEST_TILE // min(height, width)))
+    columns = columns or ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    scale = ceil(SMALLEST_TILE / min(images.shape[-2:]))
     pixels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    tile_height, tile_width = height * scale + gap, width * scale + gap
-    picture = np.full((rows * tile_height + gap, columns * tile_width + gap, 3), 128, np.uint8)
-    for index, image in enumerate(pixels.expand(n, 3 if channels == 1 else channels, -1, -1).numpy()):
-        top, left = index // columns * tile_height + gap, index % columns * tile_width + gap
+    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3).expand(-1, 3, -1, -1)
+    height, width = pixels.shape[-2:]
+    picture = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
+    frame = max(1, gap // 2)
+    for index, image in enumerate(pixels.numpy()):
+        top, left = index // columns * (height + gap) + gap, index % columns * (width + gap) + gap
+        bottom, right = top + height, left + width
         if index in framed:
-            frame = max(1, gap // 2)
-            rows_of_frame = slice(top - frame, top + height * scale + frame)
-            picture[rows_of_frame, left - frame : left + width * scale + frame] = FRAME
-        picture[top : top + height * scale, left : left + width * scale] = image.transpose(1, 2, 0)
+            picture[top - frame : bottom + frame, left - frame : right + frame] = FRAME
+        picture[top:bottom, left:right] = image.transpose(1, 2, 0)
     return picture
 
 

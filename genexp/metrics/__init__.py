@@ -5,6 +5,7 @@ and independent of the batch size.
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -35,12 +36,8 @@ class Subject:
 
     def __init__(self, model: Model | GivenSamples, data: DataSet, seed: int) -> None:
         self.model, self.data, self.seed = model, data, seed
+        self.sample_kind = model.sample_kind  # "draw" or "mean"
         self._cache: dict[Hashable, Any] = {}
-
-    @property
-    def sample_kind(self) -> str:
-        """Return "draw" or "mean": the kind of a sample."""
-        return self.model.sample_kind
 
     def samples(self, n: int) -> Tensor:
         """Return n samples, (n, C, H, W) float32 in [0, 1]; every metric gets the same ones.
@@ -56,8 +53,7 @@ class Subject:
         """Return the result of `make`, which is called once for each key; metrics share results this way."""
         if key not in self._cache:
             self._cache[key] = make()
-        content: Content = self._cache[key]
-        return content
+        return cast(Content, self._cache[key])
 
     def _draw(self, model: Model, n: int) -> Tensor:
         generator = rng.generator(self.data.train.device, self.seed, "scored samples")
@@ -65,6 +61,12 @@ class Subject:
         if not samples.isfinite().all():
             raise GenexpError("the model's samples are not all finite numbers, so they have no score")
         return samples
+
+
+def mean_and_errors(values: Tensor) -> tuple[float, float, float]:
+    """Return the mean of (n,) values, their population standard deviation, and the standard error std / √n."""
+    std = values.std(correction=0).item()
+    return values.mean().item(), std, std / math.sqrt(len(values))
 
 
 def requires(refusal: Refusal) -> Callable[[Metric], Metric]:

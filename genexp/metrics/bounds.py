@@ -1,4 +1,4 @@
-"""Lower bounds of the log-likelihood, in nats, for models with a posterior q(z | x)."""
+"""Lower bounds of the log-likelihood, in nats, for models with a posterior q(z | x): means over a split's images."""
 
 import math
 from typing import Literal, Protocol, runtime_checkable
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genexp import rng
-from genexp.metrics import Subject, requires
+from genexp.metrics import Subject, mean_and_errors, requires
 from genexp.models import Model, evaluating
 from genexp.ranges import PositiveInt
 from genexp.score import Score
@@ -37,8 +37,7 @@ has_posterior = requires(
 def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score:
     """Return the evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), in nats.
 
-    The mean and its standard error are over the images of `split`. z is drawn once for each image, and the divergence
-    is in closed form. Source: Kingma and Welling 2014, equation 3.
+    z is drawn once for each image, and the divergence is in closed form. Source: Kingma and Welling 2014, equation 3.
     """
     return _bound(subject, "elbo", split, 1, "one draw of each code")
 
@@ -47,8 +46,7 @@ def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score
 def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> Score:
     """Return the importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q, in nats.
 
-    K is `n_samples`; the bound rises with K towards log p(x). The mean and its standard error are over the images of
-    `split`. Source: Burda et al. 2016, equation 8.
+    K is `n_samples`; the bound rises with K towards log p(x). Source: Burda et al. 2016, equation 8.
     """
     return _bound(subject, "iwae", split, n_samples, f"K = {n_samples:,}")
 
@@ -68,7 +66,6 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
                 bounds.append(model.lower_bound(images, generator))
             else:
                 bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
-    values = torch.cat(bounds).double().cpu()
-    mean, stderr = values.mean().item(), values.std(correction=0).item() / math.sqrt(n)
+    mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
     summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({draws})"
     return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics.extractors import Extractor, exact_convolutions
+from genexp.metrics.extractors import Extractor, Features, exact_convolutions
 from genexp.storage.checkpoint import write
 from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder
@@ -37,7 +36,7 @@ class Classifier(nn.Module):
 
     scale: Tensor  # makes the mean square of the training images' features 1, which suits KID's kernel
 
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, shape: torch.Size, classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         first, second = CHANNELS
@@ -63,8 +62,7 @@ class Classifier(nn.Module):
 def classifier(data: DataSet) -> Extractor:
     """Return the classifier of a data set as an extractor, which is named by the hash of its weights.
 
-    It is trained on the training images and labels the first time, then read from a cache file. The file is named by
-    the digests of the data and the recipe.
+    It is trained on the training images and labels the first time, then read from a cache file.
     """
     file = cache_folder("classifiers") / f"{data.digest()}-{recipe_digest()}.pt"
 
@@ -72,7 +70,9 @@ def classifier(data: DataSet) -> Extractor:
         print(f"training a classifier of this data set for its features, once; kept in {file.parent}", flush=True)
         network = train_classifier(data)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        return {"weights": weights, "sha256": _sha256(weights), "accuracy": accuracy(network, data)}
+        logits, labels = _features(network, data, "test").logits, data.labels["test"]
+        accuracy = (logits.argmax(1) == labels)[labels >= 0].cpu().double().mean().item()
+        return {"weights": weights, "sha256": _sha256(weights), "accuracy": accuracy}
 
     state = derived(file, read=_read, make=train, write=write, what="the classifier")
     network = _untrained(data)
@@ -117,43 +117,34 @@ def train_classifier(data: DataSet) -> Classifier:
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
     labelled = (data.labels["train"] >= 0).nonzero()[:, 0]
+    size = min(BATCH_SIZE, len(labelled))
     with torch.enable_grad(), exact_convolutions():
-        for batch in islice(_batches(len(labelled)), STEPS):
-            rows = labelled[batch.to(device)]
+        for step in range(STEPS):
+            epoch, batch = divmod(step, len(labelled) // size)  # full minibatches only
+            if batch == 0:
+                generator = rng.generator(torch.device("cpu"), SEED, "classifier's batches", epoch)
+                order = torch.randperm(len(labelled), generator=generator)
+            rows = labelled[order[batch * size : (batch + 1) * size]]
             loss = F.cross_entropy(network(data.images("train", rows))[1], data.labels["train"][rows])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-    vectors = Extractor("", None, network, CHUNK).of_split(data, "train").vectors
-    network.scale /= vectors.square().mean().sqrt()
+    network.scale /= _features(network, data, "train").vectors.square().mean().sqrt()
     return network
 
 
-def accuracy(network: Classifier, data: DataSet) -> float:
-    """Return the share, in [0, 1], of the labelled test images that are classified correctly."""
-    logits = Extractor("", None, network, CHUNK).of_split(data, "test").logits
-    labels = data.labels["test"]
-    return (logits.argmax(1) == labels)[labels >= 0].cpu().double().mean().item()
+def _features(network: Classifier, data: DataSet, split: str) -> Features:
+    return Extractor("", None, network, CHUNK).of_split(data, split)
 
 
 def _untrained(data: DataSet) -> Classifier:
-    channels, height, width = data.train.shape[1:]
     with torch.random.fork_rng(devices=[]):
         rng.reseed(torch.device("cpu"), SEED, "classifier")
-        return Classifier((channels, height, width), int(data.labels["train"].max()) + 1)
-
-
-def _batches(n: int) -> Iterator[Tensor]:
-    """Yield the rows of full minibatches of n images, epoch after epoch, without end."""
-    size = min(BATCH_SIZE, n)
-    for epoch in count():
-        order = torch.randperm(n, generator=rng.generator(torch.device("cpu"), SEED, "classifier's batches", epoch))
-        yield from order[: n // size * size].view(-1, size)
+        return Classifier(data.train.shape[1:], int(data.labels["train"].max()) + 1)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the state in a cache file. Raises FileNotFoundError, or any other exception if the file is damaged."""
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     if _sha256(state["weights"]) != state["sha256"] or not 0 <= state["accuracy"] <= 1:
         raise ValueError("its weights do not match their hash")

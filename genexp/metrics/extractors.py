@@ -3,8 +3,8 @@
 import hashlib
 import io
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.errors import UsageError
 
+# A context in which an NVIDIA device convolves reproducibly, in float32 and not in TF32.
+exact_convolutions = partial(torch.backends.cudnn.flags, enabled=True, deterministic=True, allow_tf32=False)
 INCEPTION_CHUNK = 50  # images at a time: each one becomes 299×299 pixels and hundreds of maps of that size
 
 
@@ -46,17 +48,9 @@ class Extractor:
     def _in_chunks(self, n: int, images: Callable[[slice], Tensor]) -> Features:
         """Return the features of n images. `images` returns a chunk of them, since all would take gigabytes."""
         with torch.no_grad(), exact_convolutions():
-            parts = [self.network(images(slice(i, min(i + self.chunk, n)))) for i in range(0, n, self.chunk)]
+            parts = [self.network(images(slice(i, i + self.chunk))) for i in range(0, n, self.chunk)]
         vectors, logits = zip(*parts, strict=True)
         return Features(torch.cat(vectors).float(), torch.cat(logits).float())
-
-
-def exact_convolutions() -> AbstractContextManager[object]:
-    """Return a context in which an NVIDIA device convolves reproducibly, in float32 and not in TF32."""
-    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, allow_tf32=False
-    )
-    return flags
 
 
 def inception(file: Path, device: torch.device) -> Extractor:
@@ -90,8 +84,7 @@ def inception(file: Path, device: torch.device) -> Extractor:
         raise UsageError(f"weights={file} holds weights of another network than torch-fidelity's Inception") from error
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor]:
-        colour = images.expand(-1, 3, -1, -1)
-        vectors, logits = network((255 * colour).round().to(torch.uint8))
+        vectors, logits = network((255 * images).round().to(torch.uint8).expand(-1, 3, -1, -1))
         return vectors, logits
 
     name = f"inception-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -4,7 +4,6 @@ Scores compare only under the same extractor, so an extractor's name holds the h
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -30,20 +29,21 @@ class FeatureSettings(TypedDict):
     weights: str | None
 
 
-@dataclass(frozen=True)
 class FeatureSets:
     """The features of samples, of the split that they are compared with, and of real images.
 
     The score of the real images is the floor: a perfect model would score about the same. They are drawn without
-    repetition from the training images, or from the test images if the split is the training images.
+    repetition from the training images, or from the test images if the split is the training images. Each set is
+    computed once for all scores of a subject.
     """
 
-    subject: Subject
-    settings: FeatureSettings
-    extractor: Extractor
-    samples: Features
-    points: Features
-    floor: Features
+    def __init__(self, subject: Subject, settings: FeatureSettings) -> None:
+        self.subject, self.settings = subject, settings
+        n, split = settings["n_samples"], settings["split"]
+        self.extractor = extractor(subject, settings["features"], settings["weights"])
+        self.samples = sample_features(subject, self.extractor, n)
+        self.points = real_features(subject, self.extractor, split)
+        self.floor = real_features(subject, self.extractor, _floor_split(split), n)
 
     def score(self, mean: float, stderr: float | None, floor: float, **details: Any) -> Score:
         """Return the Score for these sets; `floor` is the value for the real images."""
@@ -73,15 +73,6 @@ class FeatureSets:
         )
 
 
-def feature_sets(subject: Subject, settings: FeatureSettings) -> FeatureSets:
-    """Return the features that a score compares; each set is computed once for all scores of a subject."""
-    n, split, data = settings["n_samples"], settings["split"], subject.data
-    network = extractor(subject, settings["features"], settings["weights"])
-    points = subject.once(("features", network.name, split), lambda: network.of_split(data, split))
-    floor = real_features(subject, network, _floor_split(split), n)
-    return FeatureSets(subject, settings, network, sample_features(subject, network, n), points, floor)
-
-
 def smallest_size(data: DataSet, settings: Mapping[str, Any]) -> int:
     """Return the size of the smallest of the three sets that a score would compare."""
     split = settings["split"]
@@ -94,23 +85,20 @@ def _floor_split(split: str) -> str:
 
 
 def sample_features(subject: Subject, network: Extractor, n: int) -> Features:
-    """Return the features of n samples."""
+    """Return the features of the n samples that every metric gets."""
     return subject.once(("features", network.name, "samples", n), lambda: network(subject.samples(n)))
 
 
-def real_features(subject: Subject, network: Extractor, split: str, n: int) -> Features:
-    """Return the features of the images of a split that `real_rows` draws."""
-    return subject.once(
-        ("features", network.name, split, n),
-        lambda: network.of_split(subject.data, split, real_rows(subject, split, n)),
-    )
+def real_features(subject: Subject, network: Extractor, split: str, n: int | None = None) -> Features:
+    """Return the features of a split, or of the n images of it that `real_rows` draws."""
+    rows = None if n is None else real_rows(subject, split, n)
+    return subject.once(("features", network.name, split, n), lambda: network.of_split(subject.data, split, rows))
 
 
 def real_rows(subject: Subject, split: str, n: int) -> Tensor:
-    """Return the rows of n images of a split, drawn without repetition; all rows if the split is smaller."""
-    images: Tensor = getattr(subject.data, split)
+    """Return the rows of n images of a split, drawn without repetition, on the CPU; all rows if it has fewer."""
     generator = rng.generator(torch.device("cpu"), subject.seed, "real images as samples")
-    return torch.randperm(len(images), generator=generator)[:n].to(images.device)
+    return torch.randperm(len(getattr(subject.data, split)), generator=generator)[:n]
 
 
 def float64(vectors: Tensor) -> Tensor:
@@ -122,9 +110,8 @@ def extractor(subject: Subject, features: str, weights: str | None) -> Extractor
     """Return the extractor of these settings; it is loaded or trained once for a subject."""
     if weights is None:
         return subject.once(("extractor", features), lambda: classifier(subject.data))
-    return subject.once(
-        ("extractor", weights), lambda: inception(Path(weights).expanduser(), subject.data.train.device)
-    )
+    file = Path(weights).expanduser()
+    return subject.once(("extractor", file), lambda: inception(file, subject.data.train.device))
 
 
 def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genexp.metrics import Subject, lower_is_better
-from genexp.metrics.features import FeatureSettings, feature_sets, of_features, smallest_size
+from genexp.metrics.features import FeatureSets, FeatureSettings, of_features, smallest_size
 from genexp.score import Score
 
 
@@ -34,7 +34,7 @@ def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> Score:
     It is FID as published only with features=inception. `floor` is the distance of training images from the split.
     `warning` is set if there are too few images to fit a Gaussian to the features.
     """
-    sets = feature_sets(subject, settings)
+    sets = FeatureSets(subject, settings)
     points = sets.points.vectors
     distance = frechet_distance(sets.samples.vectors, points)
     score = sets.score(distance, None, frechet_distance(sets.floor.vectors, points))

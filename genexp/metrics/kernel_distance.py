@@ -1,6 +1,5 @@
 """Kernel (inception) distance: the unbiased squared maximum mean discrepancy of features."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Unpack
 
@@ -9,8 +8,8 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, lower_is_better
-from genexp.metrics.features import FeatureSettings, feature_sets, features_refusal, float64, of_features, smallest_size
+from genexp.metrics import Subject, lower_is_better, mean_and_errors
+from genexp.metrics.features import FeatureSets, FeatureSettings, features_refusal, float64, of_features, smallest_size
 from genexp.ranges import PositiveInt
 from genexp.score import Score
 
@@ -41,7 +40,7 @@ def subset_distances(x: Tensor, y: Tensor, subsets: int, subset_size: int, seed:
     distances = []
     for subset in range(subsets):
         generator = rng.generator(torch.device("cpu"), seed, "kid subset", subset)
-        pair = [z[torch.randperm(len(z), generator=generator)[:subset_size].to(z.device)] for z in (x, y)]
+        pair = [z[torch.randperm(len(z), generator=generator)[:subset_size]] for z in (x, y)]
         distances.append(squared_mmd(*pair))
     return torch.stack(distances).cpu()
 
@@ -66,12 +65,11 @@ def kid(
     `std` is over the subsets. `stderr` = std / √subsets covers the choice of subsets alone: other samples of the model
     change the score by more. `floor` is the distance of training images from the split.
     """
-    sets = feature_sets(subject, settings)
+    sets = FeatureSets(subject, settings)
     points = sets.points.vectors
     distances, floors = (
         subset_distances(x, points, subsets, subset_size, subject.seed)
         for x in (sets.samples.vectors, sets.floor.vectors)
     )
-    std = distances.std(correction=0).item()
-    mean, stderr, floor = distances.mean().item(), std / math.sqrt(subsets), floors.mean().item()
-    return sets.score(mean, stderr, floor, std=std, subsets=subsets, subset_size=subset_size)
+    mean, std, stderr = mean_and_errors(distances)
+    return sets.score(mean, stderr, floors.mean().item(), std=std, subsets=subsets, subset_size=subset_size)

@@ -1,6 +1,5 @@
 """Multi-scale structural similarity of pairs of samples: it measures diversity, not quality."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, lower_is_better, requires
+from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
 from genexp.metrics.features import real_rows
 from genexp.ranges import PositiveInt
 from genexp.score import Score
@@ -63,15 +62,13 @@ def ms_ssim(subject: Subject, *, n_samples: PositiveInt, n_pairs: PositiveInt) -
     fewer than 176 pixels have fewer than the five scales of the definition: compare at equal `scales` only. `floor` is
     the similarity of as many pairs of training images.
     """
-    data = subject.data
-    samples = subject.samples(n_samples)
+    data, samples = subject.data, subject.samples(n_samples)
     first, second = _pairs(n_samples, n_pairs, subject.seed)
-    values = similarity(samples[first.to(samples.device)], samples[second.to(samples.device)])
+    mean, std, stderr = mean_and_errors(similarity(samples[first], samples[second]))
     real = real_rows(subject, "train", n_samples)
-    first, second = (rows.to(real.device) for rows in _pairs(len(real), n_pairs, subject.seed))
+    first, second = _pairs(len(real), n_pairs, subject.seed)
     floor = similarity(data.images("train", real[first]), data.images("train", real[second])).mean().item()
-    mean, std, n_scales = values.mean().item(), values.std(correction=0).item(), scales(min(data.train.shape[-2:]))
-    stderr = std / math.sqrt(n_pairs)
+    n_scales = scales(min(data.train.shape[-2:]))
     counts = f"{n_pairs:,} pairs of {n_samples:,} samples, scales: {n_scales}; pairs of train images score {floor:.3f}"
     details = {"std": std, "n_pairs": n_pairs, "scales": n_scales, "floor_split": "train", "floor_n": len(real)}
     return Score(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
+from genexp.metrics import Subject, mean_and_errors, requires
 from genexp.ranges import Bandwidths, PositiveInt
 from genexp.score import Score
 
@@ -69,8 +69,7 @@ def parzen(
     split: Literal["train", "valid", "test"],
 ) -> Score:
     """Return the Parzen score of a subject's samples, as `score_samples` computes it."""
-    samples = subject.samples(n_samples)
-    score = score_samples(samples, subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
+    score = score_samples(subject.samples(n_samples), subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
     return replace(score, sample_kind=subject.sample_kind, details=score.details | {"seed": subject.seed})
 
 
@@ -87,7 +86,7 @@ def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwi
         for fold in subject.data.of_folds()
     ]
     means = torch.tensor([fold.mean for fold in folds], dtype=torch.float64)
-    mean, stderr = means.mean().item(), means.std(correction=0).item() / math.sqrt(len(means))
+    mean, _, stderr = mean_and_errors(means)
     sigmas = [sigma for fold in folds if isinstance(sigma := fold.sigma, float)]
     chosen = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
     valid_means = [fold.valid_mean for fold in folds if fold.valid_mean is not None]
@@ -126,7 +125,7 @@ def score_samples(
     valid = log_likelihood(data.images("valid", slice(0, n_valid)).flatten(1), samples, grid).mean(1)
     best = int(valid.argmax())
     scores = log_likelihood(data.images(split).flatten(1), samples, [grid[best]])[0]
-    mean, stderr = scores.mean().item(), scores.std(correction=0).item() / math.sqrt(len(scores))
+    mean, _, stderr = mean_and_errors(scores)
     warning = None
     if split == "valid":
         warning = "σ was chosen on images that are scored: the score is a little too high"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject
-from genexp.metrics.features import FeatureSettings, feature_sets, features_refusal, float64, of_features, smallest_size
+from genexp.metrics import Subject, mean_and_errors
+from genexp.metrics.features import FeatureSets, FeatureSettings, features_refusal, float64, of_features, smallest_size
 from genexp.ranges import PositiveInt
 from genexp.score import Score
 
@@ -61,11 +61,8 @@ def squared_radii(x: Tensor, k: int) -> Tensor:
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows of x and their ‖x_i − y_j‖², (len(rows), len(y)), tile by tile.
-
-    They are computed as ‖y‖² − 2xᵀy + ‖x‖² of features that are centred on the mean of y.
-    """
-    mean = y.mean(0)
+    """Yield rows of x and their ‖x_i − y_j‖², (len(rows), len(y)), tile by tile, as ‖y‖² − 2xᵀy + ‖x‖²."""
+    mean = y.mean(0)  # centred features have smaller rounding errors
     y = y - mean
     squares = y.square().sum(1)
     step = max(1, TILE // len(y))
@@ -114,7 +111,7 @@ def coverage(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSett
 
 def _score(subject: Subject, name: str, k: int, settings: FeatureSettings) -> Score:
     """Return one of the four scores; `stderr` is std / √n over the values that are averaged, with fixed balls."""
-    sets = feature_sets(subject, settings)
+    sets = FeatureSets(subject, settings)
 
     def compare() -> tuple[PRDC, PRDC]:
         points = sets.points.vectors
@@ -122,6 +119,5 @@ def _score(subject: Subject, name: str, k: int, settings: FeatureSettings) -> Sc
         return prdc(points, sets.samples.vectors, k, radii), prdc(points, sets.floor.vectors, k, radii)
 
     of_samples, of_floor = subject.once(("balls", k, *sorted(settings.items())), compare)
-    values: Tensor = getattr(of_samples, name)
-    stderr = values.std(correction=0).item() / math.sqrt(len(values))
-    return sets.score(values.mean().item(), stderr, getattr(of_floor, name).mean().item(), k=k)
+    mean, _, stderr = mean_and_errors(getattr(of_samples, name))
+    return sets.score(mean, stderr, getattr(of_floor, name).mean().item(), k=k)

@@ -307,7 +307,7 @@ def test_a_score_holds_what_defines_it(subject, name):
 
 
 def test_scores_are_those_of_the_features(subject):
-    sets = features.feature_sets(subject, COMPARED)
+    sets = features.FeatureSets(subject, COMPARED)
     samples, points, real = (part.vectors.double() for part in (sets.samples, sets.points, sets.floor))
     assert fid(subject, **COMPARED).mean == pytest.approx(frechet_distance(samples, points))
     assert fid(subject, **COMPARED).floor == pytest.approx(frechet_distance(real, points))
