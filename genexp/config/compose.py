@@ -18,9 +18,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
@@ -48,15 +46,11 @@ def plain_mistakes(line: CommandLine) -> Iterator[None]:
     """Turn the errors of Hydra within it into GenexpErrors that name the mistake in the command line."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:  # some of the first are OSErrors
-        raise in_plain_words(error, line, compose) from error
     except (GenexpError, BrokenPipeError, MemoryError):
         raise
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # a choice is sought as a file
+    except Exception as error:  # of Hydra, OmegaConf and their parsers
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # a choice is sought as a file
             raise UsageError(f"there is no setting of this name: {Path(error.filename).name[:60]}...") from error
-        raise GenexpError(f"{error.filename or 'the outputs folder'} cannot be written: {error.strerror}") from error
-    except Exception as error:  # the parsers of Hydra and YAML raise others, too
         raise in_plain_words(error, line, compose) from error
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import filelock
 
 from genexp.config.components import Component, defining, settings_of
-from genexp.errors import GenexpError
 from genexp.score import Score
-from genexp.storage.files import free, read_json, write_json
+from genexp.storage.files import free, read_json, write_json, writing
 
 LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
 
@@ -113,20 +112,17 @@ def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], ch
     A lock keeps two processes from losing what the other adds. `check` is called under the lock, and may
     refuse. A damaged file is moved aside. Raises GenexpError if the file cannot be written.
     """
-    try:
-        with filelock.FileLock(file.with_name(LOCK)):
-            check()
-            content = read_json(file)
-            kept = _evaluations(content)
-            if file.exists() and (kept is None or not content):
-                damaged = free(file.parent, "results.damaged-", ".json")
-                file.rename(damaged)
-                print(f"warning: {file} is damaged; it was moved to {damaged}", flush=True)
-                content, kept = {}, {}
-            entries = {name: entry.to_json() for name, entry in ((kept or {}) | added).items()}
-            write_json(file, with_each_score_once(content | summary | {"evaluations": entries}))
-    except OSError as error:
-        raise GenexpError(f"{file} cannot be written: {error.strerror}; the scores are not kept") from error
+    with writing(file, "The scores are not kept"), filelock.FileLock(file.with_name(LOCK)):
+        check()
+        content = read_json(file)
+        kept = _evaluations(content)
+        if file.exists() and (kept is None or not content):
+            damaged = free(file.parent, "results.damaged-", ".json")
+            file.rename(damaged)
+            print(f"warning: {file} is damaged; it was moved to {damaged}", flush=True)
+            content, kept = {}, {}
+        entries = {name: entry.to_json() for name, entry in ((kept or {}) | added).items()}
+        write_json(file, with_each_score_once(content | summary | {"evaluations": entries}))
 
 
 def with_each_score_once(content: dict[str, Any]) -> dict[str, Any]:

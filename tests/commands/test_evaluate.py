@@ -362,7 +362,7 @@ def test_a_score_that_cannot_be_kept_is_still_said(genexp, trained, monkeypatch)
     answer = genexp("evaluate", f"run={trained}", "seed=4")
     assert "parzen: " in answer.out
     assert answer.code == 1
-    assert "No space left on device; the scores are not kept" in answer.err
+    assert "No space left on device\nThe scores are not kept" in answer.err
 
 
 def test_an_older_score_is_listed_with_its_epoch(genexp, trained):
