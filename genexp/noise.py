@@ -43,7 +43,7 @@ def masking(*, probability: Share) -> Corruption:
     """Return the corruption that sets each pixel to 0 with `probability` (Vincent et al. 2010, section 3.3)."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return images * (_uniform(images, generator) >= probability)
+        return images * (torch.rand_like(images, generator=generator) >= probability)
 
     return corrupt
 
@@ -52,15 +52,10 @@ def salt_and_pepper(*, probability: Share) -> Corruption:
     """Return the corruption that sets a pixel to 0 or 1, each with probability/2 (Vincent et al. 2010, section 3.3)."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        u = _uniform(images, generator)
+        u = torch.rand_like(images, generator=generator)
         return torch.where(u < probability, (u < probability / 2).to(images.dtype), images)
 
     return corrupt
-
-
-def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a number from U[0, 1) for each pixel, without a gradient."""
-    return torch.empty_like(images, requires_grad=False).uniform_(generator=generator)
 
 
 def draw_prior(

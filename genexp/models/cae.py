@@ -86,10 +86,9 @@ class CAE(FullyConnectedAutoencoder):
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
             codes, pull_back = vjp(self.encode, state)[:2]
-            noise = self.walk_std * torch.empty_like(codes).normal_(generator=generator)
+            noise = self.walk_std * torch.randn_like(codes, generator=generator)
             tangent, push_forward = vjp(lambda v: pull_back(v)[0], noise)[:2]  # the transpose of v ↦ Jᵀv is u ↦ Ju
-            along_tangents: Tensor = push_forward(tangent)[0]
-            state = self.decode(codes + along_tangents)
+            state = self.decode(codes + push_forward(tangent)[0])
             return state, state.clamp(0, 1)
 
         return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
