@@ -187,9 +187,8 @@ def _labels(names: list[str], has_splits: bool) -> Array:
     """Return the number of each image's subfolder, −1 for none, (n,) int64; all splits share one numbering."""
     if has_splits:
         names = [name.partition("/")[2] for name in names]
-    subfolders = [name.partition("/")[0] if "/" in name else "" for name in names]
-    numbers = {subfolder: number for number, subfolder in enumerate(sorted({*subfolders} - {""}))}
-    return np.array([numbers.get(subfolder, -1) for subfolder in subfolders], dtype=np.int64)
+    subfolders = ["", *(name.partition("/")[0] if "/" in name else "" for name in names)]  # "" is sorted first
+    return np.unique(subfolders, return_inverse=True)[1][1:] - 1
 
 
 def _decoded(data_dir: Path, root: Path, names: list[str], size: int, channels: int, crop: int | None) -> Decoded:
