@@ -23,8 +23,7 @@ class DataSpec:
     @property
     def size(self) -> int:
         """Return the number of values in an image, C·H·W."""
-        channels, height, width = self.shape
-        return channels * height * width
+        return self.pixel_mean.numel()
 
 
 @dataclass(frozen=True)

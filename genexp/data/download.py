@@ -38,7 +38,7 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
     A second process waits for the first one's download. Messages call the data set `title`, and the files that a user
     can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded.
     """
-    if _missing(folder, names) is None:
+    if _first_missing(folder, names) is None:
         return
     place, timeout = folder.relative_to(data_dir), socket.getdefaulttimeout()
     try:
@@ -46,13 +46,13 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
         with made_by_one(data_dir / f".{title.lower()}.lock", f"downloads {title} to {data_dir}", must=True):
             try:
                 socket.setdefaulttimeout(CONNECT_SECONDS)
-                if _missing(folder, names) is not None:
+                if _first_missing(folder, names) is not None:
                     print(f"downloading {title} to {folder}", flush=True)
                     reader(str(data_dir), download=True)
             except (OSError, RuntimeError, EOFError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 raise DataError(
-                    f"{title}: {_missing(folder, names) or 'a file'} is missing from {folder}, "
+                    f"{title}: {_first_missing(folder, names) or 'a file'} is missing from {folder}, "
                     f"and the download failed: {reason}\n"
                     f"Put {files} ({', '.join(names)}) there, "
                     f"or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}"
@@ -61,7 +61,7 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
                 socket.setdefaulttimeout(timeout)
     except OSError as error:
         raise DataError(
-            f"{title} is not in {folder} ({_missing(folder, names)} is missing), "
+            f"{title} is not in {folder} ({_first_missing(folder, names)} is missing), "
             f"and it cannot be downloaded there: {error.strerror}\n"
             f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, or to one that can be written"
         ) from error
@@ -99,6 +99,5 @@ def read(reader: Any, data_dir: Path, n_train: int, prepare: Callable[[Tensor], 
     )
 
 
-def _missing(folder: Path, names: Collection[str]) -> str | None:
-    """Return the first of `names` that is missing from the folder, or None."""
+def _first_missing(folder: Path, names: Collection[str]) -> str | None:
     return next((name for name in names if not (folder / name).is_file()), None)

@@ -118,5 +118,4 @@ def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tupl
     if output == "tanh":
         return nn.Sequential(nn.Tanh(), Affine(0.5, 0.5)), nn.Sequential(Affine(2, -1)), 0.5 * logit
     std, center = data.pixel_std, mean.mean().item()
-    to_images, from_images = Affine(std, center), Affine(1 / std, -center / std)
-    return nn.Sequential(to_images), nn.Sequential(from_images), (mean - center) / std
+    return nn.Sequential(Affine(std, center)), nn.Sequential(Affine(1 / std, -center / std)), (mean - center) / std

@@ -69,8 +69,7 @@ class Maxout(nn.Module):
         self.units, self.pieces = units, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        pieces: Tensor = self.linear(x).view(len(x), self.pieces, self.units)
-        maximum: Tensor = _MaximumOfPieces.apply(pieces)
+        maximum: Tensor = _MaximumOfPieces.apply(self.linear(x).unflatten(1, (self.pieces, self.units)))
         return maximum
 
 

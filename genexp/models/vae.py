@@ -87,7 +87,6 @@ class VAE(Autoencoder):
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the posterior mean μ(x)."""
         return self.posterior(images)[0]
 
     def decode(self, codes: Tensor) -> Tensor:
