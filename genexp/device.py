@@ -1,6 +1,5 @@
 """The device that a run computes on, its CPU threads, and the precision of its matrix products."""
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -26,11 +25,9 @@ def select(kind: str, threads: int | None) -> torch.device:
     return torch.device(kind, 0) if kind != "cpu" else torch.device("cpu")
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which matrix products run in `precision`, each weight cast once, and all else in float32."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -32,35 +32,22 @@ def none() -> Corruption:
 
 def gaussian(*, mean: Number, std: PositiveFloat) -> Corruption:
     """Return the corruption that adds independent N(mean, std²) to each pixel; the result may leave [0, 1]."""
-
-    def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return images + torch.empty_like(images).normal_(mean, std, generator=generator)
-
-    return corrupt
+    return lambda images, generator=None: images + torch.empty_like(images).normal_(mean, std, generator=generator)
 
 
 def masking(*, probability: Share) -> Corruption:
     """Return the corruption that sets each pixel to 0 with `probability` (Vincent et al. 2010, section 3.3)."""
-
-    def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return images * (_uniform(images, generator) >= probability)
-
-    return corrupt
+    return lambda images, generator=None: images * (torch.rand_like(images, generator=generator) >= probability)
 
 
 def salt_and_pepper(*, probability: Share) -> Corruption:
     """Return the corruption that sets a pixel to 0 or 1, each with probability/2 (Vincent et al. 2010, section 3.3)."""
 
     def corrupt(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        u = _uniform(images, generator)
+        u = torch.rand_like(images, generator=generator)
         return torch.where(u < probability, (u < probability / 2).to(images.dtype), images)
 
     return corrupt
-
-
-def _uniform(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a number from U[0, 1) for each pixel, without a gradient."""
-    return torch.empty_like(images, requires_grad=False).uniform_(generator=generator)
 
 
 def draw_prior(
@@ -71,8 +58,7 @@ def draw_prior(
     uniform: on [-√3, √3], as in the published GAN code. spherical: uniform on the sphere of radius √dim.
     """
     if prior == "uniform":
-        bound = math.sqrt(3)
-        return torch.empty(n, dim, device=device).uniform_(-bound, bound, generator=generator)
+        return torch.empty(n, dim, device=device).uniform_(-math.sqrt(3), math.sqrt(3), generator=generator)
     codes = torch.randn(n, dim, device=device, generator=generator)
     if prior == "spherical":
         codes *= math.sqrt(dim) / codes.norm(dim=1, keepdim=True)

@@ -37,8 +37,7 @@ class ScheduledOptimizer:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -47,10 +46,10 @@ class ScheduledOptimizer:
         self.optimizer.load_state_dict(state)
 
 
-def exponential_decay(rate: LearningRate) -> Callable[[int], float]:
-    """Return the schedule max(lr / lr_decay^step, lr_min) (pylearn2 `ExponentialDecay`)."""
+def exponential_decay(rate: LearningRate) -> Schedule:
+    """Return the schedule lr = max(lr / lr_decay^step, lr_min) (pylearn2 `ExponentialDecay`)."""
     log_decay = math.log(rate["lr_decay"])
-    return lambda step: max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])
+    return lambda step, epoch: {"lr": max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])}
 
 
 def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> Callable[[float], float]:
@@ -79,12 +78,9 @@ def sgd(
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
     if momentum_ramp[1] < momentum_ramp[0]:
         raise UsageError(f"optimizer.momentum_ramp={momentum_ramp} ends before it begins; write [first,last] epoch")
-    lr = exponential_decay(rate)
-    ramp = linear_ramp(momentum, momentum_final, momentum_ramp)
-    optimizer = torch.optim.SGD(
-        parameters, rate["lr"], momentum, nesterov=nesterov, weight_decay=rate["weight_decay"], fused=True
-    )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step), "momentum": ramp(epoch)})
+    decay, ramp = exponential_decay(rate), linear_ramp(momentum, momentum_final, momentum_ramp)
+    optimizer = torch.optim.SGD(parameters, rate["lr"], momentum, 0, rate["weight_decay"], nesterov, fused=True)
+    return ScheduledOptimizer(optimizer, lambda step, epoch: decay(step, epoch) | {"momentum": ramp(epoch)})
 
 
 def adam(
@@ -96,11 +92,8 @@ def adam(
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
-    lr = exponential_decay(rate)
-    optimizer = torch.optim.Adam(
-        parameters, rate["lr"], (beta1, beta2), eps, weight_decay=rate["weight_decay"], fused=True
-    )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step)})
+    optimizer = torch.optim.Adam(parameters, rate["lr"], (beta1, beta2), eps, rate["weight_decay"], fused=True)
+    return ScheduledOptimizer(optimizer, exponential_decay(rate))
 
 
 def rmsprop(
@@ -112,11 +105,9 @@ def rmsprop(
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Return RMSprop: gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
-    lr = exponential_decay(rate)
-    optimizer = torch.optim.RMSprop(
-        parameters, rate["lr"], alpha=alpha, momentum=momentum, eps=eps, weight_decay=rate["weight_decay"]
-    )
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step), "momentum": momentum})
+    decay = exponential_decay(rate)
+    optimizer = torch.optim.RMSprop(parameters, rate["lr"], alpha, eps, rate["weight_decay"], momentum)
+    return ScheduledOptimizer(optimizer, lambda step, epoch: decay(step, epoch) | {"momentum": momentum})
 
 
 def adadelta(
@@ -127,6 +118,5 @@ def adadelta(
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
-    lr = exponential_decay(rate)
-    optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, weight_decay=rate["weight_decay"])
-    return ScheduledOptimizer(optimizer, lambda step, epoch: {"lr": lr(step)})
+    optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, rate["weight_decay"])
+    return ScheduledOptimizer(optimizer, exponential_decay(rate))

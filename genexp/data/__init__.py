@@ -23,8 +23,7 @@ class DataSpec:
     @property
     def size(self) -> int:
         """Return the number of values in an image, C·H·W."""
-        channels, height, width = self.shape
-        return channels * height * width
+        return self.pixel_mean.numel()
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,3 @@ def split_by_rows(images: Tensor, labels: Tensor, rows: dict[str, Tensor], white
     """Return a data set whose splits are the given rows, or masks of rows, of all images."""
     train, valid, test = (images[rows[split]] for split in ("train", "valid", "test"))
     return DataSet(train, valid, test, {split: labels[rows[split]] for split in rows}, white)
-
-
-def split_training_images(
-    images: Tensor, labels: Tensor, n_train: int, test_images: Tensor, test_labels: Tensor
-) -> DataSet:
-    """Return a data set whose validation split is the training images from `n_train` on."""
-    return DataSet(
-        images[:n_train],
-        images[n_train:],
-        test_images,
-        labels={"train": labels[:n_train], "valid": labels[n_train:], "test": test_labels},
-    )

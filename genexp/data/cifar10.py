@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genexp.data import CHUNK, DataSet, split_training_images
-from genexp.data.download import fetch, import_datasets, verify_md5
+from genexp.data import CHUNK, DataSet
+from genexp.data.download import fetch, read, torchvision_reader, verify_md5
 
 TRAINING_IMAGES = 40_000  # as in Goodfellow et al. 2014; the last 10,000 of the 50,000 are the validation split
 GCN_SCALE = 55.0  # ‖v‖ of each image; over its 3,072 values a standard deviation of 55/√3072 = 0.992
@@ -24,20 +24,18 @@ def cifar10(data_dir: Path, *, normalization: Literal["none", "gcn"]) -> DataSet
     Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     Source: Krizhevsky 2009.
     """
-    reader = import_datasets().CIFAR10
+    reader = torchvision_reader("CIFAR10")
     folder = data_dir / reader.base_folder
     md5 = dict([*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])])
-    files = f"the files of {reader.filename}"
-    fetch("CIFAR-10", data_dir, folder, md5, files, lambda: reader(str(data_dir), download=True))
+    fetch(reader, "CIFAR-10", data_dir, folder, md5, f"the files of {reader.filename}")
     for name in md5:
         verify_md5("CIFAR-10", folder / name, md5[name])
-    train, test = reader(str(data_dir), train=True), reader(str(data_dir), train=False)
-    # torchvision puts the channels last.
-    images, test_images = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test))
-    if normalization == "gcn":
-        images, test_images = contrast_normalized(images), contrast_normalized(test_images)
-    labels, test_labels = (torch.tensor(part.targets, dtype=torch.int64) for part in (train, test))
-    return split_training_images(images, labels, TRAINING_IMAGES, test_images, test_labels)
+
+    def prepare(images: Tensor) -> Tensor:
+        images = images.permute(0, 3, 1, 2).contiguous()  # torchvision puts the channels last
+        return contrast_normalized(images) if normalization == "gcn" else images
+
+    return read(reader, data_dir, TRAINING_IMAGES, prepare)
 
 
 def contrast_normalized(images: Tensor) -> Tensor:

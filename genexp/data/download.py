@@ -1,14 +1,15 @@
-"""Data sets that are downloaded once, by one process at a time, and verified; errors name the remedy."""
+"""Data sets that torchvision downloads once, by one process at a time, and reads; errors name the remedy."""
 
 import hashlib
 import socket
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from genexp.data import DataSet
 from genexp.errors import DataError
 from genexp.storage.derived import made_by_one
 from genexp.text import first_line
@@ -16,44 +17,54 @@ from genexp.text import first_line
 CONNECT_SECONDS = 30
 
 
-def fetch(
-    title: str, data_dir: Path, folder: Path, names: Collection[str], files: str, download: Callable[[], object]
-) -> None:
-    """Call `download` if one of the files `names` is missing from `folder`, a folder below `data_dir`.
+def torchvision_reader(name: str) -> Any:
+    """Return the class torchvision.datasets.NAME, whose import takes seconds.
+
+    Raises DataError if the installed torchvision was built for another torch.
+    """
+    try:
+        import torchvision.datasets
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        raise DataError(
+            f"torchvision does not import beside torch {torch.__version__}: {first_line(error)}\n"
+            "The two must be of one release: pip install --upgrade --force-reinstall torch torchvision"
+        ) from error
+    return getattr(torchvision.datasets, name)
+
+
+def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collection[str], files: str) -> None:
+    """Have the reader download the data set if one of the files `names` is missing from `folder`, below `data_dir`.
 
     A second process waits for the first one's download. Messages call the data set `title`, and the files that a user
     can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded.
     """
-    if _missing(folder, names) is None:
+    if _first_missing(folder, names) is None:
         return
     place, timeout = folder.relative_to(data_dir), socket.getdefaulttimeout()
-    with ExitStack() as lock:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock_file = data_dir / f".{title.lower()}.lock"
-            lock.enter_context(made_by_one(lock_file, f"downloads {title} to {data_dir}", must=True))
-        except OSError as error:
-            raise DataError(
-                f"{title} is not in {folder} ({_missing(folder, names)} is missing), "
-                f"and it cannot be downloaded there: {error.strerror}\n"
-                f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, "
-                "or to one that can be written"
-            ) from error
-        try:
-            socket.setdefaulttimeout(CONNECT_SECONDS)
-            if _missing(folder, names) is not None:
-                print(f"downloading {title} to {folder}", flush=True)
-                download()
-        except (OSError, RuntimeError, EOFError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise DataError(
-                f"{title}: {_missing(folder, names) or 'a file'} is missing from {folder}, "
-                f"and the download failed: {reason}\n"
-                f"Put {files} ({', '.join(names)}) there, "
-                f"or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}"
-            ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with made_by_one(data_dir / f".{title.lower()}.lock", f"downloads {title} to {data_dir}", must=True):
+            try:
+                socket.setdefaulttimeout(CONNECT_SECONDS)
+                if _first_missing(folder, names) is not None:
+                    print(f"downloading {title} to {folder}", flush=True)
+                    reader(str(data_dir), download=True)
+            except (OSError, RuntimeError, EOFError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                raise DataError(
+                    f"{title}: {_first_missing(folder, names) or 'a file'} is missing from {folder}, "
+                    f"and the download failed: {reason}\n"
+                    f"Put {files} ({', '.join(names)}) there, "
+                    f"or set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}"
+                ) from error
+            finally:
+                socket.setdefaulttimeout(timeout)
+    except OSError as error:
+        raise DataError(
+            f"{title} is not in {folder} ({_first_missing(folder, names)} is missing), "
+            f"and it cannot be downloaded there: {error.strerror}\n"
+            f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, or to one that can be written"
+        ) from error
 
 
 def verify_md5(title: str, file: Path, md5: str) -> None:
@@ -72,22 +83,21 @@ def damage_error(title: str, file: Path, difference: str) -> DataError:
     )
 
 
-def import_datasets() -> ModuleType:
-    """Return torchvision.datasets, which takes seconds to import.
+def read(reader: Any, data_dir: Path, n_train: int, prepare: Callable[[Tensor], Tensor]) -> DataSet:
+    """Return the reader's data set, whose validation split is the training images from `n_train` on.
 
-    Raises DataError if the installed torchvision was built for another torch.
+    `prepare` turns the uint8 images as torchvision stores them into (N, C, H, W).
     """
-    try:
-        import torchvision.datasets
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        raise DataError(
-            f"torchvision does not import beside torch {torch.__version__}: {first_line(error)}\n"
-            "The two must be of one release: pip install --upgrade --force-reinstall torch torchvision"
-        ) from error
-    module: ModuleType = torchvision.datasets
-    return module
+    train, test = reader(str(data_dir), train=True), reader(str(data_dir), train=False)
+    images, test_images = (prepare(torch.as_tensor(part.data)) for part in (train, test))
+    labels, test_labels = (torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test))
+    return DataSet(
+        images[:n_train],
+        images[n_train:],
+        test_images,
+        labels={"train": labels[:n_train], "valid": labels[n_train:], "test": test_labels},
+    )
 
 
-def _missing(folder: Path, names: Collection[str]) -> str | None:
-    """Return the first of `names` that is missing from the folder, or None."""
+def _first_missing(folder: Path, names: Collection[str]) -> str | None:
     return next((name for name in names if not (folder / name).is_file()), None)

@@ -73,21 +73,15 @@ def folder(
             f"Mend that, or set dataset.path to a folder other than {root}"
         ) from error
     if broken:
-        _report_broken(root, broken, len(names), skip_broken)
+        more = [f"and {len(broken) - LISTED} more"] if len(broken) > LISTED else []
+        listed = "; ".join(broken[:LISTED] + more)
+        summary = f"{len(broken):,} of {len(names):,} images in {root}"
+        if not skip_broken:
+            raise DataError(f"{summary} cannot be used: {listed}\ndataset.skip_broken=true leaves them out")
+        print(f"warning: {summary} are left out: {listed}", flush=True)
     labels = _labels(names, has_splits)[usable]
     rows = _split(root, [names[index] for index in usable], has_splits, valid_share, test_share)
     return split_by_rows(torch.from_numpy(images), torch.from_numpy(labels), rows)
-
-
-def _report_broken(root: Path, broken: list[str], n_files: int, skip_broken: bool) -> None:
-    """Raise DataError that names the broken images, or with `skip_broken` print a warning."""
-    listed = "; ".join(broken[:LISTED])
-    if len(broken) > LISTED:
-        listed += f"; and {len(broken) - LISTED} more"
-    summary = f"{len(broken):,} of {n_files:,} images in {root}"
-    if not skip_broken:
-        raise DataError(f"{summary} cannot be used: {listed}\ndataset.skip_broken=true leaves them out")
-    print(f"warning: {summary} are left out: {listed}", flush=True)
 
 
 def _split(root: Path, names: list[str], has_splits: bool, valid_share: float, test_share: float) -> dict[str, Tensor]:
@@ -187,14 +181,11 @@ def _labels(names: list[str], has_splits: bool) -> Array:
     """Return the number of each image's subfolder, −1 for none, (n,) int64; all splits share one numbering."""
     if has_splits:
         names = [name.partition("/")[2] for name in names]
-    subfolders = [name.partition("/")[0] if "/" in name else "" for name in names]
-    numbers = {subfolder: number for number, subfolder in enumerate(sorted({*subfolders} - {""}))}
-    return np.array([numbers.get(subfolder, -1) for subfolder in subfolders], dtype=np.int64)
+    subfolders = ["", *(name.partition("/")[0] if "/" in name else "" for name in names)]  # "" is sorted first
+    return np.unique(subfolders, return_inverse=True)[1][1:] - 1
 
 
 def _decoded(data_dir: Path, root: Path, names: list[str], size: int, channels: int, crop: int | None) -> Decoded:
-    """Return the decoded images from the cache, whose file belongs to these names, contents and settings."""
-
     def digest(index: int) -> bytes:
         return hashlib.sha256((root / names[index]).read_bytes()).digest()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from genexp.data import DataSet, split_training_images
-from genexp.data.download import damage_error, fetch, import_datasets, verify_md5
+from genexp.data import DataSet
+from genexp.data.download import damage_error, fetch, read, torchvision_reader, verify_md5
 
 MD5 = {  # of MNIST's original distribution, uncompressed
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -44,19 +44,11 @@ def fashion_mnist(data_dir: Path) -> DataSet:
 
 def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None]) -> DataSet:
     """Return the data set that torchvision calls `name`, after `verify` has accepted each file."""
-    folder = data_dir / name / "raw"
-
-    def download() -> None:
-        getattr(import_datasets(), name)(str(data_dir), download=True)
-
-    fetch(title, data_dir, folder, SIZES, "the four uncompressed files", download)
+    reader, folder = torchvision_reader(name), data_dir / name / "raw"
+    fetch(reader, title, data_dir, folder, SIZES, "the four uncompressed files")
     for file in SIZES:
         verify(folder / file)
-    reader = getattr(import_datasets(), name)
-    train, test = reader(str(data_dir), train=True), reader(str(data_dir), train=False)
-    images, test_images = (part.data.unsqueeze(1) for part in (train, test))
-    labels, test_labels = (part.targets.to(torch.int64) for part in (train, test))
-    return split_training_images(images, labels, TRAINING_IMAGES, test_images, test_labels)
+    return read(reader, data_dir, TRAINING_IMAGES, lambda images: images.unsqueeze(1))
 
 
 def _verify_header(file: Path) -> None:

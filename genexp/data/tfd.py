@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genexp.data import DataSet, split_by_rows
 from genexp.errors import DataError
@@ -23,24 +24,20 @@ def tfd(data_dir: Path, *, path: str | None, fold: Literal[1, 2, 3, 4, 5]) -> Da
     Source: Susskind, Anderson and Hinton 2010.
     """
     file = Path(path).expanduser() if path is not None else data_dir / "TFD" / "TFD_48x48.mat"
-    images, expressions, codes = _load(file)
-    labelled = (codes != UNLABELLED).any(1)
-    labels = np.where(labelled, expressions - expressions[labelled].min(initial=expressions.max()), -1)
-    split_codes = {"train": UNLABELLED, "valid": VALID, "test": TEST}
-    rows = {split: torch.from_numpy(codes[:, fold - 1] == code) for split, code in split_codes.items()}
-    for split, code in split_codes.items():
+    faces, expressions, codes = _load(file)
+    rows = {}
+    for split, code in (("train", UNLABELLED), ("valid", VALID), ("test", TEST)):
+        rows[split] = codes[:, fold - 1] == code
         if not rows[split].any():
             raise _damage_error(file, f"no image has the code {code} in fold {fold} ('folds'), so {split} is empty")
-    faces = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)
-    folds = tuple(
-        (faces[torch.from_numpy(fold_codes == VALID)], faces[torch.from_numpy(fold_codes == TEST)])
-        for fold_codes in codes.T
-    )
-    return replace(split_by_rows(faces, torch.from_numpy(labels), rows), folds=folds)
+    labelled = (codes != UNLABELLED).any(1)
+    labels = torch.where(labelled, expressions - expressions[labelled].min(), -1)
+    folds = tuple((faces[fold_codes == VALID], faces[fold_codes == TEST]) for fold_codes in codes.T)
+    return replace(split_by_rows(faces, labels, rows), folds=folds)
 
 
-def _load(file: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Read and check a file's `images` (N, 48, 48) uint8, `labs_ex` (N,) int64 and `folds` (N, 5)."""
+def _load(file: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Read and check a file's `images` (N, 1, 48, 48) uint8, `labs_ex` (N,) int64 and `folds` (N, 5) int64."""
     if not file.is_file():
         raise DataError(
             f"TFD: {file} is missing; the Toronto Face Database is given on request and never downloaded\n"
@@ -59,24 +56,21 @@ def _load(file: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.nd
     images, expressions, codes = content["images"], np.ravel(content["labs_ex"]), content["folds"]
     n = len(images)
     for name, array, shape in (
-        ("images", images, (n, 48, 48)),
+        ("images", images, (n or "N", 48, 48)),
         ("labs_ex", expressions, (n,)),
         ("folds", codes, (n, 5)),
     ):
-        if array.shape != shape or not n:
-            expected = _times(shape if n else ("N", 48, 48))
-            raise _damage_error(file, f"'{name}' is {_times(array.shape)} and should be {expected}")
+        if array.shape != shape:
+            actual, expected = ("×".join(map(str, dimensions)) for dimensions in (array.shape, shape))
+            raise _damage_error(file, f"'{name}' is {actual} and should be {expected}")
         if array.dtype.kind not in "iuf":
             raise _damage_error(file, f"'{name}' holds no numbers")
     if images.dtype != np.uint8:
         raise _damage_error(file, f"'images' is {images.dtype} and should be uint8, 0 to 255")
     if not np.isin(codes, (UNLABELLED, TRAIN, VALID, TEST)).all():
         raise _damage_error(file, "'folds' holds other codes than 0, 1, 2 and 3")
-    return images, expressions.astype(np.int64), codes
-
-
-def _times(shape: tuple[Any, ...]) -> str:
-    return "×".join(map(str, shape))
+    faces = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)
+    return faces, torch.from_numpy(expressions.astype(np.int64)), torch.from_numpy(codes.astype(np.int64))
 
 
 def _damage_error(file: Path, difference: str) -> DataError:

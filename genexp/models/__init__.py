@@ -28,13 +28,12 @@ class Outcome(NamedTuple):
 class Update:
     """A move: its players move simultaneously, on losses from one forward pass.
 
-    Players that move in turn (Algorithm 1 of Goodfellow et al. 2014) have an update each. With `repeats=k` the update
-    is done k times, each time on another minibatch.
+    Players that move in turn (Algorithm 1 of Goodfellow et al. 2014) have an update each.
     """
 
     players: tuple[str, ...]
     play: Callable[[Tensor], Outcome]  # images (n, C, H, W) in [0, 1] -> losses of exactly these players
-    repeats: int = 1
+    repeats: int = 1  # each time on another minibatch
 
 
 class Model(nn.Module, ABC):

@@ -46,35 +46,27 @@ class AdversarialNets(Model):
         return {"discriminator": self.discriminator, "generator": self.generator}
 
     def updates(self) -> list[Update]:
-        if not self.simultaneous:
-            return [
-                Update(("discriminator",), self.play_discriminator, repeats=self.discriminator_steps),
-                Update(("generator",), self.play_generator),
-            ]
-        simultaneous = Update(("discriminator", "generator"), self.play_both)
-        if self.discriminator_steps == 1:
-            return [simultaneous]
-        return [Update(("discriminator",), self.play_discriminator, repeats=self.discriminator_steps - 1), simultaneous]
+        alone, last = self.discriminator_steps, Update(("generator",), self.play_generator)
+        if self.simultaneous:
+            alone, last = alone - 1, Update(("discriminator", "generator"), self.play_both)
+        discriminator = Update(("discriminator",), self.play_discriminator, repeats=alone)
+        return [discriminator, last] if alone else [last]
 
     def play_both(self, images: Tensor) -> Outcome:
         """Return both losses from one forward pass, through the same discriminator, as in the published code."""
-        on_data, on_samples = self.judge(images, self.generate(len(images)))
+        on_data, on_samples = self.judge(images, self.generator(self.draw_codes(len(images))))
         outcome = self.discriminator_outcome(on_data, on_samples)
         outcome.losses["generator"] = self.generator_loss(on_samples)
         return outcome
 
     def play_discriminator(self, images: Tensor) -> Outcome:
         with torch.no_grad():
-            samples = self.generate(len(images))
+            samples = self.generator(self.draw_codes(len(images)))
         return self.discriminator_outcome(*self.judge(images, samples))
 
     def play_generator(self, images: Tensor) -> Outcome:
-        return Outcome({"generator": self.generator_loss(self.logits(self.generate(len(images))))}, {})
-
-    def generate(self, n: int) -> Tensor:
-        """Return n samples G(z) with z from the prior, (n, C, H, W)."""
-        samples: Tensor = self.generator(self.draw_codes(n))
-        return samples
+        on_samples = self.logits(self.generator(self.draw_codes(len(images))))
+        return Outcome({"generator": self.generator_loss(on_samples)}, {})
 
     def logits(self, images: Tensor) -> Tensor:
         """Return log D/(1 − D) of each image, (n,) float32."""
@@ -110,9 +102,7 @@ class AdversarialNets(Model):
         return draw_prior(self.prior, n, self.latent_dim, self.device, generator)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the images G(z)."""
-        images: Tensor = self.generator(codes)
-        return images.clamp(0, 1)
+        return torch.clamp(self.generator(codes), 0, 1)
 
 
 def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tuple[nn.Sequential, nn.Sequential, Tensor]:
@@ -128,5 +118,4 @@ def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tupl
     if output == "tanh":
         return nn.Sequential(nn.Tanh(), Affine(0.5, 0.5)), nn.Sequential(Affine(2, -1)), 0.5 * logit
     std, center = data.pixel_std, mean.mean().item()
-    to_images, from_images = Affine(std, center), Affine(1 / std, -center / std)
-    return nn.Sequential(to_images), nn.Sequential(from_images), (mean - center) / std
+    return nn.Sequential(Affine(std, center)), nn.Sequential(Affine(1 / std, -center / std)), (mean - center) / std

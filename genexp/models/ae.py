@@ -13,7 +13,7 @@ from genexp.models.samplers import CHUNK, ancestral, code_density
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 
-FITTED = 10_000  # training images whose codes the density is fitted to; more of them take minutes and change little
+FITTED = 10_000  # training images, drawn without repetition, whose codes are fitted; more take minutes, change little
 
 
 class AE(FullyConnectedAutoencoder):
@@ -42,10 +42,7 @@ class AE(FullyConnectedAutoencoder):
         return Outcome({"autoencoder": self.reconstruction_error(self.encode(self.noise(images)), images)}, {})
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return g(h), with h drawn from a mixture of `code_components` Gaussians.
-
-        The mixture is fitted to the codes of at most FITTED training images, drawn without repetition.
-        """
+        """Return g(h), with h drawn from a mixture of `code_components` Gaussians fitted to the training codes."""
         rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
         codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
         return ancestral(self.decode, code_density(codes, self.code_components, n, generator)).clamp(0, 1)

@@ -35,23 +35,21 @@ class FullyConnectedAutoencoder(Autoencoder):
     def __init__(self, data: DataSpec, noise: Corruption, **architecture: Unpack[Architecture]) -> None:
         super().__init__()
         self.noise, self.shape, self.reconstruction = noise, data.shape, architecture["reconstruction"]
-        hidden, latent_dim = architecture["hidden"], architecture["latent_dim"]
-        hidden_units, code_units = architecture["hidden_units"], architecture["code_units"]
-        output_units: Literal["sigmoid", "linear"] = architecture["output_units"]
+        output_units: Units = architecture["output_units"]
         if self.reconstruction == "cross_entropy" and output_units != "sigmoid":
             raise UsageError("model.reconstruction=cross_entropy needs model.output_units=sigmoid")
         if self.reconstruction == "cross_entropy" and data.points:
             raise UsageError("points of the plane are no shades of grey: set model.reconstruction=squared_error")
 
-        widths = [data.size, *hidden, latent_dim]
-        encoder = fully_connected(widths, [hidden_units] * len(hidden) + [code_units])
+        widths = [data.size, *architecture["hidden"], architecture["latent_dim"]]
+        hidden_units = [architecture["hidden_units"]] * len(architecture["hidden"])
+        encoder = fully_connected(widths, [*hidden_units, architecture["code_units"]])
         if architecture["tied"]:
-            layers: list[nn.Module] = []
-            for linear in [layer for layer in reversed(encoder) if isinstance(layer, nn.Linear)]:
-                layers += [Transposed(linear), UNITS[hidden_units]()]
-            decoder = nn.Sequential(*layers[:-1], UNITS["linear"]())
+            mirrored = reversed(encoder[:-1])  # without the code's units
+            layers = [Transposed(layer) if isinstance(layer, nn.Linear) else layer for layer in mirrored]
+            decoder = nn.Sequential(*layers, UNITS["linear"]())
         else:
-            decoder = fully_connected(widths[::-1], [hidden_units] * len(hidden) + ["linear"])
+            decoder = fully_connected(widths[::-1], [*hidden_units, "linear"])
         mean = data.pixel_mean.flatten()
         output: Transposed | nn.Linear = decoder[-2]  # type: ignore[assignment]
         output.bias.data.copy_(mean.logit(eps=BLACK) if output_units == "sigmoid" else mean)
@@ -64,25 +62,21 @@ class FullyConnectedAutoencoder(Autoencoder):
         return {"encoder": self.encoder[1][0]}  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the codes h = f(x)."""
         codes: Tensor = self.encoder(images)
         return codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the reconstructions x̂ = g(h)."""
-        images: Tensor = self.output(self.decoder(codes))
-        return images.view(-1, *self.shape)
+        return torch.unflatten(self.output(self.decoder(codes)), 1, self.shape)
 
     def reconstruction_error(self, codes: Tensor, images: Tensor) -> Tensor:
         """Return the mean ½‖x − g(h)‖², or cross-entropy −Σ x log g(h) + (1 − x) log(1 − g(h)), per image in nats."""
         preactivations, x = self.decoder(codes).float(), images.flatten(1)
         if self.reconstruction == "cross_entropy":
             return binary_cross_entropy_with_logits(preactivations, x, reduction="sum") / len(x)
-        reconstructions: Tensor = self.output(preactivations)
-        return 0.5 * (reconstructions - x).square().sum() / len(x)
+        return 0.5 * torch.square(x - self.output(preactivations)).sum() / len(x)
 
     def draw_given(self, mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw x ~ P(X | h): Bernoulli under cross-entropy, Gaussian with this variance under squared error."""
         if self.reconstruction == "cross_entropy":
             return torch.bernoulli(mean, generator=generator)
-        return mean + variance.sqrt() * torch.empty_like(mean).normal_(generator=generator)
+        return mean + variance.sqrt() * torch.randn_like(mean, generator=generator)

@@ -1,5 +1,6 @@
 """Contractive autoencoders (Rifai et al. 2011), and the walk along their tangents (Rifai et al. 2012)."""
 
+from collections.abc import Callable
 from typing import Literal, Unpack
 
 import torch
@@ -12,6 +13,13 @@ from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
 from genexp.models.samplers import markov_chain, training_images
 from genexp.noise import Corruption
 from genexp.ranges import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Units
+
+SLOPES: dict[Units, Callable[[Tensor], Tensor]] = {  # s'(a) as a function of h = s(a)
+    "sigmoid": lambda h: h * (1 - h),
+    "tanh": lambda h: 1 - h.square(),
+    "relu": lambda h: (h > 0).to(h.dtype),
+    "linear": torch.ones_like,
+}
 
 
 class CAE(FullyConnectedAutoencoder):
@@ -40,7 +48,7 @@ class CAE(FullyConnectedAutoencoder):
         super().__init__(data, noise, **architecture)
         self.contraction, self.walk_std = contraction, walk_std
         self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
-        self.units: Units = architecture["code_units"]
+        self.slopes = SLOPES[architecture["code_units"]]
         exact = self.jacobian_penalty if architecture["hidden"] else self.one_layer_penalty
         self.penalty = exact if penalty == "exact" else self.stochastic_penalty
 
@@ -55,16 +63,7 @@ class CAE(FullyConnectedAutoencoder):
         layer: nn.Linear = self.encoder[1][0]  # type: ignore[index]
         weights = layer.weight.square().sum(1)
         h = self.encode(images).to(weights.dtype)
-        match self.units:
-            case "sigmoid":
-                slopes = h * (1 - h)
-            case "tanh":
-                slopes = 1 - h.square()
-            case "relu":
-                slopes = (h > 0).to(h.dtype)
-            case "linear":
-                slopes = torch.ones_like(h)
-        return slopes.square() @ weights
+        return self.slopes(h).square() @ weights
 
     def jacobian_penalty(self, images: Tensor) -> Tensor:
         """Return ‖J‖²_F, (n,), from the whole Jacobian of each image."""
@@ -86,10 +85,9 @@ class CAE(FullyConnectedAutoencoder):
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
             codes, pull_back = vjp(self.encode, state)[:2]
-            noise = self.walk_std * torch.empty_like(codes).normal_(generator=generator)
+            noise = self.walk_std * torch.randn_like(codes, generator=generator)
             tangent, push_forward = vjp(lambda v: pull_back(v)[0], noise)[:2]  # the transpose of v ↦ Jᵀv is u ↦ Ju
-            along_tangents: Tensor = push_forward(tangent)[0]
-            state = self.decode(codes + along_tangents)
+            state = self.decode(codes + push_forward(tangent)[0])
             return state, state.clamp(0, 1)
 
         return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)

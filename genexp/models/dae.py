@@ -58,10 +58,7 @@ class DAE(FullyConnectedAutoencoder):
         return Outcome({"autoencoder": torch.stack(errors).mean()}, {})
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return n samples of the chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images.
-
-        `chain_state` selects a draw of P or its mean as the chain's next state, `sample_kind` as the sample.
-        """
+        """Return n samples of the chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images."""
         start = training_images(data, min(self.chains, n), generator)
         variance = self.residual_variance(data, generator)
 

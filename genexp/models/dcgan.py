@@ -1,5 +1,6 @@
 """Deep convolutional generative adversarial nets (Radford et al. 2016)."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Unpack
 
@@ -14,6 +15,9 @@ from genexp.ranges import PositiveInt
 SMALLEST = 4  # pixels; sides are halved until one is at most this, or odd
 LEAK = 0.2
 INIT_STD = 0.02
+# Convolutions that halve both sides, and fractionally strided ones that double them.
+halving = partial(nn.Conv2d, kernel_size=5, stride=2, padding=2)
+doubling = partial(nn.ConvTranspose2d, kernel_size=5, stride=2, padding=2, output_padding=1)
 
 
 class DCGAN(AdversarialNets):
@@ -52,24 +56,12 @@ class DCGAN(AdversarialNets):
         features = maps[-1] * height * width
         self.discriminator = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0))
 
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(layer.weight, 0, INIT_STD)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-            elif isinstance(layer, nn.BatchNorm2d):
-                nn.init.normal_(layer.weight, 1, INIT_STD)
+        for name, parameter in [*self.generator.named_parameters(), *self.discriminator.named_parameters()]:
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, 1 if parameter.ndim == 1 else 0, INIT_STD)  # batch norm's are vectors
+            else:
+                nn.init.zeros_(parameter)
 
     def judge(self, images: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits on data and on samples, from separate passes, so that batch norm never mixes them."""
         return self.logits(images), self.logits(samples)
-
-
-def halving(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
-    """Return a convolution that halves both sides."""
-    return nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=bias)
-
-
-def doubling(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
-    """Return a fractionally strided convolution that doubles both sides."""
-    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)

@@ -14,10 +14,7 @@ from genexp.ranges import Fraction, PositiveFloat, PositiveInt, UnitsOfLayers, W
 
 
 class GAN(AdversarialNets):
-    """The networks of section 5 of the paper: a ReLU generator against a maxout discriminator with dropout.
-
-    `generator_units` names the units of each hidden layer of the generator, or has one name for all layers.
-    """
+    """The networks of section 5 of the paper: a ReLU generator against a maxout discriminator with dropout."""
 
     def __init__(
         self,

@@ -69,8 +69,7 @@ class Maxout(nn.Module):
         self.units, self.pieces = units, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        pieces: Tensor = self.linear(x).view(len(x), self.pieces, self.units)
-        maximum: Tensor = _MaximumOfPieces.apply(pieces)
+        maximum: Tensor = _MaximumOfPieces.apply(self.linear(x).unflatten(1, (self.pieces, self.units)))
         return maximum
 
 
@@ -104,13 +103,11 @@ class MaxoutConv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, pieces * channels, kernel, padding=padding)
-        self.pool = nn.MaxPool2d(pool, stride, ceil_mode=True)
-        self.pieces = pieces
+        self.pieces, self.pool, self.stride = pieces, pool, stride
 
     def forward(self, x: Tensor) -> Tensor:
         maximum: Tensor = _MaximumOfPieces.apply(self.conv(x).unflatten(1, (self.pieces, -1)))
-        pooled: Tensor = self.pool(maximum)
-        return pooled
+        return nn.functional.max_pool2d(maximum, self.pool, self.stride, ceil_mode=True)
 
 
 class Dropout(nn.Module):
@@ -137,8 +134,8 @@ class Dropout(nn.Module):
 
 def uniform_weights(module: nn.Module, bound: float) -> None:
     """Draw the weights of every layer below `module` from U(−bound, bound); set the biases to 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.uniform_(layer.weight, -bound, bound)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    for name, parameter in module.named_parameters():
+        if name.endswith("weight"):
+            nn.init.uniform_(parameter, -bound, bound)
+        else:
+            nn.init.zeros_(parameter)

@@ -67,9 +67,8 @@ class VAE(Autoencoder):
         logits, x = self.decoder(codes).float(), images.flatten(1)
         if self.likelihood == "bernoulli":
             return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
-        squares, log_variance = (x - logits.sigmoid()).square().sum(1), self.log_variance
-        per_image: Tensor = squares * torch.exp(-log_variance) + x.shape[1] * (log_variance + LOG_2PI)
-        return -0.5 * per_image
+        squares = torch.square(x - logits.sigmoid()).sum(1)
+        return -0.5 * (squares * torch.exp(-self.log_variance) + (self.log_variance + LOG_2PI) * x.shape[1])
 
     def play(self, images: Tensor) -> Outcome:
         """Return the loss −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), from one code for each image."""
@@ -88,13 +87,11 @@ class VAE(Autoencoder):
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the posterior mean μ(x)."""
         return self.posterior(images)[0]
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the mean image E[x | z]."""
-        images: Tensor = self.decoder(codes).sigmoid()
-        return images.view(-1, *self.shape)
+        return torch.sigmoid(self.decoder(codes)).view(-1, *self.shape)
 
     def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
         return draw_prior("gaussian", n, self.latent_dim, self.device, generator)
@@ -106,7 +103,7 @@ class VAE(Autoencoder):
             return means
         if self.likelihood == "bernoulli":
             return torch.bernoulli(means, generator=generator)
-        noise = torch.empty_like(means).normal_(generator=generator)
+        noise = torch.randn_like(means, generator=generator)
         return (means + torch.exp(0.5 * self.log_variance) * noise).clamp(0, 1)
 
     def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -117,8 +114,7 @@ class VAE(Autoencoder):
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
-        mean, log_variance = self.posterior(images)
-        mean, log_variance = mean.repeat_interleave(k, 0), log_variance.repeat_interleave(k, 0)
+        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in self.posterior(images))
         codes, noise = reparameterized(mean, log_variance, generator)
         # log p(z) − log q(z | x): the constants cancel.
         ratio = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)
@@ -129,7 +125,7 @@ def reparameterized(
     mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return z = μ + σε with ε ~ N(0, I), and ε (Kingma and Welling 2014, section 2.4)."""
-    noise = torch.empty_like(mean).normal_(generator=generator)
+    noise = torch.randn_like(mean, generator=generator)
     return mean + torch.exp(0.5 * log_variance) * noise, noise
 
 
