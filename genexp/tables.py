@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -76,42 +81,29 @@ def render(document: Document, form: str) -> str:
     return {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}[form](document)
 
 
-def print_table(table: Table) -> None:
-    """Print a table alone, as wide as it has to be: a path that is cut is of no use."""
-    from rich.console import Console
-
-    rich_table = _rich(table)
-    Console(width=Console(width=10**6).measure(rich_table).maximum).print(rich_table)
-
-
-def _rich(table: Table) -> Any:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print a table alone. Unless it is prose, it is as wide as it has to be: a path that is cut is of no use."""
+    console = console or Console()
     rich_table = RichTable(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for index, title in enumerate(table.header()):
         stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", title)  # fid (classifier-0123abcd)
         rich_table.add_column(stacked, justify="left" if table.is_left(index) else "right", no_wrap=not table.prose)
     for cells in table.cells():
         rich_table.add_row(*(Text(cell) for cell in cells), end_section=table.prose)
-    return rich_table
+    if not table.prose:
+        needed = Console(width=10**6).measure(rich_table).maximum
+        console = Console(file=console.file, width=max(needed, console.width))
+    console.print(rich_table)
 
 
 def _terminal(document: Document) -> str:
-    from rich.console import Console
-    from rich.text import Text
-
     stream = io.StringIO()
     console = Console(file=stream, width=max(80, min(shutil.get_terminal_size((100, 0)).columns, 120)))
     console.print(Text(document.title, style="bold"))
     for table in document.tables:
         if table.title:
             console.print(Text(table.title))
-        rich_table = _rich(table)
-        # Numbers that are cut are of no use: a table of them is as wide as it has to be.
-        needed = console.width if table.prose else Console(width=10**6).measure(rich_table).maximum
-        Console(file=stream, width=max(needed, console.width)).print(rich_table)
+        print_table(table, console)
     for note in document.notes:
         console.print(Text(note))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
@@ -122,10 +114,15 @@ def _markdown(document: Document) -> str:
     for table in document.tables:
         rule = ["---" if table.is_left(index) else "---:" for index in range(len(table.columns))]
         lines = [table.header(), rule, *table.cells()]
-        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        text = "\n".join(markdown_row(line) for line in lines)
         parts += [f"## {table.title}", text] if table.title else [text]
     notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def markdown_row(cells: Sequence[Any]) -> str:
+    """Return a row of a table in Markdown."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _latex(document: Document) -> str:
@@ -146,14 +143,13 @@ def _latex(document: Document) -> str:
 
 
 def _csv(document: Document) -> str:
-    records = [
-        {"table": table.title} | record if table.title else record
-        for table in document.tables
-        for record in table.records()
-    ]
-    names = list(dict.fromkeys(name for record in records for name in record))
+    records = []
+    for table in document.tables:
+        title = {"table": table.title} if table.title else {}
+        records += [title | record for record in table.records()]
+    names = dict.fromkeys(name for record in records for name in record)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer = csv.DictWriter(stream, list(names), lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow({k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in record.items()})

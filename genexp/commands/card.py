@@ -1,7 +1,7 @@
 """The model card of an export: Markdown, with the front matter that model hubs read. It states what was recorded."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -10,6 +10,7 @@ from genexp.config.components import components, settings_of
 from genexp.config.schema import flat
 from genexp.figures import pictures
 from genexp.runs.results import Evaluation
+from genexp.tables import markdown_row
 from genexp.text import duration
 from genexp.training.reopen import Trained
 
@@ -21,9 +22,8 @@ SAMPLES = {
 
 def text(trained: Trained, scores: list[Evaluation], picture: str, seed: int) -> str:
     """Return the card. `scores` are those of the checkpoint, and `picture` shows samples drawn with `seed`."""
-    sections = [_front_matter(trained), _title(trained, picture, seed), _use(trained), _training(trained)]
-    sections += [_settings(trained), _scores(scores), _limits(trained, scores)]
-    return "\n".join(sections)
+    sections = [_head(trained, picture, seed), _use(trained), _training(trained), _settings(trained), _scores(scores)]
+    return "\n".join([*sections, _limits(trained, scores)])
 
 
 def parameters(trained: Trained) -> int:
@@ -31,28 +31,26 @@ def parameters(trained: Trained) -> int:
     return sum(parameter.numel() for parameter in trained.model.parameters())
 
 
-def _front_matter(trained: Trained) -> str:
-    model, dataset = trained.config.model["name"], trained.config.dataset["name"]
+def _head(trained: Trained, picture: str, seed: int) -> str:
+    config, dataset = trained.config, trained.config.dataset["name"]
+    are_images = trained.data.mixture is None
     front: dict[str, Any] = {"library_name": "genexp"}
-    if trained.data.mixture is None:
+    if are_images:
         front["pipeline_tag"] = "unconditional-image-generation"
-    front |= {"tags": ["genexp", "generative-model", model], "datasets": [dataset]}
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
-
-
-def _title(trained: Trained, picture: str, seed: int) -> str:
-    config, data = trained.config, trained.data
+    front |= {"tags": ["genexp", "generative-model", config.model["name"]], "datasets": [dataset]}
     module_text = sys.modules[type(trained.model).__module__].__doc__ or ""
     about_the_model = module_text.strip().split("\n\n")[0]  # names the paper
-    shown = pictures.TILES if data.mixture is None else pictures.POINTS
-    return f"""# {config.name} on {config.dataset["name"]}
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+
+# {config.name} on {dataset}
 
 {" ".join(about_the_model.split())}
 
 {parameters(trained):,} parameters, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
 {SAMPLES[trained.model.sample_kind]}
 
-![{shown:,} samples from seed {seed}]({picture})
+![{pictures.TILES if are_images else pictures.POINTS:,} samples from seed {seed}]({picture})
 """
 
 
@@ -123,28 +121,22 @@ def _training(trained: Trained) -> str:
         "uncommitted changes": last_session.get("patch") and f"{last_session['patch']}, in the run directory",
         "begun": sessions[0].get("time") if sessions else None,
     }
-    known = ((name, str(value)) for name, value in rows.items() if value not in (None, ""))
+    known = [(name, value) for name, value in rows.items() if value not in (None, "")]
     return f"## Training\n\n{_table(('', ''), known)}"
 
 
 def _settings(trained: Trained) -> str:
-    rows = ((f"`{key}`", str(value)) for key, value in flat(trained.config.identity()).items())
+    rows = [(f"`{key}`", value) for key, value in flat(trained.config.identity()).items()]
     return f"## Settings\n\nThese settings and the data determine the run.\n\n{_table(('setting', 'value'), rows)}"
 
 
 def _scores(scores: list[Evaluation]) -> str:
-    rows = [
-        (
-            evaluation.metric,
-            evaluation.score.summary,
-            _joined(evaluation.settings | evaluation.sampling),
-            evaluation.score.extractor or "",
-            str(evaluation.seed),
-        )
-        for evaluation in scores
-    ]
-    if not rows:
+    if not scores:
         return "## Scores\n\nThis checkpoint has no scores.\n"
+    rows = []
+    for each in scores:
+        settings = _joined(each.settings | each.sampling)
+        rows.append((each.metric, each.score.summary, settings, each.score.extractor or "", each.seed))
     note = "± is the standard error of a score of this one run; it leaves out the spread between training runs."
     header = ("score", "value", "settings", "features of", "seed of the samples")
     return f"## Scores\n\n{note}\n\n{_table(header, rows)}"
@@ -175,7 +167,6 @@ def _joined(settings: dict[str, Any], sign: str = "=") -> str:
     return ", ".join(f"{key}{sign}{value}" for key, value in settings.items())
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    return "".join(markdown_row(line) + "\n" for line in lines)

@@ -33,15 +33,13 @@ def main(config: EvaluateConfig, line: CommandLine, run: Run) -> dict[str, Score
         started = time.perf_counter()
         extractor = build.extractor_of(metric, subject)
         key = results.key(metric, trained.sampling, config.seed, trained.step, extractor)
-        is_kept = key in kept
-        scores[name] = kept[key].score if is_kept else build.score(name, metric, subject)
-        if scores[name].warning is not None:
-            print(f"warning: {scores[name].warning}")
-        took = "scored before" if is_kept else f"{time.perf_counter() - started:.1f} s"
-        print(f"{name}: {scores[name].summary}, {took}", flush=True)
-        if not is_kept:
-            added = results.evaluation(metric, scores[name], **origin)
-            results.record(run.results_file, {}, added, run.refuse_if_moved)
+        score = scores[name] = kept[key].score if key in kept else build.score(name, metric, subject)
+        if score.warning is not None:
+            print(f"warning: {score.warning}")
+        took = "scored before" if key in kept else f"{time.perf_counter() - started:.1f} s"
+        print(f"{name}: {score.summary}, {took}", flush=True)
+        if key not in kept:
+            results.record(run.results_file, {}, results.evaluation(metric, score, **origin), run.refuse_if_moved)
     print(f"scores: {run.results_file}")
     print(f"run: {run.path}", flush=True)
     return scores

@@ -15,7 +15,7 @@ from genexp.figures.pictures import of_samples, save_picture
 from genexp.runs.directory import Run
 from genexp.runs.results import with_each_score_once
 from genexp.storage import weights
-from genexp.storage.files import aside, atomic, atomic_folder, read_json, write_json, writing
+from genexp.storage.files import aside, atomic_folder, read_json, write_json, writing
 from genexp.training.reopen import Trained, reopen
 
 CARD, PICTURE = "README.md", "samples.png"
@@ -31,7 +31,9 @@ def main(config: ExportConfig, _line: CommandLine, run: Run) -> None:
         raise UsageError(f"{run.path} is an export already; copy the folder to have it elsewhere")
     name = "export" if config.checkpoint == "last" else f"export-{config.checkpoint}"
     out = Path(config.out).expanduser() if config.out is not None else run.path / name
-    _refuse_to_replace(out)
+    is_free = out.is_dir() and (Run(out).is_export or not any(out.iterdir()))
+    if not is_free and (out.exists() or out.is_symlink()):
+        raise UsageError(f"out={out} is there already, and is no export\nSet out=FOLDER to another place")
     trained = reopen(run, config)
     if trained.sampling:
         raise UsageError(f"{next(iter(trained.sampling))} cannot be set here: an export has the run's own settings")
@@ -43,13 +45,6 @@ def main(config: ExportConfig, _line: CommandLine, run: Run) -> None:
     print(f"card: {out / CARD}")
     print(f"export: {out}")
     print(f"run: {run.path}", flush=True)
-
-
-def _refuse_to_replace(out: Path) -> None:
-    if out.is_dir() and (Run(out).is_export or not any(out.iterdir())):
-        return
-    if out.exists() or out.is_symlink():
-        raise UsageError(f"out={out} is there already, and is no export\nSet out=FOLDER to another place")
 
 
 def _write(out: Path, trained: Trained, seed: int, inside_run: bool) -> None:
@@ -78,6 +73,7 @@ def _adds_nothing(old: Run, new: Run) -> bool:
 
 
 def _fill(folder: Path, trained: Trained, seed: int) -> None:
+    export, run = Run(folder), trained.run
     metadata = {
         "format": "pt",  # other readers of safetensors expect it
         "genexp": genexp.__version__,
@@ -87,20 +83,15 @@ def _fill(folder: Path, trained: Trained, seed: int) -> None:
         "epoch": str(trained.epoch),
         "seconds": str(trained.seconds),
     }
-    export = Run(folder)
     weights.write(export.weights_file, trained.model.state_dict(), metadata)
     export.write_text(export.config_file, OmegaConf.to_yaml(trained.config.model_dump()))
-    summary = read_json(trained.run.results_file)
-    evaluations = {
-        key: evaluation for key, evaluation in trained.run.evaluations().items() if evaluation.step == trained.step
-    }
-    content = (summary if summary.get("steps") == trained.step else {}) | {
-        "evaluations": {key: evaluation.to_json() for key, evaluation in evaluations.items()}
-    }
+    summary = read_json(run.results_file)
+    evaluations = {key: each for key, each in run.evaluations().items() if each.step == trained.step}
+    content = summary if summary.get("steps") == trained.step else {}
+    content |= {"evaluations": {key: evaluation.to_json() for key, evaluation in evaluations.items()}}
     write_json(export.results_file, with_each_score_once(content))
-    write_json(export.data_file, read_json(trained.run.data_file))
-    write_json(export.provenance_file, read_json(trained.run.provenance_file))
+    write_json(export.data_file, read_json(run.data_file))
+    write_json(export.provenance_file, read_json(run.provenance_file))
     generator = rng.generator(trained.data.train.device, seed, "samples")
     save_picture(of_samples(trained.model, trained.data, generator), folder / PICTURE)
-    with atomic(folder / CARD) as stream:
-        stream.write(card.text(trained, list(evaluations.values()), PICTURE, seed).encode())
+    export.write_text(folder / CARD, card.text(trained, list(evaluations.values()), PICTURE, seed))

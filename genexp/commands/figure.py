@@ -25,17 +25,17 @@ def main(config: FigureConfig, _line: CommandLine, run: Run) -> None:
     if out is not None and out.suffix not in suffixes:
         formats = " or ".join(f"FILE{suffix}" for suffix in suffixes)
         raise UsageError(f"out={out}: kind={config.kind} is written as {formats}")
-    files = _write_curves(run, out) if config.kind == "curves" else [_write_picture(config, run, out)]
-    for file in files:
-        print(f"figure: {file}")
+    if config.kind == "curves":
+        _write_curves(run, [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in suffixes])
+    else:
+        _write_picture(config, run, out)
     print(f"run: {run.path}", flush=True)
 
 
-def _write_curves(run: Run, out: Path | None) -> list[Path]:
-    """Draw the curves of a run without loading its model; return the files."""
+def _write_curves(run: Run, files: list[Path]) -> None:
+    """Draw the curves of a run without loading its model."""
     if run.is_export:
         raise UsageError(f"kind=curves: {run.path} is an export, which has no curves; draw those of the run")
-    files = [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in CURVE_SUFFIXES]
     config = run.config
     splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
     title = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
@@ -43,27 +43,23 @@ def _write_curves(run: Run, out: Path | None) -> list[Path]:
     for file in files:
         with writing(file, REMEDY):
             save_figure(figure, file)
-    return files
+        print(f"figure: {file}")
 
 
-def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> Path:
-    """Draw any other kind from the run's model and data; return the file."""
+def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
+    """Draw any other kind from the run's model and data."""
     trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     picture = _picture(config, trained)
-    file = out or run.figures / _name(config, trained)
+    kind = f"manifold-{config.method}" if config.kind == "manifold" else config.kind
+    shape = f"{config.rows}x{config.columns}"
+    settings = [kind, shape, f"step{trained.step}", f"seed{config.seed}", *trained.changes()]
+    file = out or run.figures / f"{'-'.join(settings)}.png"
     with writing(file, REMEDY):
         if out is None:
             run.refuse_if_moved()
         save_picture(picture, file)
-    return file
-
-
-def _name(config: FigureConfig, trained: Trained) -> str:
-    """Return a file name that contains all settings of the figure."""
-    kind = f"manifold-{config.method}" if config.kind == "manifold" else config.kind
-    settings = [f"{config.rows}x{config.columns}", f"step{trained.step}", f"seed{config.seed}", *trained.changes()]
-    return "-".join([kind, *settings]) + ".png"
+    print(f"figure: {file}")
 
 
 def _picture(config: FigureConfig, trained: Trained) -> Picture:

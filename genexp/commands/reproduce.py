@@ -1,7 +1,6 @@
 """`genexp reproduce`: run the experiments that a table of a paper still lacks, then print the table."""
 
 import time
-from typing import Any
 
 from genexp.commands import evaluate, table, train
 from genexp.config.command_line import CommandLine
@@ -51,27 +50,22 @@ def _run(
     command = CommandLine("train", (*settings, f"outputs_dir={config.outputs_dir}"), line.folder)
     print(f"{wanted.name}, seed {seed}: {command}", flush=True)
     try:
-        trained = _train_config(config, experiment(list(settings), line.folder))
+        recipe = experiment(list(settings), line.folder)
+        device = config.device.model_copy(update={"precision": recipe.device.precision})
+        places = {"data_dir": config.data_dir, "outputs_dir": config.outputs_dir}
+        trained = recipe.model_copy(update={**places, "device": device})
         train.main(trained, command)
         if metrics:
             _score(config, line, trained, metrics)
-    except DataError as error:
-        if not wanted.on_request:
-            failures.append(f"{wanted.name}, seed {seed}: {error}")
-        print(f"{'skipped' if wanted.on_request else 'failed'}: {error}", flush=True)
-        return False
     except Exception as error:  # the other experiments run all the same
+        is_missing = isinstance(error, DataError)
+        is_skipped = is_missing and wanted.on_request
         reason = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}"
-        failures.append(f"{wanted.name}, seed {seed}: {reason}")
-        print(f"failed: {reason}", flush=True)
+        if not is_skipped:
+            failures.append(f"{wanted.name}, seed {seed}: {reason}")
+        print(f"{'skipped' if is_skipped else 'failed'}: {reason}", flush=True)
+        return not is_missing
     return True
-
-
-def _train_config(config: ReproduceConfig, recipe: TrainConfig) -> TrainConfig:
-    """Return the configuration of an experiment in the folders and on the device of this command."""
-    changed: dict[str, Any] = {"data_dir": config.data_dir, "outputs_dir": config.outputs_dir}
-    device = config.device.model_copy(update={"precision": recipe.device.precision})
-    return recipe.model_copy(update=changed | {"device": device})
 
 
 def _score(config: ReproduceConfig, line: CommandLine, trained: TrainConfig, metrics: list[str]) -> None:

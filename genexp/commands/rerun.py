@@ -1,7 +1,8 @@
 """`genexp rerun`: train a run again beside it, and say whether the scores come out equal, bit for bit."""
 
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -40,9 +41,9 @@ def main(config: RerunConfig, line: CommandLine, run: Run) -> None:
     now = _finished(rerun)
 
     print(f"\nthen: {run.path}\nnow:  {rerun.path}")
-    if len(run.sessions()) > 1:
-        count = len(run.sessions())
-        print(f"note: it was trained in {count} sessions; going on is bit for bit, so equal is expected")
+    sessions = len(run.sessions())
+    if sessions > 1:
+        print(f"note: it was trained in {sessions} sessions; going on is bit for bit, so equal is expected")
     unequal = _compare_scores(then, now)
     weights_equal = _compare_weights(run, rerun)
     if unequal or weights_equal is False:
@@ -88,34 +89,20 @@ def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
     return kept.model_copy(update=changed)
 
 
-class Compared(NamedTuple):
-    """A value of a score in both runs."""
-
-    score: str
-    value: str
-    then: Any
-    now: Any
-
-
-COLUMNS = (
-    Column("score", lambda row: row.score if row.value == "mean" else f"{row.score} {row.value}", left=True),
-    Column("then", lambda row: str(row.then), left=True),
-    Column("now", lambda row: str(row.now), left=True),
-    Column("equal", lambda row: "yes" if row.then == row.now else "no", left=True),
-)
-
-
 def _compare_scores(then: Results, now: Results) -> list[str]:
     """Print every value of every score with all its digits; return the names of the scores that are not equal."""
-    rows = []
+    rows, unequal = [], []
     for name in {**then.scores, **now.scores}:
-        before, after = then.scores.get(name), now.scores.get(name)
         for value in VALUES:
-            pair = getattr(before, value, None), getattr(after, value, None)
-            if pair != (None, None) or value == "stderr":
-                rows.append(Compared(name, value, *pair))
-    print_table(Table(COLUMNS, rows))
-    return list(dict.fromkeys(row.score for row in rows if row.then != row.now))
+            before, after = (getattr(results.scores.get(name), value, None) for results in (then, now))
+            if value == "stderr" or not (before is None and after is None):
+                label = name if value == "mean" else f"{name} {value}"
+                rows.append((label, str(before), str(after), "yes" if before == after else "no"))
+            if before != after and name not in unequal:
+                unequal.append(name)
+    titles = ("score", "then", "now", "equal")
+    print_table(Table([Column(title, itemgetter(i), left=True) for i, title in enumerate(titles)], rows))
+    return unequal
 
 
 def _compare_weights(run: Run, rerun: Run) -> bool | None:

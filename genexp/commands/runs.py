@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,6 @@ class Listed:
         value = f"{score.mean:.4g}" if not score.stderr else f"{score.mean:.1f} ± {score.stderr:.1f}"
         return f"{name} {value}" + (f" (epoch {epoch})" if epoch < self.state.epoch else "")
 
-    def order(self, sort: str) -> tuple[Any, ...]:
-        """Return what to sort by: the best score, the most progress and the newest run first."""
-        state = self.state
-        keys: dict[str, Any] = {
-            "status": state.status,
-            "progress": -state.epoch / max(state.epochs, 1),
-            "score": math.inf if self.score is None else self.score.score.sort_key(),
-            "age": -state.updated,
-        }
-        return (keys[sort], str(state.path)) if sort in keys else (str(state.path),)
-
 
 COLUMNS = (
     Column("status", lambda row: row.state.status, left=True),
@@ -52,6 +42,13 @@ COLUMNS = (
     Column("settings", lambda row: row.settings, left=True),
     Column("run", lambda row: str(row.state.path), left=True),
 )
+ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progress and the newest run come first
+    "status": lambda row: row.state.status,
+    "progress": lambda row: -row.state.epoch / max(row.state.epochs, 1),
+    "score": lambda row: math.inf if row.score is None else row.score.score.sort_key(),
+    "age": lambda row: -row.state.updated,
+    "path": lambda row: str(row.state.path),
+}
 
 
 def main(config: RunsConfig, _line: CommandLine) -> None:
@@ -62,8 +59,9 @@ def main(config: RunsConfig, _line: CommandLine) -> None:
     words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
     states = find(folder)
     settings = differing_settings(states)
-    listed = [Listed(state, state.newest_score(), settings[state.path]) for state in states]
-    listed = sorted((row for row in listed if _matches(row, words)), key=lambda row: row.order(config.sort))
+    rows = (Listed(state, state.newest_score(), settings[state.path]) for state in states)
+    matching = [row for row in rows if _matches(row, words)]
+    listed = sorted(matching, key=lambda row: (ORDERS[config.sort](row), ORDERS["path"](row)))
     if not listed:
         print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
         return

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
@@ -13,7 +12,7 @@ from genexp.figures.pictures import POINTS, TILES, of_drawn, save_picture
 from genexp.models import draw
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, writing
-from genexp.training.reopen import Trained, reopen
+from genexp.training.reopen import reopen
 
 REMEDY = "Set out=FILE.npz to another place"
 
@@ -34,17 +33,11 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
         run.refuse_if_moved()
         settings = [f"step{trained.step}", f"n{config.n}", f"seed{config.seed}", *trained.changes()]
         out = run.path / f"samples-{'-'.join(settings)}.npz"
-    _write(out, samples, trained, config.seed)
-    print(f"run: {run.path}", flush=True)
-
-
-def _write(out: Path, samples: Tensor, trained: Trained, seed: int) -> None:
-    """Write the samples, float32 (n, C, H, W) in [0, 1], to an .npz file, and a picture of them."""
     if out.suffix == ".npz":
         sample_kind = trained.model.sample_kind
-        array = samples.float().cpu().numpy()
+        array = samples.float().cpu().numpy()  # (n, C, H, W), in [0, 1]
         with writing(out, REMEDY), atomic(out) as stream:
-            np.savez(stream, samples=array, step=trained.step, seed=seed, sample_kind=sample_kind)
+            np.savez(stream, samples=array, step=trained.step, seed=config.seed, sample_kind=sample_kind)
         shape = " × ".join(map(str, samples.shape[1:]))
         print(f"samples: {out} ({len(samples):,} {sample_kind}s, {shape}, in [0, 1])")
         samples = samples[: TILES if trained.data.mixture is None else POINTS]
@@ -52,3 +45,4 @@ def _write(out: Path, samples: Tensor, trained: Trained, seed: int) -> None:
     with writing(picture_file, REMEDY):
         save_picture(of_drawn(samples, trained.data), picture_file)
     print(f"picture: {picture_file}")
+    print(f"run: {run.path}", flush=True)

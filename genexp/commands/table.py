@@ -8,7 +8,7 @@ from genexp.errors import UsageError
 from genexp.papers import published
 from genexp.papers.answers import experiment, runs_of
 from genexp.papers.parzen_table import parzen_document
-from genexp.papers.published import ParzenTable, ScoresTable, TextTable, experiments
+from genexp.papers.published import ParzenTable, TextTable, experiments
 from genexp.papers.scores_table import scores_document, text_document
 from genexp.runs.find import find
 from genexp.storage.files import atomic, would_write, writing
@@ -22,13 +22,13 @@ def main(config: TableConfig, line: CommandLine) -> None:
     """Print the table, or write it to `out`."""
     refuse_out(config)
     document = table_document(config, line.folder)
-    named = FORMATS.get(Path(config.out).suffix) if config.out is not None else None
-    text = render(document, named if named and config.format == "terminal" else config.format)
     if config.out is None:
-        print(text, end="")
+        print(render(document, config.format), end="")
         return
-    with writing(f"out={config.out}", ANOTHER_PLACE), atomic(Path(config.out).expanduser()) as stream:
-        stream.write(text.encode())
+    out = Path(config.out).expanduser()
+    form = FORMATS.get(out.suffix, "terminal") if config.format == "terminal" else config.format
+    with writing(f"out={config.out}", ANOTHER_PLACE), atomic(out) as stream:
+        stream.write(render(document, form).encode())
     print(f"table: {config.out}")
 
 
@@ -46,15 +46,14 @@ def table_document(config: TableConfig, folder: str | None) -> Document:
     """Return the table that is asked for, joined with the runs below `outputs_dir`."""
     paper = published.read(config.paper)
     table = paper.table(config.table)
+    if isinstance(table, TextTable):
+        return text_document(paper.title, table)
     outputs = Path(config.outputs_dir).expanduser()
     states = find(outputs)
-    match table:
-        case TextTable():
-            return text_document(paper.title, table)
-        case ParzenTable():
-            document = parzen_document(config, folder, paper.title, table, states)
-        case ScoresTable():
-            document = scores_document(config, folder, paper.title, table, states)
+    if isinstance(table, ParzenTable):
+        document = parzen_document(config, folder, paper.title, table, states)
+    else:
+        document = scores_document(config, folder, paper.title, table, states)
     recipes = [experiment(wanted.train, folder) for wanted in experiments(table, "full")]
     others = [state for state in states if not any(runs_of(recipe, [state]) for recipe in recipes)]
     document.notes.append(f"`genexp reproduce table={config.table}` runs what is not run.")

@@ -1,18 +1,27 @@
-"""The runs that reproduce a published number, found among the run directories."""
+"""What stands beside published numbers: scores of the runs that reproduce them, and yardsticks of the data set."""
 
+import hashlib
+import json
 import math
 import statistics
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component, settings_of
 from genexp.config.compose import configuration
-from genexp.config.schema import TrainConfig
+from genexp.config.schema import TableConfig, TrainConfig
+from genexp.errors import GenexpError
 from genexp.runs.find import RunState
 from genexp.runs.results import Evaluation
 from genexp.score import Score
+from genexp.storage.derived import derived
+from genexp.storage.files import cache_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -61,26 +70,12 @@ def _sigmas(scores: list[Score]) -> list[float]:
     return sorted({value for sigma in sigmas for value in (sigma if isinstance(sigma, list) else [sigma])})
 
 
-class Scored(NamedTuple):
-    """A run with its score by the metric that is asked for."""
-
-    state: RunState
-    evaluation: Evaluation
-
-    def kind(self) -> tuple[Any, ...]:
-        """Return what has to be equal for two runs to be averaged."""
-        evaluation = self.evaluation
-        return evaluation.epoch, self.state.run.digest(), evaluation.settings, evaluation.score.extractor
+_configuration = cache(configuration)  # a table asks for the same experiment several times
 
 
 def experiment(settings: list[str], folder: str | None) -> TrainConfig:
     """Return the configuration of a `genexp train` command line; `folder` holds the user's own configurations."""
-    return _experiment(tuple(settings), folder)
-
-
-@cache
-def _experiment(settings: tuple[str, ...], folder: str | None) -> TrainConfig:
-    config: TrainConfig = configuration(CommandLine("train", settings, folder))
+    config: TrainConfig = _configuration(CommandLine("train", tuple(settings), folder))
     return config
 
 
@@ -102,16 +97,21 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
     Where none was scored as asked, the same metric under other settings is taken, and `exact` is False. Runs of fewer
     epochs than the longest, and on other data, are left out: unlike runs have no common mean.
     """
-    scored = [Scored(state, entry) for state in states if (entry := _evaluation(state, metric)) is not None]
+    scored = [(state, entry) for state in states if (entry := _evaluation(state, metric)) is not None]
+    exact = [(state, entry) for state, entry in scored if entry.settings == settings_of(metric)]
     if not scored:
         return None
-    exact = [run for run in scored if run.evaluation.settings == settings_of(metric)]
-    longest = max(exact or scored, key=lambda run: run.evaluation.epoch)
-    alike = [run.evaluation for run in exact or scored if run.kind() == longest.kind()]
-    by_seed = {evaluation.seed: evaluation for evaluation in reversed(alike)}
+
+    def kind(state: RunState, entry: Evaluation) -> tuple[Any, ...]:
+        return entry.epoch, state.run.digest(), entry.settings, entry.score.extractor
+
+    longest = kind(*max(exact or scored, key=lambda run: run[1].epoch))
+    alike = [entry for state, entry in exact or scored if kind(state, entry) == longest]
+    by_seed = {entry.seed: entry for entry in reversed(alike)}
     scores = [by_seed[seed].score for seed in sorted(by_seed)]
     means = [score.mean for score in scores]
     stderrs = [score.stderr for score in scores if score.stderr is not None]
+    epoch, digest, *_ = longest
     return Answer(
         mean=statistics.fmean(means),
         stderr=statistics.fmean(stderrs) if stderrs else None,
@@ -119,12 +119,12 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
         sigmas=_sigmas(scores),
         runs=len(by_seed),
         seed_spread=statistics.stdev(means) if len(means) > 1 else None,
-        epoch=longest.evaluation.epoch,
+        epoch=epoch,
         recipe_epochs=config.epochs,
-        minutes=statistics.fmean(evaluation.train_seconds for evaluation in by_seed.values()) / 60,
+        minutes=statistics.fmean(entry.train_seconds for entry in by_seed.values()) / 60,
         left_out=len(states) - len(by_seed),
         exact=bool(exact),
-        digest=longest.state.run.digest(),
+        digest=digest,
     )
 
 
@@ -145,3 +145,42 @@ def _evaluation(state: RunState, metric: Component) -> Evaluation | None:
         return exact, evaluation.step, evaluation.provenance.get("time", "")
 
     return max(evaluations, key=order, default=None)
+
+
+def common_digest(answers: Iterable[Answer]) -> str | None:
+    """Return the digest of the images that all runs were trained on; None if there are no runs, or they differ."""
+    digests = {answer.digest for answer in answers}
+    return digests.pop() if len(digests) == 1 else None
+
+
+def yardsticks(config: TableConfig, recipe: TrainConfig, digest: str | None) -> dict[str, Score]:
+    """Return the Parzen score of each yardstick on the recipe's data set, by the yardstick's name.
+
+    They are computed once and kept in the cache folder; with a `digest`, on images of that digest. Raises GenexpError
+    if the data set is missing, or its images have another digest.
+    """
+    dataset, metric = recipe.dataset, recipe.metrics["parzen"]
+    key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
+    file = cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"
+
+    def read(file: Path) -> dict[str, Any]:
+        content = read_json(file)
+        if not content or digest not in (None, content["digest"]):
+            raise FileNotFoundError(file)
+        return content
+
+    def compute() -> dict[str, Any]:
+        from genexp.device import select  # loads torch
+        from genexp.papers.yardsticks import score_yardsticks
+        from genexp.training import build
+
+        data = build.data_set(dataset, config.data_dir).to(select(config.device.kind, config.device.threads))
+        if digest not in (None, data.digest()):
+            raise GenexpError(f"the runs were trained on other images than those of dataset={dataset['name']} now")
+        print(f"computing yardsticks on {dataset['name']}, once, which may take minutes; kept in {file}", flush=True)
+        scores = {name: score.to_json() for name, score in score_yardsticks(data, metric).items()}
+        return {"digest": data.digest(), "scores": scores}
+
+    with redirect_stdout(sys.stderr):  # a table may be going to a file
+        content = derived(file, read=read, make=compute, write=write_json, what=f"yardsticks on {dataset['name']}")
+    return {name: Score.from_json(score) for name, score in content["scores"].items()}

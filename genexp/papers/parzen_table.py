@@ -9,8 +9,7 @@ from typing import Any
 from genexp.config.components import Component
 from genexp.config.schema import TableConfig
 from genexp.errors import GenexpError
-from genexp.papers.answers import Answer, answer, experiment, runs_of
-from genexp.papers.kept_yardsticks import yardsticks
+from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import Cell, ParzenTable, Published, Row
 from genexp.runs.find import RunState
@@ -58,21 +57,18 @@ def parzen_document(
         lines = [_line(row, row.cells[key], metric, states, folder) for row in table.rows if key in row.cells]
         notes += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
         notes.append(f"Published ± on {column.title}: {column.spread}.")
-        digests = {line.answer.digest for line in lines if line.answer}
-        if len(digests) > 1:
+        answers = [line.answer for line in lines if line.answer]
+        if len({mean.digest for mean in answers}) > 1:
             notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
-        if column.on_request and not digests:
+        if column.on_request and not answers:
             notes.append(f"{column.title} is given on request; nothing was run on it here, and it has no yardsticks.")
         else:
-            digest = digests.pop() if len(digests) == 1 else None
             try:
-                scores = yardsticks(recipe.dataset, metric, digest, config.data_dir, config.device)
+                for name, score in yardsticks(config, recipe, common_digest(answers)).items():
+                    published = table.yardsticks.get(name, {}).get(key)
+                    lines.append(Line(f"yardstick: {YARDSTICKS[name]}", published, Answer.alone(score)))
             except GenexpError as error:
                 notes.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
-                scores = {}
-            for name, score in scores.items():
-                published = table.yardsticks.get(name, {}).get(key)
-                lines.append(Line(f"yardstick: {YARDSTICKS[name]}", published, Answer.alone(score)))
         tables.append(Table(_columns(metric, footnotes), lines, f"{table.title}: {column.title}"))
     for each in tables:
         each.cells()  # collects the footnotes
@@ -118,6 +114,12 @@ def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
         value = line.difference()
         return "" if value is None else minus(f"{value:+.1f}")
 
+    def sigmas(mean: Answer) -> str:
+        return ", ".join(f"{sigma:.3g}" for sigma in mean.sigmas)
+
+    def minutes(mean: Answer) -> str:
+        return "" if mean.minutes is None else f"{mean.minutes:.1f}"
+
     return [
         Column("model", lambda line: line.name, values(model=lambda line: line.name)),
         Column("published", published, _published_record),
@@ -129,15 +131,9 @@ def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
             _cell(lambda mean: f"{mean.score.n_samples:,}"),
             values(n_samples=_of("score.n_samples"), sample_kind=_of("score.sample_kind")),
         ),
-        Column(
-            "σ", _cell(lambda mean: ", ".join(f"{sigma:.3g}" for sigma in mean.sigmas)), values(sigma=_of("sigmas"))
-        ),
+        Column("σ", _cell(sigmas), values(sigma=_of("sigmas"))),
         Column("epochs", _cell(Answer.epochs), values(epochs=_of("epoch"), recipe_epochs=_of("recipe_epochs"))),
-        Column(
-            "min",
-            _cell(lambda mean: "" if mean.minutes is None else f"{mean.minutes:.1f}"),
-            values(minutes=_of("minutes")),
-        ),
+        Column("min", _cell(minutes), values(minutes=_of("minutes"))),
     ]
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +14,6 @@ import platformdirs
 
 from genexp.errors import GenexpError
 
-Identity = tuple[int, int]  # of a folder: its device and inode
 TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
 RERUN = ".rerun"  # end of the name of a run's directory that `genexp rerun` makes
 PARTIAL = ".partial"  # end of a file's name until it is complete; a killed process leaves such files behind
@@ -55,12 +54,9 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 def would_write(path: Path) -> None:
     """Raise the OSError that writing this file would raise, as far as it can be known before."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not parent.is_dir():
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not os.access(parent, os.W_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    tempfile.TemporaryFile(dir=parent).close()
 
 
 @contextmanager
@@ -97,8 +93,8 @@ def free(folder: Path, begin: str, end: str = "") -> Path:
     return next(place for n in range(1, 10**6) if not (place := folder / f"{begin}{n}{end}").exists())
 
 
-def identity(folder: Path) -> Identity | None:
-    """Return what stays the same of a folder when it is renamed; None if there is no such folder."""
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Return the folder's device and inode, which a new name does not change; None if there is no such folder."""
     try:
         status = folder.stat()
     except OSError:
@@ -106,7 +102,7 @@ def identity(folder: Path) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
-def refuse_if_moved(folder: Path, was: Identity | None) -> None:
+def refuse_if_moved(folder: Path, was: tuple[int, int] | None) -> None:
     """Raise GenexpError if the folder under this name is not that one any more, as after `fresh=true`."""
     if identity(folder) != was:
         raise GenexpError(f"{folder} was moved aside meanwhile; nothing is kept")
@@ -159,25 +155,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def last_json_line(path: Path) -> dict[str, Any]:
     """Return the last whole object of a file of JSON lines, without reading all of it; an empty one if none."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - TAIL))
-            texts = stream.read().split(b"\n")
-    except OSError:
-        return {}
-    return next(_objects(reversed(texts)), {})
+    objects = read_json_lines(path, tail=TAIL)
+    return objects[-1] if objects else {}
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines. Damaged lines are left out; a missing file has none."""
-    try:
-        return list(_objects(path.read_bytes().splitlines()))
-    except OSError:
-        return []
+def read_json_lines(path: Path, tail: int | None = None) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines, or of its last `tail` bytes.
 
-
-def _objects(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    for text in texts:
-        with suppress(ValueError, RecursionError):
-            if isinstance(content := json.loads(text), dict):
-                yield content
+    Damaged lines are left out; a missing file has none.
+    """
+    objects = []
+    with suppress(OSError), path.open("rb") as stream:
+        if tail is not None:
+            stream.seek(max(0, path.stat().st_size - tail))
+        for line in stream:
+            with suppress(ValueError, RecursionError):
+                if isinstance(content := json.loads(line), dict):
+                    objects.append(content)
+    return objects
