@@ -195,7 +195,7 @@ def _complete(words: list[str]) -> int:
 
 
 class Done(NamedTuple):
-    """How one of several jobs ended."""
+    """One of several jobs that ended: its scores, or its error."""
 
     line: "CommandLine"
     run: "Run | None"

@@ -51,7 +51,7 @@ class Device(Schema):
 
 
 class Log(Schema):
-    """How often a training run records losses, samples and scores."""
+    """The intervals at which a training run records losses, samples and scores."""
 
     every_steps: ranges.PositiveInt
     samples_every_epochs: ranges.PositiveInt
@@ -60,13 +60,13 @@ class Log(Schema):
 
 
 class Checkpoint(Schema):
-    """How often the state of a run is saved within an epoch. It is always saved at an epoch's end."""
+    """The interval at which a run is saved within an epoch. It is always saved at an epoch's end."""
 
     every_minutes: ranges.PositiveFloat | None
 
 
 class Sweep(Schema):
-    """How a sweep runs its jobs."""
+    """Settings of a sweep: the number of jobs at once, and what follows from a failure."""
 
     jobs: ranges.PositiveInt
     retries: ranges.Count
@@ -75,7 +75,7 @@ class Sweep(Schema):
 
 
 class Search(Schema):
-    """How a search chooses settings that score well."""
+    """Settings of a search: its ranges, and how Optuna chooses in them."""
 
     name: Literal["optuna"]
     trials: ranges.PositiveInt

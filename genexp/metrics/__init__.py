@@ -1,4 +1,4 @@
-"""What metrics share: the subject that they score, and decorators that declare what a metric needs and prefers.
+"""The common part of metrics: the subject that they score, and decorators that declare what a metric needs and prefers.
 
 A metric is a function of a `Subject` and settings that returns a `Score`. It is seeded, exact to a stated precision,
 and independent of the batch size.

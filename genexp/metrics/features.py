@@ -1,4 +1,4 @@
-"""What scores of features share: the features of samples, of a split, and of real images in the samples' place.
+"""The common part of scores of features: the features of samples, of a split, and of real images in the samples' place.
 
 Scores compare only under the same extractor, so an extractor's name holds the hash of its weights.
 """

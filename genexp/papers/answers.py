@@ -1,4 +1,4 @@
-"""What stands beside published numbers: scores of the runs that reproduce them, and yardsticks of the data set."""
+"""Numbers beside the published ones: scores of the runs that reproduce them, and yardsticks of the data set."""
 
 import hashlib
 import json

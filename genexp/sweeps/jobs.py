@@ -20,7 +20,7 @@ OF_THE_SWEEP = ("hydra", "sweep.", "fresh=")  # beginnings of settings that are 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job's process ended."""
+    """The end of a job's process: its exit code, and why it did not finish."""
 
     code: int  # exit code, or the number of the signal that killed it, negative
     error: str | None  # None if it finished
