@@ -3,6 +3,7 @@
 Only this module, `mistakes` and `sweeps.elsewhere` know Hydra.
 """
 
+import copy
 import errno
 import os
 import re
@@ -18,6 +19,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.command_line import CommandLine
@@ -63,15 +65,21 @@ def compose(line: CommandLine) -> DictConfig:
 @contextmanager
 def initialized(line: CommandLine) -> Iterator[list[str]]:
     """Prepare Hydra for a command line; yield the overrides that it composes."""
-    overrides = _offered(line)
-    if line.folder is not None:
-        folder = Path(line.folder).absolute()
-        if not folder.is_dir():
-            raise UsageError(f"--config-dir {line.folder}: the folder '{folder}' not found")
-        overrides.append(f"hydra.searchpath={[f'file://{folder}']}")
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
-        yield overrides
+    Plugins.instance()  # puts the options of the launchers into the store
+    store = ConfigStore.instance()
+    repo, store.repo = store.repo, copy.deepcopy(store.repo)  # a run's settings are no choices of other command lines
+    try:
+        overrides = _offered(line)
+        if line.folder is not None:
+            folder = Path(line.folder).absolute()
+            if not folder.is_dir():
+                raise UsageError(f"--config-dir {line.folder}: the folder '{folder}' not found")
+            overrides.append(f"hydra.searchpath={[f'file://{folder}']}")
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIGS.resolve()), **VERSION_BASE):
+            yield overrides
+    finally:
+        store.repo = repo
 
 
 def each_job(line: CommandLine) -> list[CommandLine]:

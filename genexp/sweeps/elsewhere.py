@@ -70,14 +70,15 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     overrides = [[*source, *of_the_sweep, *own.overrides] for own in lines]
     task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=replace(line, words=(), multirun=False))
     master = replace(line, overrides=of_hydra)
-    with plain_mistakes(master), initialized(master) as words:
-        loader = GlobalHydra.instance().config_loader()
-        config = loader.load_configuration(line.command, words, run_mode=RunMode.MULTIRUN)
+    with initialized(master) as words:
+        with plain_mistakes(master):
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration(line.command, words, run_mode=RunMode.MULTIRUN)
         HydraConfig.instance().set_config(config)
         context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-    with _waiting_for_all(launcher):
-        returned: Sequence[Any] = launcher.launch(overrides, 0)
+        with _waiting_for_all(launcher):
+            returned: Sequence[Any] = launcher.launch(overrides, 0)
     return [_error(each) for each in returned]
 
 
