@@ -3,19 +3,20 @@
 Nothing here imports torch, and Hydra is imported only once a command is known: help and mistakes answer at once.
 """
 
-import difflib
 import importlib
 import os
 import re
 import signal
 import sys
 from dataclasses import replace
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import genexp
 from genexp import signals
 from genexp.errors import GenexpError, UsageError
+from genexp.text import first_line, nearest
 
 if TYPE_CHECKING:
     from genexp.config.command_line import CommandLine
@@ -61,7 +62,10 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-sc", "--shell-completion"):
         return _complete(rest)
     if command not in COMMANDS:
-        raise UsageError(_unknown_command(command))
+        hint = nearest(command, COMMANDS)
+        if not hint and ("=" in command or command.startswith("-")):
+            raise UsageError(f"'{command}' stands where the command should: genexp train {command}")
+        raise UsageError(f"there is no command '{command}'{hint or '; the commands are: ' + ', '.join(COMMANDS)}")
     return _run(command, rest)
 
 
@@ -80,32 +84,21 @@ Completion in bash: eval "$(genexp -sc install=bash)"
   genexp train model=gan dataset=digits"""
 
 
-def _unknown_command(word: str) -> str:
-    close = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
-    if close:
-        return f"there is no command '{word}', did you mean '{close[0]}'?"
-    if "=" in word or word.startswith("-"):
-        return f"'{word}' stands where the command should: genexp train {word}"
-    return f"there is no command '{word}'; the commands are: {', '.join(COMMANDS)}"
-
-
 def _run(command: str, words: list[str]) -> int:
     """Parse the words behind a command, and do what they say; return the exit code."""
     from genexp.config.command_line import parse
-    from genexp.config.compose import display, each_job, plain_mistakes
+    from genexp.config.compose import display, each_job
 
     line = parse(command, words)
     runs = _runs(line) or [None]
     if line.display:
-        with plain_mistakes(line):
-            display(_opening(line, runs[0]))
+        display(_opening(line, runs[0]))
     elif line.multirun and command == "train":
         from genexp.sweeps import sweep
 
         sweep.main(_opening(line, runs[0]))
     elif line.multirun or len(runs) > 1:
-        with plain_mistakes(line):
-            lines = each_job(line) if line.multirun else [line]
+        lines = each_job(line) if line.multirun else [line]
         return _one_after_another([(job, run) for run in runs for job in lines])
     else:
         _main_of(line, runs[0])
@@ -147,108 +140,76 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
         return search.main(config, line)
     with signals.deferred():  # an import cut short leaves half a module
         module = importlib.import_module(f"genexp.commands.{line.command}")
-    if run is None or line.command == "train":
-        return module.main(config, line)
-    return module.main(config, line, run)
+    opened = [] if run is None or line.command == "train" else [run]
+    return module.main(config, line, *opened)
 
 
 def _complete(words: list[str]) -> int:
     """Print the completions of the command line in COMP_LINE, or what `-sc install=bash` prints."""
     from genexp.config.command_line import CommandLine, parse
-    from genexp.config.compose import display, plain_mistakes
+    from genexp.config.compose import display
     from genexp.config.mistakes import options_of
     from genexp.runs.find import matching
 
     query = CommandLine("train", tuple(words), display=("-sc",))
     if not words or not words[0].startswith("query="):
-        with plain_mistakes(query):
-            display(query)
+        display(query)
         return 0
     text = os.environ.get("COMP_LINE", "")
     typed = text.split()[1:]
     word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
+    key, _, start = word.partition("=")
+    choices: list[str] = []
     if not typed:
-        print(" ".join(command for command in COMMANDS if command.startswith(word)))
-        return 0
-    command, *before = typed
-    if command not in COMMANDS:
-        return 0
-    if word.startswith("experiment="):  # Hydra does not look into the folders of a group
-        choices = [f"experiment={option}" for option in options_of("experiment")]
-        print("\n".join(choice for choice in choices if choice.startswith(word)))
-        return 0
-    if word.startswith(("run=", "from=")):
-        key, _, start = word.partition("=")
-        print("\n".join(f"{key}={run.path}" for run in matching(f"{start or 'outputs/*/'}*")))
-        return 0
-    line = parse(command, before)
-    for pattern in line.runs:  # a run, which Hydra would not read
-        text = text.replace(f" {pattern}", "", 1)
-    os.environ["COMP_LINE"] = "genexp" + text.split(command, 1)[1]
-    runs = [run for pattern in line.runs for run in matching(pattern)]
-    query = replace(query, command=command, folder=line.folder)
-    if runs:
-        query = replace(query, run=runs[0].path, kept=runs[0].config)
-    with plain_mistakes(query):
+        choices = [command for command in COMMANDS if command.startswith(word)]
+    elif typed[0] not in COMMANDS:
+        pass
+    elif word.startswith("experiment="):  # Hydra does not look into the folders of a group
+        choices = [f"{key}={option}" for option in options_of(key) if option.startswith(start)]
+    elif word.startswith(("run=", "from=")):
+        choices = [f"{key}={run.path}" for run in matching(f"{start or 'outputs/*/'}*")]
+    else:
+        line = parse(typed[0], typed[1:])
+        for pattern in line.runs:  # a run, which Hydra would not read
+            text = text.replace(f" {pattern}", "", 1)
+        os.environ["COMP_LINE"] = "genexp" + text.split(line.command, 1)[1]
+        run = next((run for pattern in line.runs for run in matching(pattern)), None)
+        query = _opening(replace(query, command=line.command, folder=line.folder), run)
         display(query)
+    if choices:
+        print("\n".join(choices))
     return 0
-
-
-class Done(NamedTuple):
-    """One of several jobs that ended: its scores, or its error."""
-
-    line: "CommandLine"
-    run: "Run | None"
-    scores: dict[str, Any]
-    error: Exception | None
 
 
 def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     """Run several jobs of a command in this process; print a table of them. Return the exit code."""
-    jobs: list[Done] = []
-    interrupted = True
+    from genexp.tables import Column, Table, print_table
+
+    common = set.intersection(*(set(line.overrides) for line, _ in lines)) if len(lines) > 1 else set()
+    rows: list[dict[str, str]] = []  # of the jobs that ended
+    names: set[str] = set()  # of their scores
     try:
-        for line, run in lines:
+        for number, (line, run) in enumerate(lines, 1):
             settings = [*line.overrides, *([f"run={run.path}"] if run is not None else [])]
-            print(f"\njob {len(jobs) + 1}: {' '.join(settings) or '(defaults)'}", flush=True)
+            print(f"\njob {number}: {' '.join(settings) or '(defaults)'}", flush=True)
+            own = " ".join(word for word in line.overrides if word not in common) or "(defaults)"
+            row = {"job": str(number), "settings": own}
             try:
                 scores = _main_of(replace(line, words=()), run)
-                jobs.append(Done(line, run, scores if isinstance(scores, dict) else {}, None))
+                row |= {"status": "finished", "run or cause": "" if run is None else str(run.path)}
+                if isinstance(scores, dict):
+                    row |= {name: str(score) for name, score in scores.items()}
+                    names |= scores.keys()
             except Exception as error:
-                jobs.append(Done(line, run, {}, error))
+                row |= {"status": "failed", "run or cause": first_line(error)}
                 explain(error)
-        interrupted = False
+            rows.append(row)
     finally:
-        if jobs:
-            _print_jobs(jobs, interrupted)
-    return 1 if any(job.error for job in jobs) else 0
-
-
-def _print_jobs(jobs: list[Done], interrupted: bool) -> None:
-    from genexp.tables import Column, Table, print_table
-    from genexp.text import first_line
-
-    common = set.intersection(*(set(job.line.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    names = sorted({name for job in jobs for name in job.scores})
-
-    def score_column(name: str) -> Column:
-        return Column(name, lambda job: str(job.scores.get(name, "–")), left=True)
-
-    def settings(job: Done) -> str:
-        return " ".join(word for word in job.line.overrides if word not in common) or "(defaults)"
-
-    def place(job: Done) -> str:
-        return first_line(job.error) if job.error else "" if job.run is None else str(job.run.path)
-
-    columns = [
-        Column("job", lambda job: str(jobs.index(job) + 1), left=True),
-        Column("settings", settings, left=True),
-        Column("status", lambda job: "failed" if job.error else "finished", left=True),
-        *(score_column(name) for name in names),
-        Column("run or cause", place, left=True),
-    ]
-    print("interrupted sweep" if interrupted else "sweep")
-    print_table(Table(columns, jobs))
+        if rows:
+            titles = ("job", "settings", "status", *sorted(names), "run or cause")
+            print("interrupted sweep" if len(rows) < len(lines) else "sweep")
+            print_table(Table([Column(title, methodcaller("get", title, "–"), left=True) for title in titles], rows))
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 
 def explain(error: Exception) -> int:
@@ -264,7 +225,6 @@ def explain(error: Exception) -> int:
         size = f": {asked.group(2) or f'{int(asked.group(1)) / 2**30:,.1f} GiB'} at once" if asked else ""
         message, code = f"not enough memory{size}\nSet what is large (n, n_samples, batch_size, the model) smaller", 1
     else:
-        line = next(iter(str(error).strip().splitlines()), "")
-        message, code = f"{type(error).__name__}: {line}\nGENEXP_DEBUG=1 shows where it happened", 1
+        message, code = f"{type(error).__name__}: {first_line(error)}\nGENEXP_DEBUG=1 shows where it happened", 1
     print(f"genexp: {message}", file=sys.stderr, flush=True)
     return code

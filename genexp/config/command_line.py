@@ -1,6 +1,5 @@
 """The command line of genexp, parsed once into one value that is passed along."""
 
-import difflib
 import re
 import shlex
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from genexp.config.schema import CONFIGS, REOPENING, TrainConfig
 from genexp.errors import UsageError
+from genexp.text import nearest
 
 MULTIRUN = ("-m", "--multirun")
 CONFIG_DIR = ("-cd", "--config-dir")
@@ -45,10 +45,8 @@ class CommandLine:
 
     def __str__(self) -> str:
         """The command line as one would type it."""
-        if self.words:
-            return shlex.join(["genexp", self.command, *self.words])
-        folder = ["--config-dir", self.folder] if self.folder else []
-        return shlex.join(["genexp", self.command, *folder, *self.settings])
+        folder = ("--config-dir", self.folder) if self.folder else ()
+        return shlex.join(["genexp", self.command, *(self.words or (*folder, *self.settings))])
 
 
 def parse(command: str, words: Sequence[str]) -> CommandLine:
@@ -70,20 +68,22 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
             overrides.append(word)
         else:
             bare.append(word)
-    _refuse_misread(overrides)
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if not name:
+            raise UsageError(f"'{word}' has no name: write name=value")
+        if value.startswith("[") and (CONFIGS / name).is_dir():  # Hydra would lay one over the other
+            raise UsageError(f"{word}: one at a time; -m {name}={value.strip('[]')} runs one after the other")
     multirun = any(name in MULTIRUN for name, _ in flags)
     if multirun and any(word.startswith("out=") and "," not in word for word in overrides):
         raise UsageError("out= names one file for all jobs of a sweep; leave it out, or give each its own: out=a,b")
-    key = "run=" if command in REOPENING else "from=" if command == "train" else None
-    run_words = [word for word in overrides if key and word.startswith(key)]
+    key = {"train": "from="} | dict.fromkeys(REOPENING, "run=")
+    run_words = [word for word in overrides if command in key and word.startswith(key[command])]
+    runs = [word.partition("=")[2] for word in run_words]
     if command in REOPENING:
         if len(run_words) > 1 or (run_words and bare):
             raise UsageError(f"{' '.join(run_words + bare)}: give one run=, which may be a glob")
-        runs, bare = [*(word.removeprefix("run=") for word in run_words), *bare], []
-    elif len(run_words) > 1:
-        raise UsageError(f"{' '.join(run_words)}: give the directory of one run; `genexp runs` lists them")
-    else:
-        runs = [word.removeprefix("from=") for word in run_words]
+        runs, bare = runs + bare, []
     trusting = [word for word in overrides if run_words and command == "train" and word.startswith("trust=")]
     return CommandLine(
         command,
@@ -99,17 +99,7 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
 
 def _unknown_flag(word: str) -> str:
     flag, equals, _ = word.partition("=")
-    close = difflib.get_close_matches(flag, (*FLAGS, "--version"), n=1)
-    hint = f", did you mean '{close[0]}'?" if close else "; settings are given as name=value, without dashes"
+    hint = nearest(flag, (*FLAGS, "--version")) or "; settings are given as name=value, without dashes"
     if equals and flag.lstrip("-").isidentifier():
         hint = f", did you mean '{word.lstrip('-')}'?"
     return f"there is no flag '{flag}'{hint}"
-
-
-def _refuse_misread(overrides: list[str]) -> None:
-    for word in overrides:
-        name, _, value = word.partition("=")
-        if not name:
-            raise UsageError(f"'{word}' has no name: write name=value")
-        if value.startswith("[") and (CONFIGS / name).is_dir():  # Hydra would lay one over the other
-            raise UsageError(f"{word}: one at a time; -m {name}={value.strip('[]')} runs one after the other")

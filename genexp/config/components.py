@@ -19,25 +19,18 @@ from genexp.errors import UsageError
 from genexp.text import nearest
 
 Component = dict[str, Any]  # {"name", "_target_", settings...}: the content of one YAML of a group
+Settings = dict[str, tuple[Any, Any]]  # the type and default of each setting that a component declares
 GROUPS = ("model", "dataset", "optimizer", "noise")
 COLLECTIONS = ("optimizers", "metrics")  # keys that hold several components by name
 OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", "genexp.metrics.")
 
 ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
-SAFE_NODES = (  # an annotation made of these can be evaluated: it executes no code but AsBefore(...)
+SAFE_NODES = (  # an annotation made of these, and of AsBefore(...), can be evaluated: it executes no other code
     *(ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List, ast.Load),
     *(ast.UnaryOp, ast.USub),
 )
-NAMES_IN_ANNOTATIONS = (
-    vars(builtins)
-    | ranges.NAMES
-    | {
-        "Annotated": Annotated,
-        "AsBefore": ranges.AsBefore,
-        "Literal": Literal,
-        "ranges": ranges,
-    }
-)
+NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
+NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "AsBefore": ranges.AsBefore, "Literal": Literal, "ranges": ranges}
 
 
 def components(config: Any) -> dict[str, Component]:
@@ -64,17 +57,12 @@ def check_component(key: str, component: Component) -> Component:
     try:
         pydantic.TypeAdapter(ComponentName).validate_python(component["name"])
     except pydantic.ValidationError as error:
-        raise UsageError(
-            f"{key}.name={component['name']}: should be of at most 64 letters, digits, '.', '_', '+' and '-'"
-        ) from error
+        raise usage_error(error, f"{key}.name", []) from error
     declared = declared_settings(key, component["_target_"])
     if declared is None:
         return component
-    schema: type[pydantic.BaseModel] = pydantic.create_model(  # type: ignore[call-overload]
-        "Settings",
-        __config__=ConfigDict(strict=True, extra="forbid", protected_namespaces=()),
-        **declared,
-    )
+    rules = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+    schema: Any = pydantic.create_model("Settings", __config__=rules, **declared)  # type: ignore[call-overload]
     try:
         checked = schema.model_validate(settings_of(component))
     except pydantic.ValidationError as error:
@@ -91,7 +79,7 @@ def defining(component: Component) -> Component:
         declared = declared_settings("", str(component.get("_target_"))) or {}
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
-    before = {name: default for name, (kind, default) in declared.items() if _as_before(kind) is not None}
+    before = {name: mark.value for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
     return {name: value for name, value in component.items() if name not in before or before[name] != value}
 
 
@@ -124,8 +112,8 @@ def _is_own(key: str, target: str) -> bool:
     """Return True if genexp defines the target in one of the packages of its components, and does not import it."""
     if not target.startswith(OWN) or (source := _source(key, target)) is None:
         return False
-    imports = [node for node in source.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return not any(target.rpartition(".")[2] in _bound(node) for node in imports)
+    imported = (_bound(node) for node in source.body if isinstance(node, ast.Import | ast.ImportFrom))
+    return not any(target.rpartition(".")[2] in names for names in imported)
 
 
 def imports(module: str) -> set[str]:
@@ -142,7 +130,7 @@ def imports(module: str) -> set[str]:
     return named
 
 
-def declared_settings(key: str, target: str) -> dict[str, tuple[Any, Any]] | None:
+def declared_settings(key: str, target: str) -> Settings | None:
     """Return type and default of each keyword-only argument of `target`, read from its source text.
 
     The default is ... for an argument that has to be given. Returns None if they cannot be known without importing: an
@@ -174,19 +162,15 @@ def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
     if source is None:
         return None
     name = target.rpartition(".")[2]
-    definitions = [node for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    for definition in definitions:
-        if definition.name == name:
-            return definition
+    definitions = {node.name: node for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    if name in definitions:
+        return definitions[name]
     if any(name in _bound(node) for node in source.body):  # imported or assigned there: known once it is imported
         return None
-    hint = nearest(name, [node.name for node in definitions])
-    raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{hint}")
+    raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{nearest(name, definitions)}")
 
 
-def _shared_settings(
-    key: str, module: str, source: ast.Module, function: ast.FunctionDef
-) -> dict[str, tuple[Any, Any]]:
+def _shared_settings(key: str, module: str, source: ast.Module, function: ast.FunctionDef) -> Settings:
     """Return the keys of the TypedDict in `**settings: Unpack[Settings]`, defined in this module or imported by it."""
     match function.args.kwarg:
         case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):

@@ -84,7 +84,7 @@ def initialized(line: CommandLine) -> Iterator[list[str]]:
 
 def each_job(line: CommandLine) -> list[CommandLine]:
     """Return a command line for each combination of the values that are swept, as in seed=0,1."""
-    with initialized(line):
+    with plain_mistakes(line), initialized(line):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         (combinations,) = BasicSweeper.split_arguments(parser.parse_overrides(list(line.overrides)), None)
     return [replace(line, overrides=tuple(words), multirun=False, words=()) for words in combinations]
@@ -96,7 +96,7 @@ def display(line: CommandLine) -> None:
     parser = get_args_parser()
     flags = [*line.display, *(["--multirun"] if line.multirun else [])]
     flags += ["--config-dir", line.folder] if line.folder is not None else []
-    with initialized(line):
+    with plain_mistakes(line), initialized(line):
         GlobalHydra.instance().clear()  # Hydra's own program begins without one
         _run_hydra(
             args=parser.parse_args([*flags, *_offered(line)]),
@@ -118,10 +118,7 @@ def _offered(line: CommandLine) -> list[str]:
 
 
 def _offer_run(line: CommandLine) -> None:
-    """Make the settings of a run what `- trained_run` stands for in the defaults of a command that opens one.
-
-    They can then be set and completed like any others.
-    """
+    """Offer a run's settings, to be set and completed like others, as `- trained_run` of a command's defaults."""
     settings: dict[str, Any] = {}
     if line.kept is not None:
         fields = SCHEMAS[line.command].model_fields
@@ -142,14 +139,21 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     if "experiment" in chosen:
         raise UsageError("experiment= brings settings of its own, as from= does: leave one of them out")
     brought = ("optimizer", "noise") if "model" in chosen else ()
-    taken = {group: getattr(kept, group) for group in GROUPS if group not in (*chosen, *brought)}
-    defaults = [_option(group, component, "override /") for group, component in taken.items()]
+    taken = [group for group in GROUPS if group not in (*chosen, *brought)]
+    defaults = [_option(group, getattr(kept, group), "override /") for group in taken]
     settings = {"seed": kept.seed, "log": kept.log.model_dump(), "checkpoint": kept.checkpoint.model_dump()}
     settings["device"] = {"precision": kept.device.precision}
     settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
     if "model" not in chosen:
         settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size}
-        defaults = [*_optimizers_of(kept), *defaults, *_metrics_of(kept)]
+        model = kept.model["name"]
+        offered = [key.rpartition(".")[2] for key in defaults_of(f"model/{model}") if "@optimizers." in key]
+        for player in dict.fromkeys([*offered, *kept.optimizers]):
+            defaults.append(_option(f"optimizer@optimizers.{player}", kept.optimizers.get(player), "/"))
+        listed = [key.rpartition(".")[2] for key in defaults_of("train") if key.startswith("metric@metrics.")]
+        for name in dict.fromkeys([*listed, *kept.metrics]):  # the run's metrics and no others
+            prefix = "override /" if name in listed else "/"
+            defaults.append(_option(f"metric@metrics.{name}", kept.metrics.get(name), prefix))
     defaults.sort(key=lambda entry: next(iter(entry)).startswith("override"))  # Hydra wants these last
     node = OmegaConf.create({"defaults": defaults, **settings})
     ConfigStore.instance().store(group="from", name=SOURCE, node=node, package="_global_", **REPLACE)
@@ -165,24 +169,3 @@ def _option(key: str, component: Any, prefix: str) -> dict[str, str | None]:
     name = f"of_the_run_{key.rpartition('.')[2]}"
     ConfigStore.instance().store(group=key.partition("@")[0], name=name, node=OmegaConf.create(component), **REPLACE)
     return {f"{prefix}{key}": name}
-
-
-def _optimizers_of(kept: TrainConfig) -> list[dict[str, str | None]]:
-    """Return the entries of a defaults list for each player that the run's model offers an optimizer of its own."""
-    file = CONFIGS / "model" / f"{kept.model['name']}.yaml"
-    offered: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    keys = [str(key) for entry in offered.get("defaults", []) for key in entry]
-    players = [key.rpartition(".")[2] for key in keys if "@optimizers." in key]
-    return [
-        _option(f"optimizer@optimizers.{player}", kept.optimizers.get(player), "/")
-        for player in dict.fromkeys([*players, *kept.optimizers])
-    ]
-
-
-def _metrics_of(kept: TrainConfig) -> list[dict[str, str | None]]:
-    """Return the entries of a defaults list that choose the run's metrics and no others."""
-    listed = [name.rpartition(".")[2] for name in defaults_of("train") if name.startswith("metric@metrics.")]
-    return [
-        _option(f"metric@metrics.{name}", kept.metrics.get(name), "override /" if name in listed else "/")
-        for name in dict.fromkeys([*listed, *kept.metrics])
-    ]

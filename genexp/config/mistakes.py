@@ -28,31 +28,28 @@ Compose = Callable[[CommandLine], DictConfig]
 def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> UsageError:
     """Return a UsageError that names the mistake in the command line and the remedy; `compose` is Hydra's part."""
     text = str(error)
-    if isinstance(error, MissingConfigException) or "Config group override must be" in text:
-        message = _no_such_option(error, line)
-        if message is not None:
-            return UsageError(message)
+    missing = isinstance(error, MissingConfigException) or "Config group override must be" in text
+    if missing and (message := _no_such_option(error, line)) is not None:
+        return UsageError(message)
     if isinstance(error, OverrideParseException):
         return UsageError(_unreadable(error, line))
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         return UsageError(f"{mark.name}, line {mark.line + 1}: {error.problem or error.context}")
     if isinstance(error, UnicodeDecodeError):
         files = sorted(Path(line.folder).rglob("*.yaml")) if line.folder is not None else []
-        wrong = [str(file) for file in files if not _is_text(file)]
+        wrong = [str(file) for file in files if "\ufffd" in file.read_text(encoding="utf-8", errors="replace")]
         return UsageError(f"{', '.join(wrong) or 'a configuration'} is not text in UTF-8")
     added = [word for word in line.overrides if word.startswith("+")]
     if added and ("An item is already at" in text or "To override a value use" in text):
         return UsageError(f"{' '.join(added)}: a + adds what is not there, and this is: leave it out")
     if "integer string conversion" in text:
         return UsageError(f"{max(line.overrides, key=len)[:40]}...: a number of so many digits cannot be read")
-    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
-    if unknown:
+    if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
         return UsageError(_no_such_setting(unknown.group(1).strip(), line, compose))
+    more = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
     if "Ambiguous value" in text:
-        return UsageError(f"{first_line(error)}\nSeveral values are a sweep: add -m; a list is written [a,b]")
-    cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
-    return UsageError(f"{first_line(error)}{cause}")
+        more = "\nSeveral values are a sweep: add -m; a list is written [a,b]"
+    return UsageError(first_line(error) + more)
 
 
 def _no_such_option(error: Exception, line: CommandLine) -> str | None:
@@ -77,15 +74,12 @@ def _no_such_option(error: Exception, line: CommandLine) -> str | None:
         option, group = missing.removeprefix("experiment/"), "experiment"
     options = options_of(group) if group == "experiment" else sorted(map(str, error.options))
     within = [name for name in options if name.startswith(f"{option}/")]
-    hint = f"; in that folder there are {', '.join(within)}" if within else _nearest_option(option, options)
+    by_leaf = {name.rpartition("/")[2]: name for name in options}  # one in a folder may be given without the folder
+    hint = nearest(option, by_leaf) or nearest(option, options)
+    hint = re.sub(r"'(.*)'", lambda match: f"'{by_leaf.get(match[1], match[1])}'", hint)
+    if within:
+        hint = f"; in that folder there are {', '.join(within)}"
     return f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}"
-
-
-def _nearest_option(option: str, options: list[str]) -> str:
-    """Like `nearest`, also for an option in a folder that was given without the folder."""
-    by_leaf = {name.rpartition("/")[2]: name for name in options}
-    hint = nearest(option, by_leaf)
-    return re.sub(r"'(.*)'", lambda match: f"'{by_leaf[match[1]]}'", hint) if hint else nearest(option, options)
 
 
 def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
@@ -106,10 +100,8 @@ def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     command = line.command
     if "@optimizers." in override:
         player = override.rpartition(".")[2]
-        return (
-            f"this model offers no optimizers.{player}; if it has a player '{player}' all the same, "
-            f"+optimizer@optimizers.{player}=... gives it an optimizer of its own"
-        )
+        adding = f"if it has that player, +optimizer@optimizers.{player}=... gives it an optimizer of its own"
+        return f"this model offers no optimizers.{player}; {adding}"
     key = override.split("@")[0].lstrip("+~")
     part, _, name = key.partition(".")
     if part == "metric" or (part == "metrics" and name in options_of("metric")):
@@ -155,15 +147,8 @@ def groups_of(command: str) -> list[str]:
     return [name for name in defaults_of(command) if name.isidentifier()]
 
 
-def defaults_of(command: str) -> list[str]:
-    """Return the keys of a command's defaults list."""
-    entries = [entry for entry in OmegaConf.load(CONFIGS / f"{command}.yaml").defaults if isinstance(entry, DictConfig)]
-    return [str(name) for entry in entries for name in entry]
-
-
-def _is_text(file: Path) -> bool:
-    try:
-        file.read_text(encoding="utf-8")
-    except ValueError:
-        return False
-    return True
+def defaults_of(name: str) -> list[str]:
+    """Return the keys of the defaults list of a command, or of a choice as in "model/gan"; none if it has no list."""
+    file = CONFIGS / f"{name}.yaml"
+    content: Any = OmegaConf.load(file) if file.is_file() else {}
+    return [str(key) for entry in content.get("defaults", []) if isinstance(entry, DictConfig) for key in entry]

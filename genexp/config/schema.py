@@ -1,6 +1,6 @@
 """The typed schema of each command's configuration: names, types and ranges. It does not import torch.
 
-The fixed part is written here. `config.components` reads what a component takes from the component's own source.
+Each class has a field for each top-level key. `config.components` reads what a component takes from its own source.
 """
 
 import hashlib
@@ -14,22 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from genexp import ranges
-from genexp.config.components import (
-    COLLECTIONS,
-    GROUPS,
-    Component,
-    check_component,
-    defining,
-    refuse_strangers,
-    usage_error,
-)
+from genexp.config import components
+from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, defining, refuse_strangers
 from genexp.errors import UsageError
 
-CONFIGS = next(
-    folder
-    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
-    if folder.is_dir()
-)  # inside the package when installed from a wheel, beside it in a checkout
+# Inside the package when installed from a wheel, beside it in a checkout.
+CONFIGS = next(folder for up in (1, 2) if (folder := Path(__file__).parents[up] / "configs").is_dir())
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 # run_dir=2026 is a folder, though Hydra reads a number
@@ -51,8 +41,6 @@ class Device(Schema):
 
 
 class Log(Schema):
-    """The intervals at which a training run records losses, samples and scores."""
-
     every_steps: ranges.PositiveInt
     samples_every_epochs: ranges.PositiveInt
     scores_every_epochs: ranges.PositiveInt | None
@@ -66,8 +54,6 @@ class Checkpoint(Schema):
 
 
 class Sweep(Schema):
-    """Settings of a sweep: the number of jobs at once, and what follows from a failure."""
-
     jobs: ranges.PositiveInt
     retries: ranges.Count
     fail_fast: bool
@@ -75,8 +61,6 @@ class Sweep(Schema):
 
 
 class Search(Schema):
-    """Settings of a search: its ranges, and how Optuna chooses in them."""
-
     name: Literal["optuna"]
     trials: ranges.PositiveInt
     metric: Text
@@ -89,8 +73,6 @@ class Search(Schema):
 
 
 class TrainConfig(Schema):
-    """The configuration of `genexp train`, one field for each top-level key."""
-
     name: Text = Field(pattern=r"^[\w.+-]+$", max_length=100)
     seed: ranges.Seed
     epochs: ranges.PositiveInt
@@ -132,10 +114,8 @@ class TrainConfig(Schema):
         if self.run_dir is not None:
             return Path(self.run_dir).expanduser()
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
-        parts = [self.name, self.optimizer["name"]]
-        if self.noise["name"] != "none":
-            parts.append(self.noise["name"])
-        folder = "-".join([*parts, f"seed{self.seed}", digest])
+        noise = [] if self.noise["name"] == "none" else [self.noise["name"]]
+        folder = "-".join([self.name, self.optimizer["name"], *noise, f"seed{self.seed}", digest])
         return Path(self.outputs_dir).expanduser() / str(self.dataset["name"]) / folder
 
 
@@ -154,21 +134,15 @@ class ReopenedConfig(Schema):
 
 
 class EvaluateConfig(ReopenedConfig):
-    """The configuration of `genexp evaluate`."""
-
     metrics: dict[str, Component]
 
 
 class SampleConfig(ReopenedConfig):
-    """The configuration of `genexp sample`."""
-
     n: ranges.PositiveInt
     out: Place | None
 
 
 class ExportConfig(ReopenedConfig):
-    """The configuration of `genexp export`."""
-
     out: Text | None
 
 
@@ -181,8 +155,6 @@ class DeviceAgain(Schema):
 
 
 class RerunConfig(Schema):
-    """The configuration of `genexp rerun`."""
-
     run: Text
     trust: Packages
     data_dir: Text
@@ -191,8 +163,6 @@ class RerunConfig(Schema):
 
 
 class FigureConfig(ReopenedConfig):
-    """The configuration of `genexp figure`."""
-
     kind: Literal["samples", "neighbours", "interpolation", "reconstructions", "manifold", "curves"]
     rows: ranges.PositiveInt
     columns: Annotated[int, Field(ge=2)]
@@ -201,16 +171,12 @@ class FigureConfig(ReopenedConfig):
 
 
 class RunsConfig(Schema):
-    """The configuration of `genexp runs`."""
-
     outputs_dir: Place
     sort: Literal["path", "status", "progress", "score", "age"]
     filter: Text | list[Text] | None
 
 
 class TableConfig(Schema):
-    """The configuration of `genexp table`."""
-
     paper: dict[str, Any]  # checked by `papers.Paper`
     table: Text
     format: Literal["terminal", "markdown", "latex", "csv", "json"]
@@ -221,8 +187,6 @@ class TableConfig(Schema):
 
 
 class ReproduceConfig(TableConfig):
-    """The configuration of `genexp reproduce`."""
-
     budget: Literal["quick", "full"]
     seeds: ranges.PositiveInt
 
@@ -256,7 +220,7 @@ def checked(command: str, composed: DictConfig) -> Any:
     try:
         config = schema.model_validate(plain)
     except pydantic.ValidationError as error:
-        raise usage_error(error, "", list(schema.model_fields)) from error
+        raise components.usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):
         refuse_strangers(config, config.trust)
     return with_checked_components(config)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from genexp.score import Score
 from genexp.storage.files import atomic, last_json_line
@@ -131,26 +131,6 @@ def short(settings: str) -> str:
     return re.sub(r"(^| )\S*?\.(?=\w+=)", r"\1", settings)
 
 
-class Ranked(NamedTuple):
-    """A job with its rank; None if it has no score to be ranked by."""
-
-    rank: int | None
-    job: Job
-
-    def value(self, name: str) -> Any:
-        """Return one of the job's results, if it has some."""
-        return getattr(self.job.results, name, None)
-
-    def more_epochs(self) -> bool:
-        """Return True if the run has more epochs than the job asked for."""
-        return self.job.config is not None and (self.value("epochs") or 0) > self.job.config.epochs
-
-    def epochs(self) -> str:
-        if self.job.results is None:
-            return progress(self.job)[0]
-        return f"{self.job.results.epochs}{'†' if self.more_epochs() else ''}"
-
-
 def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) -> None:
     """Print the closing table, and keep it in `folder` as CSV and as Markdown."""
     document = ranking(jobs, rank_by, shared)
@@ -171,28 +151,31 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     names = list(dict.fromkeys(name for job in jobs for name in job.scores))
     by = rank_by or next(iter(names), "")
     keys = {job: job.scores[by].sort_key() if by in job.scores else math.inf for job in jobs}
-    best_first = enumerate(sorted(jobs, key=lambda job: keys[job]), 1)
-    ranked = [Ranked(position if math.isfinite(keys[job]) else None, job) for position, job in best_first]
+    best_first = sorted(jobs, key=lambda job: keys[job])
+    ranks = {job: rank if math.isfinite(keys[job]) else None for rank, job in enumerate(best_first, 1)}
     changed = {word.partition("=")[0] for job in jobs for word in job.settings if word not in shared}
     unique = len({key.rpartition(".")[2] for key in changed}) == len(changed)
 
-    def settings(row: Ranked) -> str:
-        own = own_settings(row.job, shared)
+    def shown(job: Job) -> str:
+        own = own_settings(job, shared)
         return short(own) if unique else own
+
+    def run(job: Job) -> str:
+        return str(job.run.path).removeprefix(f"{folder}{os.sep}")
 
     deciding = [job.scores[by] for job in jobs if by in job.scores]
     on_valid = any(score.on_valid is not None for score in deciding)
     beside = on_valid and any(score.split != "valid" for score in deciding)
     folder = common_folder([job.run.path for job in jobs])
     columns = [
-        Column("rank", lambda row: str(row.rank or "–"), lambda row: {"rank": row.rank, **_settings_record(row.job)}),
-        Column("settings", settings, left=True),
-        Column("state", lambda row: row.job.state, lambda row: {"state": row.job.state, "cause": row.job.cause}, True),
-        *([Column(f"{by}, valid", lambda row: _on_valid(row.job.scores.get(by)))] if beside else []),
+        Column("rank", lambda job: str(ranks[job] or "–"), lambda job: {"rank": ranks[job]}),
+        Column("settings", shown, lambda job: dict(word.split("=", 1) for word in job.settings if "=" in word), True),
+        Column("state", lambda job: job.state, lambda job: {"state": job.state, "cause": job.cause}, True),
+        *([Column(f"{by}, valid", lambda job: _on_valid(job.scores.get(by)))] if beside else []),
         *(_score_column(name, jobs) for name in names),
-        Column("epochs", Ranked.epochs, lambda row: {"trained_epochs": row.value("epochs")}),
-        Column("time", _time, lambda row: {"train_seconds": row.value("train_seconds")}),
-        Column("run", lambda row: _below(row.job.run.path, folder), lambda row: {"run": str(row.job.run.path)}, True),
+        Column("epochs", _epochs, lambda job: {"trained_epochs": getattr(job.results, "epochs", None)}),
+        Column("time", _time, lambda job: {"train_seconds": getattr(job.results, "train_seconds", None)}),
+        Column("run", run, lambda job: {"run": str(job.run.path)}, True),
     ]
     notes = []
     if by:
@@ -200,35 +183,39 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
         notes.append(f"ranked by {by}, its mean{' on validation images' if on_valid else ''}{lowest}")
     if shared:
         notes.append(f"all: {' '.join(sorted(shared))}")
-    if any(row.more_epochs() for row in ranked):
+    if any("†" in _epochs(job) for job in jobs):
         notes.append("†: more epochs than were asked for; the run had been trained on before, and is scored at its end")
-    notes += [f"{settings(row)}: {row.job.state}, {row.job.cause}" for row in ranked if row.job.cause]
-    return Document(f"{count(len(jobs), 'job')}, runs in {folder}", [Table(columns, ranked)], notes)
-
-
-def _settings_record(job: Job) -> dict[str, str]:
-    return dict(word.split("=", 1) for word in job.settings if "=" in word)
+    notes += [f"{shown(job)}: {job.state}, {job.cause}" for job in best_first if job.cause]
+    return Document(f"{count(len(jobs), 'job')}, runs in {folder}", [Table(columns, best_first)], notes)
 
 
 def _score_column(name: str, jobs: list[Job]) -> Column:
     split = next(job.scores[name].split for job in jobs if name in job.scores)
 
-    def export(row: Ranked) -> dict[str, Any]:
-        score = row.job.scores.get(name)
+    def export(job: Job) -> dict[str, Any]:
+        score = job.scores.get(name)
         if score is None:
             return {}
         return {name: score.mean, f"{name}_stderr": score.stderr, f"{name}_valid": score.on_valid}
 
     title = name if split in (None, "test") else f"{name}, {split}"
-    return Column(title, lambda row: str(row.job.scores.get(name, "–")), export)
+    return Column(title, lambda job: str(job.scores.get(name, "–")), export)
 
 
 def _on_valid(score: Score | None) -> str:
     return "–" if score is None or score.on_valid is None else f"{score.on_valid:.4g}"
 
 
-def _time(row: Ranked) -> str:
-    return "" if row.job.results is None else duration(row.job.results.train_seconds)
+def _epochs(job: Job) -> str:
+    """Return the epochs of a job's run, with a mark if they are more than the job asked for."""
+    if job.results is None:
+        return progress(job)[0]
+    more = job.config is not None and job.results.epochs > job.config.epochs
+    return f"{job.results.epochs}{'†' if more else ''}"
+
+
+def _time(job: Job) -> str:
+    return "" if job.results is None else duration(job.results.train_seconds)
 
 
 def common_folder(runs: list[Path]) -> Path:
@@ -237,7 +224,3 @@ def common_folder(runs: list[Path]) -> Path:
         return Path(os.path.commonpath([run.parent for run in runs if run != Path()]))
     except ValueError:  # no run at all, or some given by whole paths and some not
         return Path()
-
-
-def _below(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
@@ -31,6 +31,7 @@ from genexp.config.schema import checked
 from genexp.errors import GenexpError, UsageError
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Job
 from genexp.sweeps.schedule import LOOK, PATIENCE, Queue, work_off
+from genexp.text import first_line
 
 HERE = ("genexp", "basic")  # choices of hydra/launcher that run the jobs on this machine
 
@@ -55,10 +56,8 @@ def run_elsewhere(jobs: list[Job], line: CommandLine, folder: Path) -> None:
             else:
                 time.sleep(LOOK)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(
-            "interrupted; jobs that were handed over may run on, until their launcher's own command (scancel, ray "
-            "stop) stops them; the same command goes on"
-        ) from interrupt
+        running_on = "jobs that were handed over may run on, until scancel or ray stop stops them"
+        raise KeyboardInterrupt(f"interrupted; {running_on}; the same command goes on") from interrupt
 
 
 def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception | None]:
@@ -66,8 +65,7 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     of_hydra = tuple(word for word in line.overrides if word.startswith("hydra"))
     of_the_sweep = [word for word in line.overrides if word.startswith("sweep.")]
     source = [f"from={SOURCE}"] if line.kept is not None else []
-    lines = [job.line for job in jobs if job.line is not None]
-    overrides = [[*source, *of_the_sweep, *own.overrides] for own in lines]
+    overrides = [[*source, *of_the_sweep, *job.line.overrides] for job in jobs if job.line is not None]
     task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=replace(line, words=(), multirun=False))
     master = replace(line, overrides=of_hydra)
     with initialized(master) as words:
@@ -79,7 +77,8 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
         with _waiting_for_all(launcher):
             returned: Sequence[Any] = launcher.launch(overrides, 0)
-    return [_error(each) for each in returned]
+    ends = [each._return_value if isinstance(each, JobReturn) else each for each in returned]
+    return [end if isinstance(end, Exception) else None for end in ends]
 
 
 def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine) -> None:
@@ -88,7 +87,12 @@ def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine
     `here` is the folder where the sweep was started, `folder` that of the sweep. The job trains in a process of its
     own: a launcher whose own process dies loses or repeats other jobs.
     """
-    _enter(here)
+    try:
+        os.chdir(here)
+    except OSError as error:
+        raise GenexpError(f"{platform.node()} does not see {here}, where the sweep was started") from error
+    if str(here) not in sys.path:  # a user's own models may be there
+        sys.path.append(str(here))
     settings = tuple(word for word in HydraConfig.get().overrides.task if word != f"from={SOURCE}")
     config = checked("train", composed).model_copy(update={"fresh": False})  # old runs were moved aside before
     job = Job.of(replace(line, overrides=settings), config)
@@ -97,30 +101,18 @@ def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine
         raise GenexpError(job.cause)
 
 
-def _enter(folder: Path) -> None:
-    """Go to the folder where the sweep was started: paths are relative to it, and a user's own models may be there."""
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise GenexpError(f"{platform.node()} does not see {folder}, where the sweep was started") from error
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-
-
 def _hand_over(jobs: list[Job], launch: Callable[[list[Job]], Sequence[Exception | None]]) -> None:
     """Have the jobs launched, and note what became of each."""
     before = [job.run.status() for job in jobs]
     errors: Sequence[Exception | None] = [None] * len(jobs)
-    interrupted = True
+    interrupted = False
     try:
         errors = launch(jobs)
-        interrupted = False
-    except UsageError:
-        interrupted = False
+    except (UsageError, KeyboardInterrupt) as raised:
+        interrupted = isinstance(raised, KeyboardInterrupt)
         raise
     except Exception as raised:  # the launcher ran none of them, or lost them all
         errors = [raised] * len(jobs)
-        interrupted = False
     finally:
         end_of_patience = time.monotonic() + (0 if interrupted else PATIENCE)
         while any(job.run.is_held() for job in jobs) and time.monotonic() < end_of_patience:
@@ -133,10 +125,9 @@ def _hand_over(jobs: list[Job], launch: Callable[[list[Job]], Sequence[Exception
 def _read_ending(job: Job, status: dict[str, Any], error: Exception | None, interrupted: bool) -> None:
     """Note what became of a job, from the new status of its run and the launcher's error."""
     assert job.config is not None
-    try:
+    results = None
+    with suppress(UsageError):
         results = job.run.finished(job.config)
-    except UsageError:
-        results = None
     ended = status.get("status")
     if results is not None:
         job.finish(results)
@@ -145,7 +136,7 @@ def _read_ending(job: Job, status: dict[str, Any], error: Exception | None, inte
     elif ended == "interrupted":
         job.state, job.cause = STOPPED, f"interrupted at step {status.get('step', 0)}"
     elif ended == "failed":
-        job.state, job.cause = FAILED, next(iter(str(status.get("error", "")).splitlines()), "")
+        job.state, job.cause = FAILED, str(status.get("error", "")).partition("\n")[0]
     elif not interrupted:
         job.state = FAILED
         job.cause = _in_a_line(error) if error else "it left no result, and no word why; see the launcher's own logs"
@@ -154,10 +145,9 @@ def _read_ending(job: Job, status: dict[str, Any], error: Exception | None, inte
 def _in_a_line(error: Exception) -> str:
     """Return in one line what a launcher says of a job; submitit and Ray say it in many."""
     if isinstance(error, GenexpError):
-        return str(error).splitlines()[0]
+        return first_line(error)
     text = str(error).strip()
-    lost = re.search(r"has not produced any output \(state: ([^)]+)", text)
-    if lost:
+    if lost := re.search(r"has not produced any output \(state: ([^)]+)", text):
         return f"the launcher's process was lost ({lost[1]})"
     lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
     telling = lines[-1 if "Traceback" in text else 0] if lines else ""
@@ -166,10 +156,7 @@ def _in_a_line(error: Exception) -> str:
 
 @contextmanager
 def _waiting_for_all(launcher: Any) -> Iterator[None]:
-    """Make the launchers of submitit and Ray wait for all jobs, and return the exceptions of those that failed.
-
-    By themselves they raise the first one, as when a job was cancelled, and do not wait for the others.
-    """
+    """Make submitit and Ray wait for all jobs and return their errors; by themselves they raise the first one."""
     plugin = type(launcher).__module__
     if "submitit" in plugin:
         owner, name = importlib.import_module("submitit").Job, "results"
@@ -191,11 +178,3 @@ def _waiting_for_all(launcher: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, original)
-
-
-def _error(returned: Any) -> Exception | None:
-    """Return the error of a job, if it failed, from what a launcher returned for it."""
-    if isinstance(returned, JobReturn):
-        failed = returned.status == JobStatus.FAILED and isinstance(returned._return_value, Exception)
-        return returned._return_value if failed else None
-    return returned if isinstance(returned, Exception) else None

@@ -55,20 +55,19 @@ class Job:
         folder = None if line.folder is None else str(Path(line.folder).absolute())
         alone = replace(line, overrides=own, folder=folder, words=())
         job = cls(alone.settings, Run(config.directory()), config, alone)
-        results = job.finished_results()
-        if results is not None:
-            job.finish(results)
+        job.take_results(config)
         return job
 
-    def finished_results(self) -> Results | None:
-        """Return the results of a finished run.
+    def take_results(self, config: TrainConfig) -> bool:
+        """Finish the job if its run is finished; return True if it is.
 
         Where the images are at a path, which may have changed since, only the job's own process can tell.
         """
-        if self.config is None:
-            return self.results
-        results = self.run.finished(self.config)
-        return None if "path" in self.config.dataset else results
+        results = self.run.finished(config)
+        if results is None or "path" in config.dataset:
+            return False
+        self.finish(results)
+        return True
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -95,9 +94,7 @@ class Job:
             self.finish(Results.read(self.run.results_file))
             return
         with suppress(UsageError):  # of a run that cannot be read any more
-            results = self.finished_results()
-            if results is not None:  # it was told to leave when it was done
-                self.finish(results)
+            if self.config is not None and self.take_results(self.config):  # it was told to leave when it was done
                 return
         self.cause = ending.error.splitlines()[0]
         if ending.code == INTERRUPTED:

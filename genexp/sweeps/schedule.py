@@ -31,11 +31,7 @@ class Queue:
         self._looked = 0.0
 
     def next(self, running: list[Job]) -> Job | None:
-        """Return the next job to start, or one that needs no start; None if all have to wait for something."""
-        return self.waiting(running)
-
-    def waiting(self, running: list[Job]) -> Job | None:
-        """Return the first job that waits and whose run no process holds."""
+        """Return the first job that waits and whose run no process holds; of a search, also one that just ended."""
         busy = {job.run.path for job in running}
         ready = (job for job in self.jobs if job.state == WAITING and not job.elsewhere)
         return next((job for job in ready if job.run.path not in busy), None)
@@ -68,7 +64,7 @@ def work_off(queue: Queue, settings: Sweep, folder: Path, shared: set[str], exam
         while slots.running or (queue.is_open and not stopping):
             for job in queue.look(slots):
                 show(job)
-            while slots.free and not stopping and (next_job := queue.next(slots.running)) is not None:
+            while len(slots.running) < slots.n and not stopping and (next_job := queue.next(slots.running)) is not None:
                 if next_job.state == WAITING:
                     slots.start(next_job, folder / "logs" / f"{next_job.run.path.name}.txt")
                     next_job.start()
@@ -87,9 +83,8 @@ def fail_if_any(jobs: list[Job], again: str) -> None:
     """Raise GenexpError if a job did not finish; `again` is the command that goes on."""
     failed = sum(job.state == FAILED for job in jobs)
     stopped = sum(job.state in (STOPPED, RUNNING) for job in jobs)
-    if failed or stopped:
-        counts = [f"{failed} failed"] if failed else []
-        counts += [f"{stopped} did not come to their end"] if stopped else []
+    counts = [f"{n} {what}" for n, what in ((failed, "failed"), (stopped, "did not come to their end")) if n]
+    if counts:
         raise GenexpError(f"of {len(jobs)} jobs {', '.join(counts)}; {again} runs only what is not finished")
 
 

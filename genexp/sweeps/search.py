@@ -27,6 +27,7 @@ from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, 
 from genexp.sweeps.ranges import Range, edge, flat_ranges, suggest
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
+from genexp.text import first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -63,8 +64,7 @@ def main(config: TrainConfig, line: CommandLine) -> None:
             set_stopped(trials.jobs)
             close(trials.jobs, folder, search.metric, set(fixed.settings))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
-    failed = sum(job.state == FAILED for job in trials.jobs)
-    if failed:  # that is an answer, too, and Optuna is told
+    if failed := sum(job.state == FAILED for job in trials.jobs):  # that is an answer, too, and Optuna is told
         print(f"of {len(trials.jobs)} trials {failed} failed; the table says why", flush=True)
     fail_if_any([job for job in trials.jobs if job.state != FAILED], config.again())
     if not any(job.state == FINISHED for job in trials.jobs):
@@ -75,13 +75,15 @@ class Trials(Queue):
     """The trials of a study, which asks for the next one."""
 
     def __init__(self, study: "optuna.Study", search: Search, ranges: dict[str, Range], fixed: CommandLine) -> None:
+        import optuna
+
         super().__init__([], search.trials)
         self.study, self.search, self.ranges, self.fixed = study, search, ranges, fixed
         self.unfinished: list[optuna.Trial] = []  # of an earlier session that was stopped
         self.trial_of: dict[Job, optuna.Trial] = {}
         for frozen in study.get_trials(deepcopy=False):
             if not frozen.state.is_finished():
-                self.unfinished.append(_reopened(study, frozen))
+                self.unfinished.append(optuna.Trial(study, frozen._trial_id))  # with the settings chosen for it
             elif "run" in frozen.user_attrs:
                 job = Job(tuple(frozen.user_attrs["overrides"]), Run(Path(frozen.user_attrs["run"])))
                 job.state = {"COMPLETE": FINISHED, "PRUNED": PRUNED, "FAIL": FAILED}[frozen.state.name]
@@ -97,27 +99,23 @@ class Trials(Queue):
         return len(self.study.get_trials(deepcopy=False)) < self.search.trials
 
     def next(self, running: list[Job]) -> Job | None:
-        waiting = self.waiting(running)
+        """Return the next trial to start, or one that needs no start; None if all wait for runs that others hold."""
+        waiting = super().next(running)
         if waiting is not None or not (self.unfinished or self._may_ask()):
             return waiting
-        job = self._ask()
-        return job if job.state != WAITING else self.waiting(running)  # it waits if a running trial has its settings
-
-    def _ask(self) -> Job:
-        """Return the job of the next trial; it may have ended at once."""
         trial = self.unfinished.pop(0) if self.unfinished else self.study.ask()
         chosen = {name: suggest(trial, name, given) for name, given in self.ranges.items()}
         try:
             job = _job(self.fixed, chosen)  # finished already, if an earlier trial had the same settings
-            trial.set_user_attr("run", str(job.run.path))
-            trial.set_user_attr("overrides", list(job.settings))
         except UsageError as error:  # settings that do not go together
-            job = Job(tuple(f"{name}={value}" for name, value in chosen.items()), Run(Path()), state=FAILED)
-            job.cause = str(error).splitlines()[0]
+            settings = tuple(f"{name}={value}" for name, value in chosen.items())
+            job = Job(settings, Run(Path()), state=FAILED, cause=first_line(error))
+        trial.set_user_attr("run", str(job.run.path))
+        trial.set_user_attr("overrides", list(job.settings))
         self.jobs.append(job)
         self.trial_of[job] = trial
         self.ended(job)
-        return job
+        return job if job.state != WAITING else super().next(running)  # it waits if a running trial has its settings
 
     def look(self, slots: Slots) -> list[Job]:
         for job in slots.running:
@@ -155,45 +153,30 @@ class Trials(Queue):
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         elif job.state == FAILED:
             trial.set_user_attr("cause", job.cause)
-            trial.set_user_attr("run", str(job.run.path))
-            trial.set_user_attr("overrides", list(job.settings))
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: CommandLine) -> None:
     """Raise UsageError for a search that could not be made."""
     if not ranges:
-        raise UsageError(
-            "search.ranges is empty: say which settings are sought, and where, as in "
-            "'+search.ranges.optimizer.lr={low: 1e-3, high: 1, log: true}' or in an experiment's YAML"
-        )
+        example = "'+search.ranges.optimizer.lr={low: 1e-3, high: 1, log: true}'"
+        raise UsageError(f"search.ranges is empty: give ranges, as in {example} or in an experiment's YAML")
     if search.metric not in config.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(config.metrics)}")
     metric = config.metrics[search.metric]
     ours = metric["_target_"].startswith("genexp.")  # what others return is seen when they do
     if ours and metric["name"] not in ("parzen", "parzen_folds") and metric.get("split") != "valid":
         remedy = f"set metrics.{search.metric}.split=valid" if "split" in metric else "seek by another"
-        raise UsageError(
-            f"search.metric={search.metric}: it is not taken on validation images, and those of the test are not to "
-            f"choose by; {remedy}"
-        )
+        raise UsageError(f"search.metric={search.metric} is not taken on validation images, so {remedy}")
     if search.prune and config.log.scores_every_epochs is None:
-        raise UsageError(
-            "search.prune=true stops runs by their validation curve, which log.scores_every_epochs=N draws; set that, "
-            "or search.prune=false"
-        )
+        raise UsageError("search.prune needs a validation curve: set log.scores_every_epochs=N, or search.prune=false")
     if config.sweep.rank_by not in (None, search.metric):
-        raise UsageError(
-            f"sweep.rank_by={config.sweep.rank_by}: a search ranks by what it seeks, search.metric={search.metric}; "
-            "set that, and leave out sweep.rank_by"
-        )
+        raise UsageError(f"leave out sweep.rank_by: a search ranks by what it seeks, search.metric={search.metric}")
     if is_elsewhere(line):
         raise UsageError("hydra/launcher is for sweeps with -m; a search runs its trials on this machine")
     if config.fresh:
-        raise UsageError(
-            "fresh=true is of runs, and a search goes on with its trials; to begin it anew, move its folder in "
-            f"{config.outputs_dir}/searches away"
-        )
+        begin = f"to begin it anew, move its folder in {config.outputs_dir}/searches away"
+        raise UsageError(f"fresh=true is of runs, and a search goes on with its trials; {begin}")
     if config.run_dir is not None:
         raise UsageError("run_dir= names one directory for all trials of a search; leave it out")
 
@@ -225,7 +208,6 @@ def _name(config: TrainConfig, search: Search, ranges: dict[str, Range]) -> str:
 def _study(search: Search, folder: Path, minimize: bool) -> "optuna.Study":
     import optuna
 
-    url = f"sqlite:///{folder / 'study.db'}"
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     try:
         with warnings.catch_warnings():
@@ -233,21 +215,14 @@ def _study(search: Search, folder: Path, minimize: bool) -> "optuna.Study":
             pruner = optuna.pruners.MedianPruner(search.startup_trials, search.warmup_epochs)
             study = optuna.create_study(
                 study_name=folder.name,
-                storage=url,
+                storage=f"sqlite:///{folder / 'study.db'}",
                 pruner=pruner if search.prune else optuna.pruners.NopPruner(),
                 direction="minimize" if minimize else "maximize",
                 load_if_exists=True,
             )
     except Exception as error:  # of SQLAlchemy, which is known here only through Optuna
-        raise GenexpError(f"{folder / 'study.db'} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise GenexpError(f"{folder / 'study.db'} cannot be opened: {first_line(error)}") from error
     # A session's own seed: with that of the first it would draw again what was tried already.
     seed = random.Random(f"{search.seed} {len(study.trials)}").getrandbits(32)
     study.sampler = samplers[search.sampler](seed=seed)
     return study
-
-
-def _reopened(study: "optuna.Study", frozen: "optuna.trial.FrozenTrial") -> "optuna.Trial":
-    """Return a trial that ran when the search was stopped; it keeps the settings that were chosen for it."""
-    import optuna
-
-    return optuna.Trial(study, frozen._trial_id)

@@ -16,7 +16,6 @@ from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from genexp.config.command_line import CommandLine
@@ -62,10 +61,6 @@ class Slots:
     def running(self) -> list[Job]:
         return list(self._processes)
 
-    @property
-    def free(self) -> bool:
-        return len(self._processes) < self.n
-
     def start(self, job: Job, log: Path) -> None:
         """Start the job's process in a free slot; its output is appended to `log`."""
         assert job.config is not None
@@ -79,28 +74,17 @@ class Slots:
         environment = dict(os.environ)  # the server of processes has the environment and folder of its beginning
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-        arguments = (config, job.line, log, Path.cwd(), environment, theirs)
-        with without_usr2():
-            process = self._started(arguments)
+        for attempt in (1, 2):
+            process = self._context.Process(target=_work, args=(config, job.line, log, Path.cwd(), environment, theirs))
+            try:
+                with without_usr2():
+                    process.start()
+                break
+            except (EOFError, ConnectionError) as error:  # the server died; the next process starts a new one
+                if attempt == 2:
+                    raise GenexpError("no process can be started: its server dies, perhaps short of memory") from error
         theirs.close()
         self._processes[job] = Process(slot, process, ours)
-
-    def _started(self, arguments: tuple[Any, ...]) -> Any:
-        """Start a process; by a new server if the old one died."""
-
-        def start() -> Any:
-            process = self._context.Process(target=_work, args=arguments)
-            process.start()
-            return process
-
-        try:
-            return start()
-        except (EOFError, ConnectionError):  # the server died; the next process starts a new one
-            pass
-        try:
-            return start()
-        except (EOFError, ConnectionError) as error:
-            raise GenexpError("no process can be started: its server dies, perhaps for want of memory") from error
 
     def wait(self, seconds: float) -> list[tuple[Job, Ending]]:
         """Return the jobs that have ended; wait until one does, but no longer than that."""
@@ -121,9 +105,7 @@ class Slots:
     def __enter__(self) -> "Slots":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop(self.running)
         try:
             while self._processes:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
-from genexp.config.compose import configuration, each_job, plain_mistakes
+from genexp.config.compose import configuration, each_job
 from genexp.config.mistakes import options_of
 from genexp.errors import UsageError
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
-from genexp.sweeps.jobs import FINISHED, WAITING, Job, common_settings, set_stopped
+from genexp.sweeps.jobs import FINISHED, OF_THE_SWEEP, WAITING, Job, common_settings, set_stopped
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.text import nearest
 
@@ -30,8 +30,7 @@ def main(line: CommandLine) -> None:
     shared = common_settings(jobs)
     with held(folder, str(line)):
         jobs = [_begun_afresh(job) for job in jobs]
-        finished = sum(job.state == FINISHED for job in jobs)
-        if finished:
+        if finished := sum(job.state == FINISHED for job in jobs):
             print(f"finished already: {finished} of {len(jobs)} jobs", flush=True)
         try:
             if is_elsewhere(line):
@@ -51,8 +50,7 @@ def main(line: CommandLine) -> None:
 
 def plan(line: CommandLine) -> list[Job]:
     """Return the jobs of a sweep. Raises UsageError if one is wrong, or its directory holds another run."""
-    with plain_mistakes(line):
-        lines = each_job(line)
+    lines = each_job(line)
     if not lines:
         raise UsageError(f"no job follows from {' '.join(line.overrides)}: a range or list there is empty")
     if len(lines) > MANY:
@@ -60,7 +58,14 @@ def plan(line: CommandLine) -> list[Job]:
     jobs: list[Job] = []
     by_path: dict[Path, Job] = {}
     for number, each in enumerate(lines, 1):
-        job = _planned(number, each)
+        try:
+            config = configuration(each)
+            job = Job.of(each, config)
+        except UsageError as error:
+            own = " ".join(word for word in each.settings if not word.startswith(OF_THE_SWEEP))
+            raise UsageError(f"job {number} ({own}): {error}\nNo job was started") from error
+        if config.search is not None:
+            raise UsageError("search= is a sweep of its own: leave out -m, and give values as search.ranges")
         other = by_path.setdefault(job.run.path, job)
         if other is not job:
             raise _one_run(other, job)
@@ -69,28 +74,14 @@ def plan(line: CommandLine) -> list[Job]:
     return jobs
 
 
-def _planned(number: int, line: CommandLine) -> Job:
-    try:
-        config = configuration(line)
-        job = Job.of(line, config)
-    except UsageError as error:
-        own = " ".join(word for word in line.settings if not word.startswith(("hydra", "sweep.", "fresh=")))
-        raise UsageError(f"job {number} ({own}): {error}\nNo job was started") from error
-    if config.search is not None:
-        raise UsageError("search= is a sweep of its own: leave out -m, and give values as search.ranges")
-    return job
-
-
 def _one_run(one: Job, other: Job) -> UsageError:
     if other.config is not None and other.config.run_dir is not None:
         return UsageError("run_dir= names one directory for several jobs of a sweep; leave it out")
     pairs = ((one, other), (other, one))
     own = [" ".join(word for word in job.settings if word not in alike.settings) for job, alike in pairs]
     which = f"{own[0] or 'one job'} and {own[1] or 'another'} are one run" if any(own) else "a job is there twice"
-    return UsageError(
-        f"{which}: {one.run.path}\nSweep what makes another experiment; log.scores_every_epochs=N shows how a run "
-        "fares on its way, and genexp evaluate takes other scores of it"
-    )
+    others = "log.scores_every_epochs=N scores a run on its way, and genexp evaluate under other settings"
+    return UsageError(f"{which}: {one.run.path}\nSweep what makes another experiment; {others}")
 
 
 def _refuse_unknown_rank(jobs: list[Job]) -> None:
