@@ -21,11 +21,9 @@ def handled_by(handler: Handler) -> Iterator[dict[int, Any]]:
     A signal that was ignored when the program began stays ignored, as SIGHUP is by nohup; but SIGINT is always heard.
     Only the main thread can set handlers: in another one this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield {}
-        return
-    heard = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, *heard)}
+    heard = [signal.SIGINT, *(number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN)]
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in heard if is_main}
     try:
         yield before
     finally:

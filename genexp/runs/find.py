@@ -4,7 +4,7 @@ import glob
 import math
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,18 +67,14 @@ def _number(value: Any) -> Any:
 
 def find(outputs_dir: Path) -> list[RunState]:
     """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
-    return [state_of(Run(path)) for path in sorted(_directories(outputs_dir)) if not was_set_aside(path)]
-
-
-def _directories(folder: Path) -> Iterator[Path]:
-    """Find the run directories, also in folders that are links to elsewhere."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    paths, seen = [], set()
+    for place, folders, files in os.walk(outputs_dir, followlinks=True):
         if {"config.yaml", "status.json"} <= set(files):
-            yield Path(place)
+            paths.append(Path(place))
         known = {name: identity(Path(place, name)) for name in folders}
         folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
         seen |= set(known.values())  # a link may lead back
+    return [state_of(Run(path)) for path in sorted(paths) if not was_set_aside(path)]
 
 
 def state_of(run: Run) -> RunState:

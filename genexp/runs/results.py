@@ -14,6 +14,7 @@ from genexp.score import Score
 from genexp.storage.files import free, read_json, write_json, writing
 
 LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
+DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # errors of content that is not as it was written
 
 
 @dataclass(frozen=True)
@@ -24,31 +25,24 @@ class Results:
     steps: int
     train_seconds: float
     images_per_second: float
-    scores: dict[str, Score]  # by the metric's name in the configuration
     provenance: dict[str, Any]
+    scores: dict[str, Score]  # by the metric's name in the configuration
 
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = read_json(file)
-        numbers = {name: content.get(name) for name in ("steps", "train_seconds", "images_per_second")}
-        scores = _scores(content)
-        if scores is None or not isinstance(content.get("epochs"), int) or None in numbers.values():
+        content = {"provenance": {}} | read_json(file)
+        try:
+            known = {each.name: content[each.name] for each in fields(cls)}
+            scores = {name: Score.from_json(score, name) for name, score in content["scores"].items()}
+        except DAMAGED:
             return None
-        return cls(content["epochs"], scores=scores, provenance=content.get("provenance", {}), **numbers)  # type: ignore[arg-type]
+        is_whole = isinstance(known["epochs"], int) and None not in known.values()
+        return cls(**known | {"scores": scores}) if is_whole else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as results.json holds them."""
-        fields = {name: value for name, value in vars(self).items() if name != "scores"}
-        return fields | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
-
-
-def _scores(content: dict[str, Any]) -> dict[str, Score] | None:
-    scores = content.get("scores")
-    try:
-        return {name: Score.from_json(score, name) for name, score in scores.items()}  # type: ignore[union-attr]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+        return vars(self) | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def _evaluations(content: dict[str, Any]) -> dict[str, Evaluation] | None:
     try:
         scores, entries = content.get("scores", {}), content.get("evaluations", {})
         return {name: Evaluation.from_json(entry, scores) for name, entry in entries.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except DAMAGED:
         return None
 
 
