@@ -41,7 +41,7 @@ class Results:
         return cls(**known | {"scores": scores}) if is_whole else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as results.json holds them."""
+
         return vars(self) | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
 
 
@@ -67,7 +67,7 @@ class Evaluation:
         return cls(**known | {"score": Score.from_json(score, entry["metric"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the evaluation as an entry of results.json."""
+
         return asdict(self) | {"score": self.score.to_json()}
 
 
@@ -88,16 +88,12 @@ def evaluation(metric: Component, score: Score, **origin: Any) -> dict[str, Eval
 
 def evaluations(file: Path) -> dict[str, Evaluation]:
     """Return every score of a run by its key; none if the file is missing or damaged."""
-    return _evaluations(read_json(file)) or {}
-
-
-def _evaluations(content: dict[str, Any]) -> dict[str, Evaluation] | None:
-    """Return the evaluations in the content of results.json; None if it is damaged."""
+    content = read_json(file)
     try:
         scores, entries = content.get("scores", {}), content.get("evaluations", {})
         return {name: Evaluation.from_json(entry, scores) for name, entry in entries.items()}
     except DAMAGED:
-        return None
+        return {}
 
 
 def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], check: Callable[[], object]) -> None:
@@ -108,14 +104,13 @@ def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], ch
     """
     with writing(file, "The scores are not kept"), filelock.FileLock(file.with_name(LOCK)):
         check()
-        content = read_json(file)
-        kept = _evaluations(content)
-        if file.exists() and (kept is None or not content):
+        content, kept = read_json(file), evaluations(file)
+        if file.exists() and (not content or (content.get("evaluations") and not kept)):
             damaged = free(file.parent, "results.damaged-", ".json")
             file.rename(damaged)
             print(f"warning: {file} is damaged; it was moved to {damaged}", flush=True)
-            content, kept = {}, {}
-        entries = {name: entry.to_json() for name, entry in ((kept or {}) | added).items()}
+            content = {}
+        entries = {name: entry.to_json() for name, entry in (kept | added).items()}
         write_json(file, with_each_score_once(content | summary | {"evaluations": entries}))
 
 

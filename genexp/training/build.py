@@ -29,10 +29,9 @@ def target(component: Component) -> partial[Any]:
     module, _, name = component["_target_"].rpartition(".")
     try:
         called = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
     except Exception as error:  # a module from outside the package raises what it likes
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {_origin(error)}") from error
+        reason = error if isinstance(error, ImportError | AttributeError) else _origin(error)
+        raise UsageError(f"_target_={component['_target_']} cannot be imported: {reason}") from error
     if not callable(called):
         raise UsageError(f"_target_={component['_target_']} is neither a class nor a function")
     return partial(called, **settings_of(component))
@@ -47,10 +46,8 @@ def make(key: str, component: Component, *provided: Any) -> Any:
     _bind(key, component, call, *provided)
     try:
         return call(*provided)
-    except (GenexpError, MemoryError):
-        raise
     except Exception as error:
-        if component["_target_"].startswith("genexp."):
+        if isinstance(error, GenexpError | MemoryError) or component["_target_"].startswith("genexp."):
             raise
         raise UsageError(f"{key}._target_={component['_target_']} failed: {_origin(error)}") from error
 
@@ -69,12 +66,11 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
     corruption = make("noise", noise)
     if not callable(corruption):
         raise UsageError(f"noise._target_={noise['_target_']} gives a {type(corruption).__name__}, no corruption")
-    built = make("model", component, spec, corruption)
+    built: Model = make("model", component, spec, corruption)
     mistake = _mistake(built)
     if mistake is not None:
         raise UsageError(f"model._target_={component['_target_']}: {mistake}")
-    model: Model = built.to(device)
-    return model
+    return built.to(device)
 
 
 def training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
@@ -83,9 +79,8 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     plan = Plan.of(built, config.batch_size, len(data.train))
     if plan.steps_per_epoch == 0:
         images = f"the {len(data.train):,} training images of {config.dataset['name']}; set a smaller batch_size"
-        if config.batch_size > len(data.train):
-            raise UsageError(f"batch_size={config.batch_size} is larger than {images}")
-        raise UsageError(f"one step takes several minibatches of {config.batch_size}, more than {images}")
+        step = f"a step of {plan.images_per_step:,} images is larger than"
+        raise UsageError(f"batch_size={config.batch_size}: {step} {images}")
     players = built.players()
     for player in config.optimizers:
         if player not in players:
@@ -93,9 +88,9 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
                 f"optimizers.{player}: {config.model['name']} has no player '{player}'{nearest(player, players)}; "
                 f"it has {', '.join(players)}"
             )
-    components = {player: config.optimizers.get(player, config.optimizer) for player in players}
     optimizers = {
-        player: make("optimizer", components[player], list(part.parameters())) for player, part in players.items()
+        player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
+        for player, part in players.items()
     }
     return Training(built, plan, optimizers)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genexp import rng
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import autocast
 from genexp.errors import DivergedError, UsageError
@@ -107,23 +108,14 @@ class Tick:
     values: dict[str, float] | None  # at a logged step: means since the last one, and values of this step
 
 
-def train(
-    training: Training,
-    data: DataSet,
-    device: torch.device,
-    *,
-    seed: int,
-    epochs: int,
-    precision: str,
-    log_every: int,
-) -> Iterator[Tick]:
+def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -> Iterator[Tick]:
     """Train to the end of `epochs`; yield a Tick a step. Stopping at any Tick and going on later changes nothing.
 
     Data order is a function of (seed, epoch), every other draw of (seed, step). Values are read back from the device
     at a logged step only. Raises DivergedError, naming the step, if a loss or gradient is not finite; UsageError if a
     model's losses are not those of the players that move.
     """
-    plan = training.plan
+    plan, seed, device = training.plan, config.seed, training.model.device
     length, step_images = plan.steps_per_epoch, plan.images_per_step
     order, order_epoch = torch.empty(0), -1
     images_since_log, seconds_at_log = 0, training.seconds
@@ -135,14 +127,14 @@ def train(
             order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
         rows = order[position * step_images : (position + 1) * step_images].view(-1, plan.batch_size)
         ends_epoch = position + 1 == length
-        logged = ends_epoch or (training.step + 1) % log_every == 0
+        logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
 
         rng.reseed(device, seed, "step", training.step)
         row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
         for update, minibatch in plan.moves:
             images = data.images("train", rows[minibatch])
-            row |= _move(training, update, images, epoch, precision, norms if logged else None)
+            row |= _move(training, update, images, config.device.precision, norms if logged else None)
         training.names = list(row)
         training.window.append(torch.stack(list(row.values())))
         training.step += 1
@@ -162,12 +154,7 @@ def train(
 
 
 def _move(
-    training: Training,
-    update: Update,
-    images: Tensor,
-    epoch: int,
-    precision: str,
-    norms: dict[str, Tensor] | None,
+    training: Training, update: Update, images: Tensor, precision: str, norms: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
     with autocast(images.device, precision):
@@ -187,7 +174,7 @@ def _move(
     for player, gradient in gradients.items():
         if norms is not None:
             norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
-        training.optimizers[player].step(gradient, training.step, epoch)
+        training.optimizers[player].step(gradient, training.step, training.epoch)
     return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
 
 

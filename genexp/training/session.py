@@ -3,7 +3,6 @@
 import math
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -44,9 +43,19 @@ class Session:
         After an error or an interruption the run's status says why it ended, and the error says how to go on.
         """
         try:
-            made_by = self._begin(command)
+            latest = load_latest(self.run.checkpoints, warn)
+            if latest is not None:
+                file, state = latest
+                with fitting(file):
+                    self.training.load_state_dict(state)
+            made_by = provenance(self.device, self.config.device.precision, command)
+            self.run.add_session(self.training.step, made_by)
+            keep_patch(self.run.path)
             with self.stop.listening():
-                scores = self._train_and_score()
+                with Logs(self.run, self.training.step) as logs:
+                    scores = self._train(logs)
+                    self.stop.at_once()
+                    scores = self._conclude(logs, scores)
                 self.stop.deferring = True  # the rest takes a moment, and then all is done
                 return self._finish(scores, made_by)
         except BaseException as error:
@@ -55,32 +64,12 @@ class Session:
                 raise
             raise ended from error
 
-    def _begin(self, command: str) -> dict[str, Any]:
-        """Load the newest checkpoint, and write down the provenance of this session, which is returned."""
-        latest = load_latest(self.run.checkpoints, warn)
-        if latest is not None:
-            file, state = latest
-            with fitting(file):
-                self.training.load_state_dict(state)
-        made_by = provenance(self.device, self.config.device.precision, command)
-        self.run.add_session(self.training.step, made_by)
-        keep_patch(self.run.path)
-        return made_by
-
-    def _train_and_score(self) -> dict[str, Score]:
-        """Train to the end of the epochs asked for; return the scores there."""
-        length = self.training.plan.steps_per_epoch
-        epochs = max(self.config.epochs, -(-self.training.step // length))  # an epoch that was begun is ended
-        with Logs(self.run, self.training.step) as logs:
-            scores = None
-            if self.training.step < epochs * length:
-                scores = self._train(epochs, logs)
-            self.stop.at_once()
-            return self._conclude(logs, scores)
-
-    def _train(self, epochs: int, logs: Logs) -> dict[str, Score] | None:
+    def _train(self, logs: Logs) -> dict[str, Score] | None:
         """Train, log, draw and save; return the scores if the last epoch was scored on the way."""
         training, config, length = self.training, self.config, self.training.plan.steps_per_epoch
+        epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended
+        if training.step == epochs * length:
+            return None
         self._announce()
         self.best = self._best_so_far()
         every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
@@ -89,7 +78,7 @@ class Session:
         scores: dict[str, Score] | None = None
         with Terminal(epochs, length, training.step) as terminal:
             self.run.set_status("running", epoch=training.epoch, step=training.step, **end)
-            for tick in ticks(config, training, self.data, epochs):
+            for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:
                     training.check_finite()  # before pictures and scores of such weights
                 scored = tick.ends_epoch and _is_due(config.log.scores_every_epochs, tick.epoch)
@@ -153,7 +142,7 @@ class Session:
         if isinstance(model, Autoencoder):
             if data.mixture is None:
                 logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)
-            logs.codes(codes(model, data), tick.step)
+            logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
 
     def _conclude(self, logs: Logs, scores: dict[str, Score] | None) -> dict[str, Score]:
         """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
@@ -181,7 +170,6 @@ class Session:
             scores=scores,
             provenance=made_by,
         )
-        about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         evaluations: dict[str, Evaluation] = {}
         for name, score in scores.items():
             evaluations |= results.evaluation(
@@ -194,6 +182,7 @@ class Session:
                 train_seconds=trained.train_seconds,
                 provenance=made_by,
             )
+        about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         summary = {"status": "finished", **about, "seed": config.seed, **trained.to_json()}
         results.record(self.run.results_file, summary, evaluations, self.run.refuse_if_moved)
         self.run.set_status("finished", epoch=trained.epochs, step=trained.steps)
@@ -213,9 +202,8 @@ class Session:
             saved = f"saved {newest}" if newest else "nothing was saved yet"
             return KeyboardInterrupt(f"interrupted at step {self.training.step}, {saved}; {again} goes on from there")
         if isinstance(error, DivergedError):
-            saved = str(newest) if newest else "none, it happened in the first epoch"
             return DivergedError(
-                f"{error}\nlast good checkpoint: {saved}\n"
+                f"{error}\nlast good checkpoint: {newest or 'none, it happened in the first epoch'}\n"
                 "Try a smaller optimizer.lr; that is another run, this one stays"
             )
         if isinstance(error, OSError):
@@ -227,19 +215,6 @@ class Session:
         return error
 
 
-def ticks(config: TrainConfig, training: Training, data: DataSet, epochs: int) -> Iterator[Tick]:
-    """Train as the configuration asks, from where `training` stands to the end of `epochs`; yield a Tick a step."""
-    return train(
-        training,
-        data,
-        training.model.device,
-        seed=config.seed,
-        epochs=epochs,
-        precision=config.device.precision,
-        log_every=config.log.every_steps,
-    )
-
-
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
     """Return the codes, (n, latent_dim), of the first PROJECTED validation images."""
     with evaluating(model):
@@ -248,9 +223,8 @@ def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
 
 def _curves(scores: dict[str, Score]) -> dict[str, float]:
     """Return the points of the scores' curves: score/NAME, and valid/NAME if it has a mean on validation images."""
-    on_valid = {f"valid/{name}": score.on_valid for name, score in scores.items()}
-    known = {name: value for name, value in on_valid.items() if value is not None}
-    return {f"score/{name}": score.mean for name, score in scores.items()} | known
+    on_valid = {f"valid/{name}": score.on_valid for name, score in scores.items() if score.on_valid is not None}
+    return {f"score/{name}": score.mean for name, score in scores.items()} | on_valid
 
 
 def _is_due(period: int | None, epoch: int) -> bool:
