@@ -59,37 +59,34 @@ class Session:
                 self.stop.deferring = True  # the rest takes a moment, and then all is done
                 return self._finish(scores, made_by)
         except BaseException as error:
-            ended = self._ended_by(error)
-            if ended is error:
-                raise
-            raise ended from error
+            self._say_how_to_go_on(error)
+            raise
 
-    def _train(self, logs: Logs) -> dict[str, Score] | None:
-        """Train, log, draw and save; return the scores if the last epoch was scored on the way."""
+    def _train(self, logs: Logs) -> dict[str, Score]:
+        """Train, log, draw and save; return the scores if the last epoch was scored on the way, or none."""
         training, config, length = self.training, self.config, self.training.plan.steps_per_epoch
         epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended
         if training.step == epochs * length:
-            return None
+            return {}
         self._announce()
         self.best = self._best_so_far()
         every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
         due = time.monotonic() + every
         end = {"epochs": epochs, "steps": epochs * length}
-        scores: dict[str, Score] | None = None
+        scores: dict[str, Score] = {}
         with Terminal(epochs, length, training.step) as terminal:
             self.run.set_status("running", epoch=training.epoch, step=training.step, **end)
             for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:
                     training.check_finite()  # before pictures and scores of such weights
-                scored = tick.ends_epoch and _is_due(config.log.scores_every_epochs, tick.epoch)
-                scores = self._score() if scored else None
+                scores = self._score() if _is_due(config.log.scores_every_epochs, tick) else {}
                 if tick.values is not None:
-                    logs.scalars(tick, tick.values | _curves(scores or {}))
+                    logs.scalars(tick, tick.values | _curves(scores))
                 terminal.show(tick)
-                if tick.ends_epoch and (_is_due(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs):
+                if _is_due(config.log.samples_every_epochs, tick) or tick.epoch == epochs:
                     self._draw(logs, tick)
                 if tick.ends_epoch or self.stop.requested or time.monotonic() >= due:
-                    self._save(logs, scores or {})
+                    self._save(logs, scores)
                     self.run.set_status("running", epoch=tick.epoch, step=tick.step, **end)
                     due = time.monotonic() + every
                 if self.stop.requested:
@@ -144,10 +141,10 @@ class Session:
                 logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)
             logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
 
-    def _conclude(self, logs: Logs, scores: dict[str, Score] | None) -> dict[str, Score]:
+    def _conclude(self, logs: Logs, scores: dict[str, Score]) -> dict[str, Score]:
         """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
         config, model, step = self.config, self.training.model, self.training.step
-        if scores is None:
+        if not scores:
             print("scoring", flush=True)
             scores = self._score()
             logs.points(_curves(scores), step)
@@ -188,8 +185,8 @@ class Session:
         self.run.set_status("finished", epoch=trained.epochs, step=trained.steps)
         return trained
 
-    def _ended_by(self, error: BaseException) -> BaseException:
-        """Say in the run's status why it ended; return the error to raise, which says how to go on."""
+    def _say_how_to_go_on(self, error: BaseException) -> None:
+        """Say in the run's status why it ended; raise an error that says how to go on, if it can go on."""
         newest = next(iter(checkpoints(self.run.checkpoints)), None)
         again = self.config.again()
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -200,19 +197,19 @@ class Session:
                 self.run.write_text(self.run.error_file, "".join(traceback.format_exception(error)))
         if interrupted:
             saved = f"saved {newest}" if newest else "nothing was saved yet"
-            return KeyboardInterrupt(f"interrupted at step {self.training.step}, {saved}; {again} goes on from there")
+            message = f"interrupted at step {self.training.step}, {saved}; {again} goes on from there"
+            raise KeyboardInterrupt(message) from error
         if isinstance(error, DivergedError):
-            return DivergedError(
+            raise DivergedError(
                 f"{error}\nlast good checkpoint: {newest or 'none, it happened in the first epoch'}\n"
                 "Try a smaller optimizer.lr; that is another run, this one stays"
-            )
+            ) from error
         if isinstance(error, OSError):
             saved = f"{newest} is intact" if newest else "nothing was saved yet"
-            return GenexpError(
+            raise GenexpError(
                 f"{error.filename or self.run.path} cannot be written: {error.strerror or error}\n"
                 f"{saved}; once that is mended, {again} goes on from there"
-            )
-        return error
+            ) from error
 
 
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
@@ -227,10 +224,9 @@ def _curves(scores: dict[str, Score]) -> dict[str, float]:
     return {f"score/{name}": score.mean for name, score in scores.items()} | on_valid
 
 
-def _is_due(period: int | None, epoch: int) -> bool:
-    return period is not None and epoch % period == 0
+def _is_due(period: int | None, tick: Tick) -> bool:
+    return tick.ends_epoch and period is not None and tick.epoch % period == 0
 
 
 def warn(message: str) -> None:
-    """Print a warning."""
     print(f"warning: {message}", flush=True)
