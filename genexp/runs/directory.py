@@ -121,13 +121,8 @@ class Run:
 
     def refuse_other_experiment(self, config: TrainConfig) -> None:
         """Raise UsageError if the directory holds another experiment or no run, GenexpError if it cannot be one."""
-        try:
-            exists = self.path.exists()
-        except OSError as error:  # a name that is too long
-            raise GenexpError(
-                f"the run directory {self.path} cannot be: {error.strerror}\n"
-                "Set run_dir=FOLDER (or name) to something shorter"
-            ) from error
+        with writing(f"the run directory {self.path}", "Set run_dir=FOLDER (or name) to something shorter"):
+            exists = self.path.exists()  # an OSError is of a name that is too long
         if not exists:
             return
         another_place = "Set run_dir=FOLDER to another place"

@@ -17,7 +17,7 @@ from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.models import Model
 from genexp.score import Score
-from genexp.text import nearest
+from genexp.text import first_line, nearest
 from genexp.training.loop import Plan, Training
 
 
@@ -84,10 +84,8 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     players = built.players()
     for player in config.optimizers:
         if player not in players:
-            raise UsageError(
-                f"optimizers.{player}: {config.model['name']} has no player '{player}'{nearest(player, players)}; "
-                f"it has {', '.join(players)}"
-            )
+            hint = f"'{player}'{nearest(player, players)}; it has {', '.join(players)}"
+            raise UsageError(f"optimizers.{player}: {config.model['name']} has no player {hint}")
     optimizers = {
         player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
         for player, part in players.items()
@@ -117,9 +115,8 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         _bind(f"metrics.{name}", metric, score, None)
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         if refusal:
-            raise UsageError(
-                f"metrics.{name}: {refusal}\nSet metrics.{name} otherwise, or leave it out with ~metrics.{name}"
-            )
+            remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
+            raise UsageError(f"metrics.{name}: {refusal}\n{remedy}")
 
 
 def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:
@@ -159,5 +156,4 @@ def _bind(key: str, component: Component, call: partial[Any], *provided: Any) ->
 def _origin(error: Exception) -> str:
     """Return what code from outside the package raised, and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = (str(error).strip() or "no message").splitlines()[0]
-    return f"{message} ({type(error).__name__} in {place.filename}, line {place.lineno})"
+    return f"{first_line(error)} ({type(error).__name__} in {place.filename}, line {place.lineno})"

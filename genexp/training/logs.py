@@ -101,8 +101,7 @@ class Logs:
         self.stream.flush()
         for _ in range(2):  # TensorBoard writes in a thread and raises its error at the next call
             self.tensorboard.flush()
-        folders = (self.run.path, self.run.tensorboard)
-        for place in (self.run.metrics_file, *self.run.tensorboard.glob(EVENTS), *folders):
+        for place in (self.run.metrics_file, *self.run.tensorboard.glob(EVENTS), self.run.path, self.run.tensorboard):
             sync(place)
 
     def _report_unless_full(self, arguments: threading.ExceptHookArgs) -> None:

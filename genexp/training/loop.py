@@ -118,7 +118,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     plan, seed, device = training.plan, config.seed, training.model.device
     length, step_images = plan.steps_per_epoch, plan.images_per_step
     order, order_epoch = torch.empty(0), -1
-    images_since_log, seconds_at_log = 0, training.seconds
+    step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < epochs * length:
         started = time.perf_counter()
         epoch, position = divmod(training.step, length)
@@ -145,11 +145,11 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             for player, optimizer in training.optimizers.items():
                 settings = optimizer.schedule(training.step - 1, epoch)
                 values |= {f"{name}/{player}": value for name, value in settings.items()}
-        images_since_log += step_images
         training.seconds += time.perf_counter() - started
         if values is not None:
-            values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)
-            images_since_log, seconds_at_log = 0, training.seconds
+            n_images = (training.step - step_at_log) * step_images
+            values["images_per_second"] = n_images / max(training.seconds - seconds_at_log, 1e-9)
+            step_at_log, seconds_at_log = training.step, training.seconds
         yield Tick(training.step, training.epoch, ends_epoch, values)
 
 
@@ -161,10 +161,9 @@ def _move(
         losses, watched = update.play(images)
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
         shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
-        raise UsageError(
-            f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
-            f"{', '.join(shapes) or 'nobody'}; give one number for each player that moves, under its name"
-        )
+        given = f"its update of {', '.join(update.players)} gives losses of {', '.join(shapes) or 'nobody'}"
+        remedy = "give one number for each player that moves, under its name"
+        raise UsageError(f"{type(training.model).__name__}: {given}; {remedy}")
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for player in update.players:
         # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.
