@@ -42,10 +42,7 @@ def deferred() -> Iterator[None]:
 
 
 def leave_once(_number: int, _frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt at the first signal to leave and ignore the others.
-
-    A job is told to leave by its sweep and may be told by the system, too.
-    """
+    """Raise KeyboardInterrupt at the first signal to leave; ignore the next: sweep and system may both send one."""
     for number in LEAVE:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -89,10 +89,7 @@ class Run:
         return results.evaluations(self.results_file)
 
     def finished(self, config: TrainConfig) -> Results | None:
-        """Return the run's results if it finished the epochs of this configuration with the same metrics.
-
-        Raises UsageError if the directory holds another experiment.
-        """
+        """Return the results if the run finished all that is asked for. Raises UsageError for another experiment."""
         if config.fresh:
             return None
         self.refuse_other_experiment(config)
@@ -220,10 +217,7 @@ class Run:
         write_json(self.status_file, {"status": status, **self._told, **process})
 
     def amend_status(self, was: str, **changes: Any) -> None:
-        """Change the status of a run whose process could not; not if it says something else than `was`.
-
-        It stays as it is if another process holds the run, or nothing can be written.
-        """
+        """Change the status of a run whose process could not, if it still says `was` and no process holds the run."""
         with suppress(filelock.Timeout, OSError), filelock.FileLock(self.path / LOCK).acquire(timeout=0):
             status = self.status()
             if status.get("status") == was:

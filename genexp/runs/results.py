@@ -99,8 +99,8 @@ def evaluations(file: Path) -> dict[str, Evaluation]:
 def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], check: Callable[[], object]) -> None:
     """Set what `summary` holds in results.json and add evaluations; the rest of the file stays.
 
-    A lock keeps two processes from losing what the other adds. `check` is called under the lock, and may
-    refuse. A damaged file is moved aside. Raises GenexpError if the file cannot be written.
+    A lock keeps two processes from losing what the other adds; `check` is called under it, and may refuse.
+    A damaged file is moved aside. Raises GenexpError if the file cannot be written.
     """
     with writing(file, "The scores are not kept"), filelock.FileLock(file.with_name(LOCK)):
         check()

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ from genexp.training.loop import Plan, Training
 
 
 def target(component: Component) -> partial[Any]:
-    """Return the component's `_target_` with its settings filled in; the program provides the other arguments.
-
-    Raises UsageError if it cannot be imported or called.
-    """
+    """Return the component's `_target_` with its settings filled in. Raises UsageError if it cannot be imported."""
     module, _, name = component["_target_"].rpartition(".")
     try:
         called = getattr(importlib.import_module(module), name)
@@ -144,11 +142,8 @@ def is_lower_better(metric: Component) -> bool:
 def _bind(key: str, component: Component, call: partial[Any], *provided: Any) -> None:
     """Raise UsageError unless the target takes these arguments. A wrong metric is then known before training."""
     try:
-        signature = inspect.signature(call.func)
-    except ValueError:  # some built-in functions have none
-        return
-    try:
-        signature.bind(*provided, **call.keywords)
+        with suppress(ValueError):  # some built-in functions have no signature
+            inspect.signature(call.func).bind(*provided, **call.keywords)
     except TypeError as error:
         raise UsageError(f"{key}._target_={component['_target_']} cannot be used there: {error}") from error
 

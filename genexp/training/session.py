@@ -188,7 +188,7 @@ class Session:
     def _say_how_to_go_on(self, error: BaseException) -> None:
         """Say in the run's status why it ended; raise an error that says how to go on, if it can go on."""
         newest = next(iter(checkpoints(self.run.checkpoints)), None)
-        again = self.config.again()
+        goes_on = f"{self.config.again()} goes on from there"
         interrupted = isinstance(error, KeyboardInterrupt)
         with suppress(OSError):  # a full disk must not hide the error that it caused
             reason = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}".rstrip(": ")
@@ -197,8 +197,7 @@ class Session:
                 self.run.write_text(self.run.error_file, "".join(traceback.format_exception(error)))
         if interrupted:
             saved = f"saved {newest}" if newest else "nothing was saved yet"
-            message = f"interrupted at step {self.training.step}, {saved}; {again} goes on from there"
-            raise KeyboardInterrupt(message) from error
+            raise KeyboardInterrupt(f"interrupted at step {self.training.step}, {saved}; {goes_on}") from error
         if isinstance(error, DivergedError):
             raise DivergedError(
                 f"{error}\nlast good checkpoint: {newest or 'none, it happened in the first epoch'}\n"
@@ -208,7 +207,7 @@ class Session:
             saved = f"{newest} is intact" if newest else "nothing was saved yet"
             raise GenexpError(
                 f"{error.filename or self.run.path} cannot be written: {error.strerror or error}\n"
-                f"{saved}; once that is mended, {again} goes on from there"
+                f"{saved}; once that is mended, {goes_on}"
             ) from error
 
 
