@@ -21,11 +21,9 @@ def handled_by(handler: Handler) -> Iterator[dict[int, Any]]:
     A signal that was ignored when the program began stays ignored, as SIGHUP is by nohup; but SIGINT is always heard.
     Only the main thread can set handlers: in another one this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield {}
-        return
-    heard = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, *heard)}
+    heard = [signal.SIGINT, *(number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN)]
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in heard if is_main}
     try:
         yield before
     finally:
@@ -44,10 +42,7 @@ def deferred() -> Iterator[None]:
 
 
 def leave_once(_number: int, _frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt at the first signal to leave and ignore the others.
-
-    A job is told to leave by its sweep and may be told by the system, too.
-    """
+    """Raise KeyboardInterrupt at the first signal to leave; ignore the next: sweep and system may both send one."""
     for number in LEAVE:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -113,9 +113,8 @@ def _markdown(document: Document) -> str:
     parts = [f"# {document.title}"]
     for table in document.tables:
         rule = ["---" if table.is_left(index) else "---:" for index in range(len(table.columns))]
-        lines = [table.header(), rule, *table.cells()]
-        text = "\n".join(markdown_row(line) for line in lines)
-        parts += [f"## {table.title}", text] if table.title else [text]
+        parts += [f"## {table.title}"] if table.title else []
+        parts.append("\n".join(markdown_row(line) for line in [table.header(), rule, *table.cells()]))
     notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 

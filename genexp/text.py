@@ -48,10 +48,7 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """Return ", did you mean 'X'?" for the closest of `names`, or nothing.
-
-    A dotted name is compared with the names of its own group first, then with the last parts of all names.
-    """
+    """Return ", did you mean 'X'?" for the closest of `names`, or nothing; a dotted name stays in its own group."""
     names = list(names)
     group, _, leaf = word.rpartition(".")
     siblings = [name for name in names if group and name.rpartition(".")[0] == group]

@@ -25,7 +25,7 @@ from genexp.device import multiplies_bfloat16, select
 from genexp.errors import GenexpError
 from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.training import build
-from genexp.training.session import ticks
+from genexp.training.loop import train
 
 ROUNDS, STEPS = 15, 20
 KERNELS, BANDWIDTH = 2000, 0.2
@@ -40,7 +40,7 @@ def configuration(*overrides: str) -> TrainConfig:
 
 def ours(config: TrainConfig, data: DataSet, device: torch.device) -> Callable[[], None]:
     """A step of genexp's own loop, logging every 100 steps as shipped."""
-    steps = ticks(config, build.training(config, data, device), data, config.epochs)
+    steps = train(config, build.training(config, data, device), data, config.epochs)
     return lambda: next(steps) and None
 
 

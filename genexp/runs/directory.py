@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +89,15 @@ class Run:
         return results.evaluations(self.results_file)
 
     def finished(self, config: TrainConfig) -> Results | None:
-        """Return the run's results if it finished the epochs of this configuration with the same metrics.
-
-        Raises UsageError if the directory holds another experiment.
-        """
+        """Return the results if the run finished all that is asked for. Raises UsageError for another experiment."""
         if config.fresh:
             return None
         self.refuse_other_experiment(config)
-        if not self.results_file.is_file() or self.status().get("status") != "finished":
+        kept = Results.read(self.results_file)
+        if kept is None or kept.epochs < config.epochs or self.status().get("status") != "finished":
             return None
-        kept = self._kept_config()
-        if kept.metrics != config.metrics or (config.log.projector and not kept.log.projector):
-            return None
-        found = Results.read(self.results_file)
-        return found if found is not None and found.epochs >= config.epochs else None
+        lacks_projector = config.log.projector and not self.config.log.projector
+        return None if lacks_projector or self.config.metrics != config.metrics else kept
 
     def threads(self) -> int | None:
         """Return the CPU threads of the newest session: another number would round differently."""
@@ -123,13 +118,8 @@ class Run:
 
     def refuse_other_experiment(self, config: TrainConfig) -> None:
         """Raise UsageError if the directory holds another experiment or no run, GenexpError if it cannot be one."""
-        try:
-            exists = self.path.exists()
-        except OSError as error:  # a name that is too long
-            raise GenexpError(
-                f"the run directory {self.path} cannot be: {error.strerror}\n"
-                "Set run_dir=FOLDER (or name) to something shorter"
-            ) from error
+        with writing(f"the run directory {self.path}", "Set run_dir=FOLDER (or name) to something shorter"):
+            exists = self.path.exists()  # an OSError is of a name that is too long
         if not exists:
             return
         another_place = "Set run_dir=FOLDER to another place"
@@ -142,19 +132,15 @@ class Run:
             if not all(entry.name in leftovers or entry.name.endswith(PARTIAL) for entry in self.path.iterdir()):
                 raise UsageError(f"{self.path} is not a run's directory and is not empty\n{another_place}")
         elif not config.fresh:
-            ours, theirs = flat(config.identity()), flat(self._kept_config().identity())
+            try:
+                ours, theirs = flat(config.identity()), flat(self.config.identity())
+            except UsageError as error:
+                raise UsageError(f"{error}\nSet fresh=true to start over (the old run is kept)") from error
             if ours != theirs:
                 raise UsageError(
                     f"{self.path} holds another experiment:\n{differences(theirs, ours)}\n"
-                    "Give this one another place (run_dir=FOLDER, or none: each experiment has a directory of its "
-                    "own), or set fresh=true to start over there (the old run is moved aside)"
+                    f"{another_place} or leave it out, or set fresh=true to start over (the old run is moved aside)"
                 )
-
-    def _kept_config(self) -> TrainConfig:
-        try:
-            return self.config
-        except UsageError as error:
-            raise UsageError(f"{error}\nSet fresh=true to start over (the old run is kept)") from error
 
     def _holds_a_run(self) -> bool:
         return self.config_file.exists() or self.checkpoints.exists()
@@ -169,35 +155,28 @@ class Run:
         self.refuse_other_experiment(config)
         with ExitStack() as locks:
             with writing(f"the run directory {self.path}", ANOTHER_PLACE):
-                locks.enter_context(self._locked())
+                locks.enter_context(self._lock())
                 if config.fresh and self._holds_a_run():
-                    self._move_aside()
-                    locks.enter_context(self._locked())  # the old lock is kept, for processes that wait for it
+                    old = files.aside(self.path)
+                    with filelock.FileLock(self.path / results.LOCK):  # an evaluation may be writing there
+                        self.path.rename(old)
+                    files.sync(self.path.parent)
+                    print(f"moved the old run to {old}", flush=True)
+                    locks.enter_context(self._lock())  # the old lock is kept, for processes that wait for it
                 self.identity = files.identity(self.path)
                 self._remove_unfinished_files()
             yield
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[object]:
+        """Make the directory, and take its lock, which is released as the returned context ends."""
         files.make_folder(self.path)
         lock = filelock.FileLock(self.path / LOCK)  # the system releases it when its holder dies
         try:
-            lock.acquire(timeout=PATIENCE)
+            return lock.acquire(timeout=PATIENCE)
         except filelock.Timeout as error:
             raise HeldError(
                 f"another process is training {self.path}: {holder(self.status())}\nWait for it, or stop it"
             ) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _move_aside(self) -> None:
-        old = files.aside(self.path)
-        with filelock.FileLock(self.path / results.LOCK):  # an evaluation may be writing there
-            self.path.rename(old)
-        files.sync(self.path.parent)
-        print(f"moved the old run to {old}", flush=True)
 
     def _remove_unfinished_files(self) -> None:
         """Remove files that a killed process left unfinished; those of other commands once they are a day old."""
@@ -238,10 +217,7 @@ class Run:
         write_json(self.status_file, {"status": status, **self._told, **process})
 
     def amend_status(self, was: str, **changes: Any) -> None:
-        """Change the status of a run whose process could not; not if it says something else than `was`.
-
-        It stays as it is if another process holds the run, or nothing can be written.
-        """
+        """Change the status of a run whose process could not, if it still says `was` and no process holds the run."""
         with suppress(filelock.Timeout, OSError), filelock.FileLock(self.path / LOCK).acquire(timeout=0):
             status = self.status()
             if status.get("status") == was:

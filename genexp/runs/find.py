@@ -4,7 +4,7 @@ import glob
 import math
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,9 +55,8 @@ class RunState:
                 lower = metric is not None and lower_is_better(metric)
                 score = Score(line[curve], None, f"{line[curve]:.4g}", lower_is_better=lower)
                 return NewestScore(name, score, line["epoch"])
-        for name, score in self.results.scores.items() if self.results is not None else ():
-            return NewestScore(name, score, trained)
-        return None
+        scores = self.results.scores if self.results is not None else {}
+        return next((NewestScore(name, score, trained) for name, score in scores.items()), None)
 
 
 def _number(value: Any) -> Any:
@@ -67,18 +66,14 @@ def _number(value: Any) -> Any:
 
 def find(outputs_dir: Path) -> list[RunState]:
     """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
-    return [state_of(Run(path)) for path in sorted(_directories(outputs_dir)) if not was_set_aside(path)]
-
-
-def _directories(folder: Path) -> Iterator[Path]:
-    """Find the run directories, also in folders that are links to elsewhere."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    paths, seen = [], set()
+    for place, folders, files in os.walk(outputs_dir, followlinks=True):
         if {"config.yaml", "status.json"} <= set(files):
-            yield Path(place)
+            paths.append(Path(place))
         known = {name: identity(Path(place, name)) for name in folders}
         folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
         seen |= set(known.values())  # a link may lead back
+    return [state_of(Run(path)) for path in sorted(paths) if not was_set_aside(path)]
 
 
 def state_of(run: Run) -> RunState:
@@ -119,18 +114,14 @@ def matching(pattern: str) -> list[Run]:
 
 def named_runs(patterns: Iterable[str]) -> list[Run]:
     """Return the runs that paths and globs name. Raises UsageError for one that names no run."""
-    patterns = list(patterns)
-    runs: list[Run] = []
-    for pattern in patterns:
-        matches = matching(pattern)
-        if not matches:
+    matches = [(pattern, matching(pattern)) for pattern in patterns]
+    for pattern, runs in matches:
+        if not runs:
             below = [deeper for deeper in (f"{pattern}/*/*", f"{pattern}/*") if matching(deeper)]
             hint = f"run='{below[0]}' takes those in it" if below else "`genexp runs` lists them"
             raise UsageError(f"run={pattern}: there is no run's directory; {hint}")
-        runs += matches
-    if len(patterns) > 1:  # the shell has expanded a glob, and leaves nothing out
-        runs = [run for run in runs if not was_set_aside(run.path)]
-    return runs
+    several = len(matches) > 1  # the shell has expanded a glob, and leaves nothing out
+    return [run for _, runs in matches for run in runs if not (several and was_set_aside(run.path))]
 
 
 def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:

@@ -61,8 +61,9 @@ def provenance(device: "torch.device", precision: str, command: str) -> dict[str
 def keep_patch(folder: Path) -> None:
     """Write the difference between the running code and its commit into `folder`, if there is one."""
     patch = checkout().patch
-    if patch and not (folder / patch_name(patch)).exists():
-        with atomic(folder / patch_name(patch)) as stream:
+    file = folder / patch_name(patch)
+    if patch and not file.exists():
+        with atomic(file) as stream:
             stream.write(patch)
 
 
@@ -74,11 +75,9 @@ def patch_name(patch: bytes) -> str:
 def processor() -> str:
     """Return the model of the CPU, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from genexp.score import Score
 from genexp.storage.files import free, read_json, write_json, writing
 
 LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
+DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # errors of content that is not as it was written
 
 
 @dataclass(frozen=True)
@@ -24,31 +25,24 @@ class Results:
     steps: int
     train_seconds: float
     images_per_second: float
-    scores: dict[str, Score]  # by the metric's name in the configuration
     provenance: dict[str, Any]
+    scores: dict[str, Score]  # by the metric's name in the configuration
 
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = read_json(file)
-        numbers = {name: content.get(name) for name in ("steps", "train_seconds", "images_per_second")}
-        scores = _scores(content)
-        if scores is None or not isinstance(content.get("epochs"), int) or None in numbers.values():
+        content = {"provenance": {}} | read_json(file)
+        try:
+            known = {each.name: content[each.name] for each in fields(cls)}
+            scores = {name: Score.from_json(score, name) for name, score in content["scores"].items()}
+        except DAMAGED:
             return None
-        return cls(content["epochs"], scores=scores, provenance=content.get("provenance", {}), **numbers)  # type: ignore[arg-type]
+        is_whole = isinstance(known["epochs"], int) and None not in known.values()
+        return cls(**known | {"scores": scores}) if is_whole else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as results.json holds them."""
-        fields = {name: value for name, value in vars(self).items() if name != "scores"}
-        return fields | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
 
-
-def _scores(content: dict[str, Any]) -> dict[str, Score] | None:
-    scores = content.get("scores")
-    try:
-        return {name: Score.from_json(score, name) for name, score in scores.items()}  # type: ignore[union-attr]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+        return vars(self) | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Evaluation:
         return cls(**known | {"score": Score.from_json(score, entry["metric"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the evaluation as an entry of results.json."""
+
         return asdict(self) | {"score": self.score.to_json()}
 
 
@@ -94,34 +88,29 @@ def evaluation(metric: Component, score: Score, **origin: Any) -> dict[str, Eval
 
 def evaluations(file: Path) -> dict[str, Evaluation]:
     """Return every score of a run by its key; none if the file is missing or damaged."""
-    return _evaluations(read_json(file)) or {}
-
-
-def _evaluations(content: dict[str, Any]) -> dict[str, Evaluation] | None:
-    """Return the evaluations in the content of results.json; None if it is damaged."""
+    content = read_json(file)
     try:
         scores, entries = content.get("scores", {}), content.get("evaluations", {})
         return {name: Evaluation.from_json(entry, scores) for name, entry in entries.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+    except DAMAGED:
+        return {}
 
 
 def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], check: Callable[[], object]) -> None:
     """Set what `summary` holds in results.json and add evaluations; the rest of the file stays.
 
-    A lock keeps two processes from losing what the other adds. `check` is called under the lock, and may
-    refuse. A damaged file is moved aside. Raises GenexpError if the file cannot be written.
+    A lock keeps two processes from losing what the other adds; `check` is called under it, and may refuse.
+    A damaged file is moved aside. Raises GenexpError if the file cannot be written.
     """
     with writing(file, "The scores are not kept"), filelock.FileLock(file.with_name(LOCK)):
         check()
-        content = read_json(file)
-        kept = _evaluations(content)
-        if file.exists() and (kept is None or not content):
+        content, kept = read_json(file), evaluations(file)
+        if file.exists() and (not content or (content.get("evaluations") and not kept)):
             damaged = free(file.parent, "results.damaged-", ".json")
             file.rename(damaged)
             print(f"warning: {file} is damaged; it was moved to {damaged}", flush=True)
-            content, kept = {}, {}
-        entries = {name: entry.to_json() for name, entry in ((kept or {}) | added).items()}
+            content = {}
+        entries = {name: entry.to_json() for name, entry in (kept | added).items()}
         write_json(file, with_each_score_once(content | summary | {"evaluations": entries}))
 
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,18 @@ from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.models import Model
 from genexp.score import Score
-from genexp.text import nearest
+from genexp.text import first_line, nearest
 from genexp.training.loop import Plan, Training
 
 
 def target(component: Component) -> partial[Any]:
-    """Return the component's `_target_` with its settings filled in; the program provides the other arguments.
-
-    Raises UsageError if it cannot be imported or called.
-    """
+    """Return the component's `_target_` with its settings filled in. Raises UsageError if it cannot be imported."""
     module, _, name = component["_target_"].rpartition(".")
     try:
         called = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {error}") from error
     except Exception as error:  # a module from outside the package raises what it likes
-        raise UsageError(f"_target_={component['_target_']} cannot be imported: {_origin(error)}") from error
+        reason = error if isinstance(error, ImportError | AttributeError) else _origin(error)
+        raise UsageError(f"_target_={component['_target_']} cannot be imported: {reason}") from error
     if not callable(called):
         raise UsageError(f"_target_={component['_target_']} is neither a class nor a function")
     return partial(called, **settings_of(component))
@@ -47,10 +44,8 @@ def make(key: str, component: Component, *provided: Any) -> Any:
     _bind(key, component, call, *provided)
     try:
         return call(*provided)
-    except (GenexpError, MemoryError):
-        raise
     except Exception as error:
-        if component["_target_"].startswith("genexp."):
+        if isinstance(error, GenexpError | MemoryError) or component["_target_"].startswith("genexp."):
             raise
         raise UsageError(f"{key}._target_={component['_target_']} failed: {_origin(error)}") from error
 
@@ -69,12 +64,11 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
     corruption = make("noise", noise)
     if not callable(corruption):
         raise UsageError(f"noise._target_={noise['_target_']} gives a {type(corruption).__name__}, no corruption")
-    built = make("model", component, spec, corruption)
+    built: Model = make("model", component, spec, corruption)
     mistake = _mistake(built)
     if mistake is not None:
         raise UsageError(f"model._target_={component['_target_']}: {mistake}")
-    model: Model = built.to(device)
-    return model
+    return built.to(device)
 
 
 def training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
@@ -83,19 +77,16 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     plan = Plan.of(built, config.batch_size, len(data.train))
     if plan.steps_per_epoch == 0:
         images = f"the {len(data.train):,} training images of {config.dataset['name']}; set a smaller batch_size"
-        if config.batch_size > len(data.train):
-            raise UsageError(f"batch_size={config.batch_size} is larger than {images}")
-        raise UsageError(f"one step takes several minibatches of {config.batch_size}, more than {images}")
+        step = f"a step of {plan.images_per_step:,} images is larger than"
+        raise UsageError(f"batch_size={config.batch_size}: {step} {images}")
     players = built.players()
     for player in config.optimizers:
         if player not in players:
-            raise UsageError(
-                f"optimizers.{player}: {config.model['name']} has no player '{player}'{nearest(player, players)}; "
-                f"it has {', '.join(players)}"
-            )
-    components = {player: config.optimizers.get(player, config.optimizer) for player in players}
+            hint = f"'{player}'{nearest(player, players)}; it has {', '.join(players)}"
+            raise UsageError(f"optimizers.{player}: {config.model['name']} has no player {hint}")
     optimizers = {
-        player: make("optimizer", components[player], list(part.parameters())) for player, part in players.items()
+        player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
+        for player, part in players.items()
     }
     return Training(built, plan, optimizers)
 
@@ -122,9 +113,8 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         _bind(f"metrics.{name}", metric, score, None)
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         if refusal:
-            raise UsageError(
-                f"metrics.{name}: {refusal}\nSet metrics.{name} otherwise, or leave it out with ~metrics.{name}"
-            )
+            remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
+            raise UsageError(f"metrics.{name}: {refusal}\n{remedy}")
 
 
 def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:
@@ -152,11 +142,8 @@ def is_lower_better(metric: Component) -> bool:
 def _bind(key: str, component: Component, call: partial[Any], *provided: Any) -> None:
     """Raise UsageError unless the target takes these arguments. A wrong metric is then known before training."""
     try:
-        signature = inspect.signature(call.func)
-    except ValueError:  # some built-in functions have none
-        return
-    try:
-        signature.bind(*provided, **call.keywords)
+        with suppress(ValueError):  # some built-in functions have no signature
+            inspect.signature(call.func).bind(*provided, **call.keywords)
     except TypeError as error:
         raise UsageError(f"{key}._target_={component['_target_']} cannot be used there: {error}") from error
 
@@ -164,5 +151,4 @@ def _bind(key: str, component: Component, call: partial[Any], *provided: Any) ->
 def _origin(error: Exception) -> str:
     """Return what code from outside the package raised, and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = (str(error).strip() or "no message").splitlines()[0]
-    return f"{message} ({type(error).__name__} in {place.filename}, line {place.lineno})"
+    return f"{first_line(error)} ({type(error).__name__} in {place.filename}, line {place.lineno})"

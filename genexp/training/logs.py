@@ -3,8 +3,7 @@
 import json
 import threading
 import time
-from contextlib import suppress
-from types import TracebackType
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from rich.console import Console
@@ -33,16 +32,27 @@ class Logs:
     def __init__(self, run: Run, from_step: int) -> None:
         self.run, self.from_step = run, from_step
 
-    def _open(self) -> None:
-        self._cut_back()
-        make_folder(self.run.tensorboard)
-        if not self.from_step:
-            for file in self.run.tensorboard.glob(EVENTS):
-                file.unlink()
-        self.stream = self.run.metrics_file.open("a", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(self.run.tensorboard), purge_step=self.from_step + 1)
-        if not self.from_step:
-            self.tensorboard.add_text("config", f"```yaml\n{self.run.config_file.read_text(encoding='utf-8')}\n```")
+    def __enter__(self) -> "Logs":
+        with ExitStack() as opened:
+            self._hook = threading.excepthook
+            opened.callback(setattr, threading, "excepthook", self._hook)
+            threading.excepthook = self._report_unless_full  # before TensorBoard's thread begins
+            self._cut_back()
+            make_folder(self.run.tensorboard)
+            if not self.from_step:
+                for file in self.run.tensorboard.glob(EVENTS):
+                    file.unlink()
+            self.stream = opened.enter_context(self.run.metrics_file.open("a", encoding="utf-8"))
+            self.tensorboard = SummaryWriter(str(self.run.tensorboard), purge_step=self.from_step + 1)
+            opened.callback(self.tensorboard.close)
+            if not self.from_step:
+                config = self.run.config_file.read_text(encoding="utf-8")
+                self.tensorboard.add_text("config", f"```yaml\n{config}\n```")
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     def _cut_back(self) -> None:
         """Keep the lines of metrics.jsonl up to the step that the run goes on from; later ones are written again."""
@@ -73,10 +83,6 @@ class Logs:
         save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}.png")
         self.tensorboard.add_image(name, picture, tick.step, dataformats="HWC")
 
-    def codes(self, codes: Tensor, step: int) -> None:
-        """Log the histogram of all values of (n, latent_dim) codes in TensorBoard."""
-        self.tensorboard.add_histogram("codes", codes, step)
-
     def projector(self, codes: Tensor, labels: Tensor, images: Tensor, step: int) -> None:
         """Log codes with their labels and images for TensorBoard's embedding projector."""
         square = images.shape[2] == images.shape[3] > 1
@@ -95,83 +101,54 @@ class Logs:
         self.stream.flush()
         for _ in range(2):  # TensorBoard writes in a thread and raises its error at the next call
             self.tensorboard.flush()
-        folders = (self.run.path, self.run.tensorboard)
-        for place in (self.run.metrics_file, *self.run.tensorboard.glob(EVENTS), *folders):
+        for place in (self.run.metrics_file, *self.run.tensorboard.glob(EVENTS), self.run.path, self.run.tensorboard):
             sync(place)
-
-    def __enter__(self) -> "Logs":
-        self._hook = threading.excepthook
-        threading.excepthook = self._report_unless_full  # before TensorBoard's thread begins
-        try:
-            self._open()
-        except BaseException:
-            threading.excepthook = self._hook
-            raise
-        return self
 
     def _report_unless_full(self, arguments: threading.ExceptHookArgs) -> None:
         """Report an error of TensorBoard's thread, but not a full disk: the main thread meets that, too."""
         if not issubclass(arguments.exc_type, OSError):
             self._hook(arguments)
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            self.stream.close()
-        finally:
-            self.tensorboard.close()
-            threading.excepthook = self._hook
-
 
 class Terminal:
     """A live bar on a terminal; elsewhere a plain line at an epoch's end, at most one in LINE_SECONDS or so."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, from_step: int) -> None:
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.from_step, self.started = from_step, time.perf_counter()
-        self.next_line = 0.0
+        self.epochs, self.steps, self.from_step = epochs, epochs * steps_per_epoch, from_step
+        self.started, self.next_line = time.perf_counter(), 0.0
         console = Console()
         self.live = console.is_terminal
         self.wide = console.width >= WIDE or not self.live
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn(f"epoch {{task.fields[epoch]}}/{epochs}"),
             *([BarColumn(bar_width=16)] if self.wide else []),
             TimeRemainingColumn(compact=True),
             TextColumn("left  {task.fields[values]}"),
             console=console,
             disable=not self.live,
         )
-        total, epoch = epochs * steps_per_epoch, from_step // steps_per_epoch
-        self.task = self.progress.add_task("", total=total, completed=from_step, epoch=epoch, epochs=epochs, values="")
+        epoch = from_step // steps_per_epoch
+        self.task = self.progress.add_task("", total=self.steps, completed=from_step, epoch=epoch, values="")
 
     def show(self, tick: Tick) -> None:
         """Show a completed step."""
+        now = time.perf_counter()
         if self.live:
             current = min(tick.epoch + (not tick.ends_epoch), self.epochs)
             self.progress.update(self.task, completed=tick.step, epoch=current)
             if tick.values:
                 self.progress.update(self.task, values=_summary(tick.values, self.wide))
-        elif tick.ends_epoch and tick.values and (self._is_time() or tick.epoch == self.epochs):
-            left = (time.perf_counter() - self.started) / (tick.step - self.from_step)
-            left *= self.epochs * self.steps_per_epoch - tick.step
-            print(
-                f"epoch {tick.epoch}/{self.epochs}  {_summary(tick.values, self.wide)}  {duration(left)} left",
-                flush=True,
-            )
-
-    def _is_time(self) -> bool:
-        now = time.perf_counter()
-        if now < self.next_line:
-            return False
-        self.next_line = now + LINE_SECONDS
-        return True
+        elif tick.ends_epoch and tick.values and (now >= self.next_line or tick.epoch == self.epochs):
+            self.next_line = now + LINE_SECONDS
+            left = (now - self.started) / (tick.step - self.from_step) * (self.steps - tick.step)
+            summary = _summary(tick.values, self.wide)
+            print(f"epoch {tick.epoch}/{self.epochs}  {summary}  {duration(left)} left", flush=True)
 
     def __enter__(self) -> "Terminal":
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
 

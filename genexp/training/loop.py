@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genexp import rng
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import autocast
 from genexp.errors import DivergedError, UsageError
@@ -107,26 +108,17 @@ class Tick:
     values: dict[str, float] | None  # at a logged step: means since the last one, and values of this step
 
 
-def train(
-    training: Training,
-    data: DataSet,
-    device: torch.device,
-    *,
-    seed: int,
-    epochs: int,
-    precision: str,
-    log_every: int,
-) -> Iterator[Tick]:
+def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -> Iterator[Tick]:
     """Train to the end of `epochs`; yield a Tick a step. Stopping at any Tick and going on later changes nothing.
 
     Data order is a function of (seed, epoch), every other draw of (seed, step). Values are read back from the device
     at a logged step only. Raises DivergedError, naming the step, if a loss or gradient is not finite; UsageError if a
     model's losses are not those of the players that move.
     """
-    plan = training.plan
+    plan, seed, device = training.plan, config.seed, training.model.device
     length, step_images = plan.steps_per_epoch, plan.images_per_step
     order, order_epoch = torch.empty(0), -1
-    images_since_log, seconds_at_log = 0, training.seconds
+    step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < epochs * length:
         started = time.perf_counter()
         epoch, position = divmod(training.step, length)
@@ -135,14 +127,14 @@ def train(
             order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
         rows = order[position * step_images : (position + 1) * step_images].view(-1, plan.batch_size)
         ends_epoch = position + 1 == length
-        logged = ends_epoch or (training.step + 1) % log_every == 0
+        logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
 
         rng.reseed(device, seed, "step", training.step)
         row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
         for update, minibatch in plan.moves:
             images = data.images("train", rows[minibatch])
-            row |= _move(training, update, images, epoch, precision, norms if logged else None)
+            row |= _move(training, update, images, config.device.precision, norms if logged else None)
         training.names = list(row)
         training.window.append(torch.stack(list(row.values())))
         training.step += 1
@@ -153,31 +145,25 @@ def train(
             for player, optimizer in training.optimizers.items():
                 settings = optimizer.schedule(training.step - 1, epoch)
                 values |= {f"{name}/{player}": value for name, value in settings.items()}
-        images_since_log += step_images
         training.seconds += time.perf_counter() - started
         if values is not None:
-            values["images_per_second"] = images_since_log / max(training.seconds - seconds_at_log, 1e-9)
-            images_since_log, seconds_at_log = 0, training.seconds
+            n_images = (training.step - step_at_log) * step_images
+            values["images_per_second"] = n_images / max(training.seconds - seconds_at_log, 1e-9)
+            step_at_log, seconds_at_log = training.step, training.seconds
         yield Tick(training.step, training.epoch, ends_epoch, values)
 
 
 def _move(
-    training: Training,
-    update: Update,
-    images: Tensor,
-    epoch: int,
-    precision: str,
-    norms: dict[str, Tensor] | None,
+    training: Training, update: Update, images: Tensor, precision: str, norms: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
     with autocast(images.device, precision):
         losses, watched = update.play(images)
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
         shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
-        raise UsageError(
-            f"{type(training.model).__name__}: its update of {', '.join(update.players)} gives losses of "
-            f"{', '.join(shapes) or 'nobody'}; give one number for each player that moves, under its name"
-        )
+        given = f"its update of {', '.join(update.players)} gives losses of {', '.join(shapes) or 'nobody'}"
+        remedy = "give one number for each player that moves, under its name"
+        raise UsageError(f"{type(training.model).__name__}: {given}; {remedy}")
     gradients: dict[str, tuple[Tensor, ...]] = {}
     for player in update.players:
         # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.
@@ -187,7 +173,7 @@ def _move(
     for player, gradient in gradients.items():
         if norms is not None:
             norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
-        training.optimizers[player].step(gradient, training.step, epoch)
+        training.optimizers[player].step(gradient, training.step, training.epoch)
     return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
 
 

@@ -79,8 +79,8 @@ def _state(run: Run, checkpoint: str) -> tuple[Path, dict[str, Any]]:
     if checkpoint == "best":
         if not run.best_file.exists():
             raise UsageError(
-                f"{run.path} keeps no best checkpoint: it is chosen by validation score among the epochs that were "
-                "scored on the way\nTrain with log.scores_every_epochs=N, or take checkpoint=last"
+                f"{run.path} keeps no best checkpoint: no epoch on the way was scored on validation images\n"
+                "Train with log.scores_every_epochs=N, or take checkpoint=last"
             )
         return run.best_file, load(run.best_file)
     latest = load_latest(run.checkpoints, lambda message: print(f"warning: {message}", flush=True))
@@ -104,13 +104,10 @@ def _changed_settings(config: ReopenedConfig, run: Run, model: Model) -> dict[st
         ours: Component = getattr(config, group)
         theirs = check_component(group, getattr(run.config, group))  # with settings that came later
         for name in {**theirs, **ours}:
-            if ours.get(name) == theirs.get(name):
-                continue
-            if name not in names:
+            setting, value, trained = f"{group}.{name}", ours.get(name), theirs.get(name)
+            if value != trained and name not in names:
                 may = f"; of a {group} that is trained, {', '.join(names)} may be set" if names else ""
-                raise UsageError(
-                    f"{group}.{name}={ours.get(name)}: {run.path} was trained with {theirs.get(name)}{may}"
-                )
-            if name != MOVABLE:
-                changed[f"{group}.{name}"] = ours.get(name)
+                raise UsageError(f"{setting}={value}: {run.path} was trained with {trained}{may}")
+            if value != trained and name != MOVABLE:
+                changed[setting] = value
     return changed

@@ -3,7 +3,6 @@
 import math
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -44,63 +43,50 @@ class Session:
         After an error or an interruption the run's status says why it ended, and the error says how to go on.
         """
         try:
-            made_by = self._begin(command)
+            latest = load_latest(self.run.checkpoints, warn)
+            if latest is not None:
+                file, state = latest
+                with fitting(file):
+                    self.training.load_state_dict(state)
+            made_by = provenance(self.device, self.config.device.precision, command)
+            self.run.add_session(self.training.step, made_by)
+            keep_patch(self.run.path)
             with self.stop.listening():
-                scores = self._train_and_score()
+                with Logs(self.run, self.training.step) as logs:
+                    scores = self._train(logs)
+                    self.stop.at_once()
+                    scores = self._conclude(logs, scores)
                 self.stop.deferring = True  # the rest takes a moment, and then all is done
                 return self._finish(scores, made_by)
         except BaseException as error:
-            ended = self._ended_by(error)
-            if ended is error:
-                raise
-            raise ended from error
+            self._say_how_to_go_on(error)
+            raise
 
-    def _begin(self, command: str) -> dict[str, Any]:
-        """Load the newest checkpoint, and write down the provenance of this session, which is returned."""
-        latest = load_latest(self.run.checkpoints, warn)
-        if latest is not None:
-            file, state = latest
-            with fitting(file):
-                self.training.load_state_dict(state)
-        made_by = provenance(self.device, self.config.device.precision, command)
-        self.run.add_session(self.training.step, made_by)
-        keep_patch(self.run.path)
-        return made_by
-
-    def _train_and_score(self) -> dict[str, Score]:
-        """Train to the end of the epochs asked for; return the scores there."""
-        length = self.training.plan.steps_per_epoch
-        epochs = max(self.config.epochs, -(-self.training.step // length))  # an epoch that was begun is ended
-        with Logs(self.run, self.training.step) as logs:
-            scores = None
-            if self.training.step < epochs * length:
-                scores = self._train(epochs, logs)
-            self.stop.at_once()
-            return self._conclude(logs, scores)
-
-    def _train(self, epochs: int, logs: Logs) -> dict[str, Score] | None:
-        """Train, log, draw and save; return the scores if the last epoch was scored on the way."""
+    def _train(self, logs: Logs) -> dict[str, Score]:
+        """Train, log, draw and save; return the scores if the last epoch was scored on the way, or none."""
         training, config, length = self.training, self.config, self.training.plan.steps_per_epoch
+        epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended
+        if training.step == epochs * length:
+            return {}
         self._announce()
         self.best = self._best_so_far()
         every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
         due = time.monotonic() + every
         end = {"epochs": epochs, "steps": epochs * length}
-        scores: dict[str, Score] | None = None
+        scores: dict[str, Score] = {}
         with Terminal(epochs, length, training.step) as terminal:
             self.run.set_status("running", epoch=training.epoch, step=training.step, **end)
-            for tick in ticks(config, training, self.data, epochs):
+            for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:
                     training.check_finite()  # before pictures and scores of such weights
-                scored = tick.ends_epoch and _is_due(config.log.scores_every_epochs, tick.epoch)
-                scores = self._score() if scored else None
+                scores = self._score() if _is_due(config.log.scores_every_epochs, tick) else {}
                 if tick.values is not None:
-                    logs.scalars(tick, tick.values | _curves(scores or {}))
+                    logs.scalars(tick, tick.values | _curves(scores))
                 terminal.show(tick)
-                if tick.ends_epoch and (_is_due(config.log.samples_every_epochs, tick.epoch) or tick.epoch == epochs):
+                if _is_due(config.log.samples_every_epochs, tick) or tick.epoch == epochs:
                     self._draw(logs, tick)
                 if tick.ends_epoch or self.stop.requested or time.monotonic() >= due:
-                    self._save(logs, scores or {})
+                    self._save(logs, scores)
                     self.run.set_status("running", epoch=tick.epoch, step=tick.step, **end)
                     due = time.monotonic() + every
                 if self.stop.requested:
@@ -153,12 +139,12 @@ class Session:
         if isinstance(model, Autoencoder):
             if data.mixture is None:
                 logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)
-            logs.codes(codes(model, data), tick.step)
+            logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
 
-    def _conclude(self, logs: Logs, scores: dict[str, Score] | None) -> dict[str, Score]:
+    def _conclude(self, logs: Logs, scores: dict[str, Score]) -> dict[str, Score]:
         """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
         config, model, step = self.config, self.training.model, self.training.step
-        if scores is None:
+        if not scores:
             print("scoring", flush=True)
             scores = self._score()
             logs.points(_curves(scores), step)
@@ -181,7 +167,6 @@ class Session:
             scores=scores,
             provenance=made_by,
         )
-        about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         evaluations: dict[str, Evaluation] = {}
         for name, score in scores.items():
             evaluations |= results.evaluation(
@@ -194,15 +179,16 @@ class Session:
                 train_seconds=trained.train_seconds,
                 provenance=made_by,
             )
+        about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         summary = {"status": "finished", **about, "seed": config.seed, **trained.to_json()}
         results.record(self.run.results_file, summary, evaluations, self.run.refuse_if_moved)
         self.run.set_status("finished", epoch=trained.epochs, step=trained.steps)
         return trained
 
-    def _ended_by(self, error: BaseException) -> BaseException:
-        """Say in the run's status why it ended; return the error to raise, which says how to go on."""
+    def _say_how_to_go_on(self, error: BaseException) -> None:
+        """Say in the run's status why it ended; raise an error that says how to go on, if it can go on."""
         newest = next(iter(checkpoints(self.run.checkpoints)), None)
-        again = self.config.again()
+        goes_on = f"{self.config.again()} goes on from there"
         interrupted = isinstance(error, KeyboardInterrupt)
         with suppress(OSError):  # a full disk must not hide the error that it caused
             reason = str(error) if isinstance(error, GenexpError) else f"{type(error).__name__}: {error}".rstrip(": ")
@@ -211,33 +197,18 @@ class Session:
                 self.run.write_text(self.run.error_file, "".join(traceback.format_exception(error)))
         if interrupted:
             saved = f"saved {newest}" if newest else "nothing was saved yet"
-            return KeyboardInterrupt(f"interrupted at step {self.training.step}, {saved}; {again} goes on from there")
+            raise KeyboardInterrupt(f"interrupted at step {self.training.step}, {saved}; {goes_on}") from error
         if isinstance(error, DivergedError):
-            saved = str(newest) if newest else "none, it happened in the first epoch"
-            return DivergedError(
-                f"{error}\nlast good checkpoint: {saved}\n"
+            raise DivergedError(
+                f"{error}\nlast good checkpoint: {newest or 'none, it happened in the first epoch'}\n"
                 "Try a smaller optimizer.lr; that is another run, this one stays"
-            )
+            ) from error
         if isinstance(error, OSError):
             saved = f"{newest} is intact" if newest else "nothing was saved yet"
-            return GenexpError(
+            raise GenexpError(
                 f"{error.filename or self.run.path} cannot be written: {error.strerror or error}\n"
-                f"{saved}; once that is mended, {again} goes on from there"
-            )
-        return error
-
-
-def ticks(config: TrainConfig, training: Training, data: DataSet, epochs: int) -> Iterator[Tick]:
-    """Train as the configuration asks, from where `training` stands to the end of `epochs`; yield a Tick a step."""
-    return train(
-        training,
-        data,
-        training.model.device,
-        seed=config.seed,
-        epochs=epochs,
-        precision=config.device.precision,
-        log_every=config.log.every_steps,
-    )
+                f"{saved}; once that is mended, {goes_on}"
+            ) from error
 
 
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
@@ -248,15 +219,13 @@ def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
 
 def _curves(scores: dict[str, Score]) -> dict[str, float]:
     """Return the points of the scores' curves: score/NAME, and valid/NAME if it has a mean on validation images."""
-    on_valid = {f"valid/{name}": score.on_valid for name, score in scores.items()}
-    known = {name: value for name, value in on_valid.items() if value is not None}
-    return {f"score/{name}": score.mean for name, score in scores.items()} | known
+    on_valid = {f"valid/{name}": score.on_valid for name, score in scores.items() if score.on_valid is not None}
+    return {f"score/{name}": score.mean for name, score in scores.items()} | on_valid
 
 
-def _is_due(period: int | None, epoch: int) -> bool:
-    return period is not None and epoch % period == 0
+def _is_due(period: int | None, tick: Tick) -> bool:
+    return tick.ends_epoch and period is not None and tick.epoch % period == 0
 
 
 def warn(message: str) -> None:
-    """Print a warning."""
     print(f"warning: {message}", flush=True)

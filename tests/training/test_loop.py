@@ -3,6 +3,7 @@
 import io
 import math
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from genexp.models import Model, Outcome, Update
 from genexp.optimizers import sgd
 from genexp.training.loop import Plan, Training, train
 
-CPU = torch.device("cpu")
 PLAIN = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
 
 
@@ -66,14 +66,15 @@ def data(n=20):
     return DataSet(images, images, images, labels={})
 
 
-def play(model, steps=None, lr=0.1, momentum=0.0, training=None, **settings):
+def play(model, steps=None, lr=0.1, momentum=0.0, training=None, seed=0, epochs=10**6, log_every=3):
     if training is None:
         make = lambda part: sgd(list(part.parameters()), lr=lr, momentum=momentum, weight_decay=0.0, **PLAIN)  # noqa: E731
         plan = Plan.of(model, batch_size=5, n_images=20)
         training = Training(model, plan, {name: make(part) for name, part in model.players().items()})
-    options = {"seed": 0, "epochs": 10**6, "precision": "float32", "log_every": 3} | settings
+    log, device = SimpleNamespace(every_steps=log_every), SimpleNamespace(precision="float32")
+    config = SimpleNamespace(seed=seed, log=log, device=device)
     ticks = []
-    for tick in train(training, data(), CPU, **options):
+    for tick in train(config, training, data(), epochs):
         ticks.append(tick)
         if steps is not None and len(ticks) == steps:
             break
