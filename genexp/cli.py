@@ -158,12 +158,12 @@ def _complete(words: list[str]) -> int:
     text = os.environ.get("COMP_LINE", "")
     typed = text.split()[1:]
     word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
+    if typed and typed[0] not in COMMANDS:
+        return 0
     key, _, start = word.partition("=")
     choices: list[str] = []
     if not typed:
         choices = [command for command in COMMANDS if command.startswith(word)]
-    elif typed[0] not in COMMANDS:
-        pass
     elif word.startswith("experiment="):  # Hydra does not look into the folders of a group
         choices = [f"{key}={option}" for option in options_of(key) if option.startswith(start)]
     elif word.startswith(("run=", "from=")):

@@ -56,7 +56,7 @@ def run_elsewhere(jobs: list[Job], line: CommandLine, folder: Path) -> None:
             else:
                 time.sleep(LOOK)
     except KeyboardInterrupt as interrupt:
-        running_on = "jobs that were handed over may run on, until scancel or ray stop stops them"
+        running_on = "jobs that were handed over may run on, until `scancel` or `ray stop` ends them"
         raise KeyboardInterrupt(f"interrupted; {running_on}; the same command goes on") from interrupt
 
 
