@@ -12,10 +12,9 @@ from genexp.text import nearest
 
 MULTIRUN = ("-m", "--multirun")
 CONFIG_DIR = ("-cd", "--config-dir")
-DISPLAY = (  # flags with which Hydra prints something and nothing runs
-    *("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"),
-    *("--resolve", "--package", "-p"),
-)
+OF_CFG = ("--resolve", "--package", "-p")  # flags that change what --cfg prints
+# With these, Hydra prints something and nothing runs.
+DISPLAY = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", *OF_CFG)
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_DIR)  # their value may be the next word
 FLAGS = (*MULTIRUN, *CONFIG_DIR, *DISPLAY)
 

@@ -25,10 +25,9 @@ COLLECTIONS = ("optimizers", "metrics")  # keys that hold several components by 
 OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", "genexp.metrics.")
 
 ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
-SAFE_NODES = (  # an annotation made of these, and of AsBefore(...), can be evaluated: it executes no other code
-    *(ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List, ast.Load),
-    *(ast.UnaryOp, ast.USub),
-)
+# An annotation made of these, and of AsBefore(...), can be evaluated: it executes no other code.
+NAMES_OF_TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Load)
+LITERALS = (ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.USub)
 NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
 NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "AsBefore": ranges.AsBefore, "Literal": Literal, "ranges": ranges}
 
@@ -86,11 +85,16 @@ def defining(component: Component) -> Component:
 def lower_is_better(metric: Component) -> bool:
     """Return True if the metric is declared with the decorator `lower_is_better`; its code is not imported."""
     try:
-        definition = _definition("", metric["_target_"])
+        definition, source = _definition("", metric["_target_"]), _source("", metric["_target_"])
     except UsageError:
         return False
-    decorators = definition.decorator_list if definition is not None else []
-    return any(ast.unparse(decorator).rpartition(".")[2] == "lower_is_better" for decorator in decorators)
+    if definition is not None:
+        decorators = [ast.unparse(decorator) for decorator in definition.decorator_list]
+        return any(decorator.rpartition(".")[2] == "lower_is_better" for decorator in decorators)
+    name = metric["_target_"].rpartition(".")[2]
+    imports = [node for node in source.body if isinstance(node, ast.ImportFrom)] if source is not None else []
+    aliases = [(node.module, alias) for node in imports for alias in node.names if name == (alias.asname or alias.name)]
+    return any(lower_is_better({"_target_": f"{module}.{alias.name}"}) for module, alias in aliases)
 
 
 def refuse_strangers(config: Any, trust: list[str]) -> None:
@@ -256,7 +260,7 @@ def _is_safe(node: ast.AST) -> bool:
     """Return True if evaluating the node executes no code of others."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "AsBefore"
-    return isinstance(node, SAFE_NODES)
+    return isinstance(node, NAMES_OF_TYPES + LITERALS)
 
 
 def usage_error(error: pydantic.ValidationError, prefix: str, names: list[str]) -> UsageError:

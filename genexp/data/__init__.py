@@ -55,8 +55,8 @@ class DataSet:
         """Return the same data on another device."""
         labels = {split: labels.to(device) for split, labels in self.labels.items()}
         folds = tuple((valid.to(device), test.to(device)) for valid, test in self.folds)
-        train, valid, test = self.train.to(device), self.valid.to(device), self.test.to(device)
-        return replace(self, train=train, valid=valid, test=test, labels=labels, folds=folds)
+        splits = {split: getattr(self, split).to(device) for split in ("train", "valid", "test")}
+        return replace(self, **splits, labels=labels, folds=folds)
 
     def of_folds(self) -> list["DataSet"]:
         """Return a data set for each fold, with the fold's validation and test images and without labels."""

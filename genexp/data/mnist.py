@@ -9,17 +9,11 @@ import torch
 from genexp.data import DataSet
 from genexp.data.download import damage_error, fetch, read, torchvision_reader, verify_md5
 
-MD5 = {  # of MNIST's original distribution, uncompressed
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-SIZES = {  # the array that each file holds, in both data sets
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
+FILES = {  # the shape of the array that each file holds, in both data sets; MD5 of MNIST's original file, uncompressed
+    "train-images-idx3-ubyte": ((60_000, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": ((60_000,), "a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": ((10_000, 28, 28), "2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": ((10_000,), "27ae3e4e09519cfbb04c329615203637"),
 }
 TRAINING_IMAGES = 50_000  # as in Goodfellow et al. 2014; the last 10,000 of the 60,000 are the validation split
 
@@ -29,7 +23,7 @@ def mnist(data_dir: Path) -> DataSet:
 
     Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     """
-    return _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, MD5[file.name]))
+    return _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, FILES[file.name][1]))
 
 
 def fashion_mnist(data_dir: Path) -> DataSet:
@@ -45,15 +39,15 @@ def fashion_mnist(data_dir: Path) -> DataSet:
 def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None]) -> DataSet:
     """Return the data set that torchvision calls `name`, after `verify` has accepted each file."""
     reader, folder = torchvision_reader(name), data_dir / name / "raw"
-    fetch(reader, title, data_dir, folder, SIZES, "the four uncompressed files")
-    for file in SIZES:
+    fetch(reader, title, data_dir, folder, FILES, "the four uncompressed files")
+    for file in FILES:
         verify(folder / file)
     return read(reader, data_dir, TRAINING_IMAGES, lambda images: images.unsqueeze(1))
 
 
 def _verify_header(file: Path) -> None:
     """Raise DataError if the file's size or header is not that of an IDX file of its shape."""
-    shape = SIZES[file.name]
+    shape, _ = FILES[file.name]
     # Two zero bytes, 8 for unsigned bytes, the number of dimensions, then each dimension as a big-endian int32.
     header = struct.pack(f">4B{len(shape)}i", 0, 0, 8, len(shape), *shape)
     size = len(header) + torch.Size(shape).numel()

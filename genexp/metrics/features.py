@@ -142,11 +142,9 @@ def of_features(refusal: Refusal = features_refusal) -> Callable[[Metric], Metri
 
     def mark(metric: Metric) -> Metric:
         marked = requires(refusal)(metric)
-        marked.extractor = _extractor_name  # type: ignore[attr-defined]
+        marked.extractor = lambda subject, settings: (  # type: ignore[attr-defined]
+            extractor(subject, settings["features"], settings["weights"]).name
+        )
         return marked
 
     return mark
-
-
-def _extractor_name(subject: Subject, settings: Mapping[str, Any]) -> str:
-    return extractor(subject, settings["features"], settings["weights"]).name

@@ -149,8 +149,6 @@ def _of(attribute: str) -> Callable[[Line], Any]:
 
 
 def _published_record(line: Line) -> dict[str, Any]:
-    number = line.published
-    if number is None:
-        return {}
-    record = {"published": number.value, "published_spread": number.spread}
-    return record | {"published_sample_kind": number.sample_kind, "status": number.status, "source": number.source}
+    names = {"value": "published", "spread": "published_spread", "sample_kind": "published_sample_kind"}
+    names |= {"status": "status", "source": "source"}
+    return {} if line.published is None else {name: getattr(line.published, key) for key, name in names.items()}

@@ -41,7 +41,6 @@ class Results:
         return cls(**known | {"scores": scores}) if is_whole else None
 
     def to_json(self) -> dict[str, Any]:
-
         return vars(self) | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
 
 
@@ -67,7 +66,6 @@ class Evaluation:
         return cls(**known | {"score": Score.from_json(score, entry["metric"])})
 
     def to_json(self) -> dict[str, Any]:
-
         return asdict(self) | {"score": self.score.to_json()}
 
 

@@ -58,8 +58,3 @@ def suggest(trial: "optuna.Trial", name: str, given: Range) -> Any:
     if all(isinstance(number, int) for number in (low, high, step or 1)):
         return trial.suggest_int(name, low, high, log=log, step=step or 1)
     return trial.suggest_float(name, low, high, log=log, step=step)
-
-
-def edge(given: Range) -> Any:
-    """Return one value of a range."""
-    return given["choices"][0] if "choices" in given else given["low"]

@@ -24,7 +24,7 @@ from genexp.storage.files import read_json_lines
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, set_stopped
-from genexp.sweeps.ranges import Range, edge, flat_ranges, suggest
+from genexp.sweeps.ranges import Range, flat_ranges, suggest
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
 from genexp.text import first_line
@@ -47,7 +47,8 @@ def main(config: TrainConfig, line: CommandLine) -> None:
     ranges = flat_ranges(search.ranges)
     _check(config, search, ranges, line)
     fixed = _without_search(config, line, ranges)
-    example = _job(fixed, {name: edge(given) for name, given in ranges.items()})  # a wrong name is told at once
+    values = {name: given["choices"][0] if "choices" in given else given["low"] for name, given in ranges.items()}
+    example = _job(fixed, values)  # a wrong name is told at once
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(config.outputs_dir).expanduser() / "searches" / _name(config, search, ranges)
     with held(folder, str(line)):

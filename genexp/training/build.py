@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from genexp import rng
-from genexp.config.components import Component, settings_of
+from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet, DataSpec
 from genexp.errors import GenexpError, UsageError
@@ -111,6 +111,8 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
     for name, metric in metrics.items():
         score = target(metric)
         _bind(f"metrics.{name}", metric, score, None)
+        if getattr(score.func, "lower_is_better", False) and not lower_is_better(metric):
+            raise UsageError(f"metrics.{name}: write @lower_is_better above the metric's definition, where it is read")
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         if refusal:
             remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
@@ -124,7 +126,7 @@ def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:
 
 def score(name: str, metric: Component, subject: Subject) -> Score:
     """Return the metric's score of the subject; `name` is the metric's name in the configuration."""
-    return Score.of(target(metric)(subject), name, is_lower_better(metric))
+    return Score.of(target(metric)(subject), name, lower_is_better(metric))
 
 
 def extractor_of(metric: Component, subject: Subject) -> str | None:
@@ -132,11 +134,6 @@ def extractor_of(metric: Component, subject: Subject) -> str | None:
     call = target(metric)
     extractor = getattr(call.func, "extractor", None)
     return None if extractor is None else str(extractor(subject, call.keywords))
-
-
-def is_lower_better(metric: Component) -> bool:
-    """Return True if the metric declares that lower values are better."""
-    return bool(getattr(target(metric).func, "lower_is_better", False))
 
 
 def _bind(key: str, component: Component, call: partial[Any], *provided: Any) -> None:

@@ -33,10 +33,6 @@ class Trained:
     seconds: float  # of training so far
     sampling: dict[str, Any]  # settings of the sampler that are not the run's own
 
-    @property
-    def path(self) -> Path:
-        return self.run.path
-
     def changes(self) -> list[str]:
         """Return the settings of the sampler that are not the run's own, as parts of a file's name: burn_in9."""
         return [f"{key.partition('.')[2]}{value}" for key, value in self.sampling.items()]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from genexp import rng
+from genexp.config.components import lower_is_better
 from genexp.config.schema import TrainConfig, flat
 from genexp.data import DataSet
 from genexp.errors import DivergedError, GenexpError
@@ -123,7 +124,7 @@ class Session:
         name = best.get("valid_of", "parzen")  # of states kept before other scores could choose
         if not best or name not in self.config.metrics:
             return math.inf
-        return sort_key(best["valid_mean"], build.is_lower_better(self.config.metrics[name]))
+        return sort_key(best["valid_mean"], lower_is_better(self.config.metrics[name]))
 
     def _score(self) -> dict[str, Score]:
         return build.scores(self.config.metrics, Subject(self.training.model, self.data, self.config.seed))

@@ -23,7 +23,7 @@ from PIL import Image
 from genexp.config.schema import CONFIGS
 from genexp.data import cifar10, folder, mixtures, tfd
 from genexp.data.digits import digits
-from genexp.data.mnist import MD5, SIZES, fashion_mnist, mnist
+from genexp.data.mnist import FILES, fashion_mnist, mnist
 from genexp.errors import DataError, UsageError
 
 SPLITS = ("train", "valid", "test")
@@ -78,7 +78,7 @@ def test_mnist_splits_are_the_papers(mnist_dir):
 def copy(mnist_dir, place):
     raw = place / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    for name in MD5:
+    for name in FILES:
         shutil.copy(mnist_dir / "MNIST" / "raw" / name, raw / name)
         (raw / name).chmod(0o644)
     return raw
@@ -167,7 +167,7 @@ def fashion_dir(tmp_path):
     """Files of the true format and size, zero (and so taking no room on the disk) but for a few values."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for name, shape in SIZES.items():
+    for name, (shape, _) in FILES.items():
         header = struct.pack(f">{2 + len(shape) - 1}i", 0x0800 + len(shape), *shape)
         with (raw / name).open("wb") as stream:
             stream.write(header)
@@ -200,7 +200,7 @@ def test_fashion_mnist_splits(fashion_dir):
     assert (data.labels["test"].dtype, data.train.dtype) == (torch.int64, torch.uint8)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["shorter", "longer", "header"])
 def test_a_damaged_file_of_fashion_mnist_is_named(fashion_dir, name, damage):
     file = fashion_dir / "FashionMNIST" / "raw" / name
