@@ -50,9 +50,8 @@ def leave_once(_number: int, _frame: FrameType | None) -> None:
 
 def lead_a_session(interrupt: Handler | signal.Handlers, leave: Handler | signal.Handlers) -> None:
     """Make this process the leader of a session, which Ctrl-C in a terminal does not reach; set its handlers."""
-    if hasattr(os, "setsid"):
-        with suppress(PermissionError):  # it leads a session already
-            os.setsid()
+    with suppress(PermissionError, AttributeError):  # it leads a session already, or the system has none
+        os.setsid()
     signal.signal(signal.SIGINT, interrupt)
     for number in LEAVE:
         signal.signal(number, leave)

@@ -111,10 +111,8 @@ class Run:
     def refuse_other_images(self, digest: str, data_set: str, remedy: str) -> None:
         """Raise UsageError if the run was trained on other images than those with this digest."""
         if self.digest() not in (None, digest):
-            raise UsageError(
-                f"dataset={data_set}: these are not the images that {self.path} was trained on\n"
-                f"Put those back, or {remedy}"
-            )
+            others = f"these are not the images that {self.path} was trained on"
+            raise UsageError(f"dataset={data_set}: {others}\nPut those back, or {remedy}")
 
     def refuse_other_experiment(self, config: TrainConfig) -> None:
         """Raise UsageError if the directory holds another experiment or no run, GenexpError if it cannot be one."""
@@ -174,9 +172,8 @@ class Run:
         try:
             return lock.acquire(timeout=PATIENCE)
         except filelock.Timeout as error:
-            raise HeldError(
-                f"another process is training {self.path}: {holder(self.status())}\nWait for it, or stop it"
-            ) from error
+            message = f"another process is training {self.path}: {holder(self.status())}"
+            raise HeldError(f"{message}\nWait for it, or stop it") from error
 
     def _remove_unfinished_files(self) -> None:
         """Remove files that a killed process left unfinished; those of other commands once they are a day old."""

@@ -76,9 +76,9 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     built = model(config.model, config.noise, data.spec(), config.seed, device)
     plan = Plan.of(built, config.batch_size, len(data.train))
     if plan.steps_per_epoch == 0:
-        images = f"the {len(data.train):,} training images of {config.dataset['name']}; set a smaller batch_size"
-        step = f"a step of {plan.images_per_step:,} images is larger than"
-        raise UsageError(f"batch_size={config.batch_size}: {step} {images}")
+        allowed = f"the {len(data.train):,} training images of {config.dataset['name']} allow"
+        step = f"one step takes {plan.images_per_step:,}"
+        raise UsageError(f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size")
     players = built.players()
     for player in config.optimizers:
         if player not in players:

@@ -46,8 +46,7 @@ class Trained:
 def reopen(run: Run, config: ReopenedConfig) -> Trained:
     """Load the run's checkpoint that the configuration names.
 
-    Raises UsageError if there is no such checkpoint, the images are others, or the settings make another model;
-    GenexpError if no checkpoint can be read.
+    Raises UsageError if the run has no such checkpoint, images or settings; GenexpError if no checkpoint can be read.
     """
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
