@@ -6,6 +6,9 @@ import pytest
 from conftest import ROOT, SMALL, last_checkpoint
 from omegaconf import OmegaConf
 
+from genexp.config.components import lower_is_better
+from genexp.runs.results import Results
+
 CONF = ["--config-dir", "conf"]
 
 
@@ -71,6 +74,20 @@ def test_a_metric_of_which_less_is_better_is_ranked_sought_and_kept_the_right_wa
     optuna = __import__("optuna")
     (study,) = tmp_path.glob("outputs/searches/*/study.db")
     assert optuna.load_study(study_name=None, storage=f"sqlite:///{study}").direction.name == "MINIMIZE"
+
+
+@pytest.mark.usefixtures("examples")
+def test_which_way_is_better_is_known_of_a_metric_that_a_module_imports_and_refused_if_hidden(genexp, tmp_path):
+    (tmp_path / "theirs.py").write_text("from darkness import darkness as theirs\n")
+    (tmp_path / "hidden.py").write_text("from darkness import darkness\n\nhidden = darkness\n")
+    for name in ("theirs", "hidden"):
+        (tmp_path / f"conf/metric/{name}.yaml").write_text(f"name: {name}\n_target_: {name}.{name}\nn_samples: 50\n")
+    words = ["train", *CONF, *SMALL, "epochs=1", "~metrics.parzen"]
+    run = genexp(*words, "+metric@metrics.theirs=theirs").run
+    assert Results.read(run / "results.json").scores["theirs"].lower_is_better
+    assert lower_is_better({"_target_": "theirs.theirs"})
+    answer = genexp(*words, "+metric@metrics.hidden=hidden", "seed=1")
+    assert (answer.code, "metrics.hidden: write @lower_is_better above" in answer.err) == (2, True)
 
 
 GROWN = "spread: PositiveFloat, mirrored: Annotated[bool, AsBefore(False)]):"

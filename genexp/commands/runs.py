@@ -40,14 +40,14 @@ COLUMNS = (
     Column("dataset", lambda row: row.state.config.dataset["name"] if row.state.config else "?", left=True),
     Column("seed", lambda row: str(row.state.config.seed) if row.state.config else "?", left=True),
     Column("settings", lambda row: row.settings, left=True),
-    Column("run", lambda row: str(row.state.path), left=True),
+    Column("run", lambda row: str(row.state.run.path), left=True),
 )
 ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progress and the newest run come first
     "status": lambda row: row.state.status,
     "progress": lambda row: -row.state.epoch / max(row.state.epochs, 1),
     "score": lambda row: math.inf if row.score is None else row.score.score.sort_key(),
     "age": lambda row: -row.state.updated,
-    "path": lambda row: str(row.state.path),
+    "path": lambda row: str(row.state.run.path),
 }
 
 
@@ -59,7 +59,7 @@ def main(config: RunsConfig, _line: CommandLine) -> None:
     words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
     states = find(folder)
     settings = differing_settings(states)
-    rows = (Listed(state, state.newest_score(), settings[state.path]) for state in states)
+    rows = (Listed(state, state.newest_score(), settings[state.run.path]) for state in states)
     matching = [row for row in rows if _matches(row, words)]
     listed = sorted(matching, key=lambda row: (ORDERS[config.sort](row), ORDERS["path"](row)))
     if not listed:
@@ -68,7 +68,7 @@ def main(config: RunsConfig, _line: CommandLine) -> None:
     print_table(Table(COLUMNS, listed))
     for row in listed:
         if row.state.error and row.state.status == "failed":
-            print(f"{row.state.path} failed: {row.state.error.splitlines()[0]}")
+            print(f"{row.state.run.path} failed: {row.state.error.splitlines()[0]}")
 
 
 def _matches(row: Listed, words: list[str]) -> bool:

@@ -120,12 +120,8 @@ def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any])
     if data.mixture is not None:
         return "features are of images, and dataset=ring and dataset=grid are points of the plane"
     if features == "inception":
-        if weights is not None:
-            return None
-        return (
-            "features=inception needs its weights: weights=FILE, "
-            "such as weights-inception-2015-12-05-6726825d.pth of the releases of torch-fidelity"
-        )
+        file = "weights-inception-2015-12-05-6726825d.pth of the releases of torch-fidelity"
+        return f"features=inception needs its weights: weights=FILE, such as {file}" if weights is None else None
     if weights is not None:
         return f"weights={weights} is for features=inception; a classifier's weights are trained by genexp"
     labels = [data.labels[split].tolist() for split in ("train", "test") if split in data.labels]

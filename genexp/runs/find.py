@@ -40,10 +40,6 @@ class RunState:
     updated: float  # seconds since 1970
     results: Results | None
 
-    @property
-    def path(self) -> Path:
-        return self.run.path
-
     def newest_score(self) -> NewestScore | None:
         """Return the newest score of the run, if it has one."""
         trained = self.results.epochs if self.results is not None else 0
@@ -134,14 +130,14 @@ def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:
     for state in states:
         config = state.config
         own = flat(config.identity()) if config is not None else {}
-        settings[state.path] = []
+        settings[state.run.path] = []
         for key, value in own.items():
             group, _, name = key.rpartition(".")
             if config is None or key == "seed" or name == "_target_":
                 continue
             choice = None if name == "name" else own.get(f"{group}.name")
             compared = (config.model["name"], config.dataset["name"], key, choice)
-            settings[state.path].append((compared, group if name == "name" else name, str(value)))
+            settings[state.run.path].append((compared, group if name == "name" else name, str(value)))
             values[compared].add(str(value))
     return {
         path: " ".join(f"{name}={value}" for compared, name, value in own if len(values[compared]) > 1)

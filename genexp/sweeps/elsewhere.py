@@ -10,7 +10,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -52,7 +52,7 @@ def run_elsewhere(jobs: list[Job], line: CommandLine, folder: Path) -> None:
                     job.look_elsewhere()
             ready = [job for job in jobs if job.state == WAITING and not job.elsewhere]
             if ready:
-                _hand_over(ready, lambda turn: _launch(turn, line, folder))
+                _hand_over(ready, line, folder)
             else:
                 time.sleep(LOOK)
     except KeyboardInterrupt as interrupt:
@@ -101,13 +101,13 @@ def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine
         raise GenexpError(job.cause)
 
 
-def _hand_over(jobs: list[Job], launch: Callable[[list[Job]], Sequence[Exception | None]]) -> None:
+def _hand_over(jobs: list[Job], line: CommandLine, folder: Path) -> None:
     """Have the jobs launched, and note what became of each."""
     before = [job.run.status() for job in jobs]
     errors: Sequence[Exception | None] = [None] * len(jobs)
     interrupted = False
     try:
-        errors = launch(jobs)
+        errors = _launch(jobs, line, folder)
     except (UsageError, KeyboardInterrupt) as raised:
         interrupted = isinstance(raised, KeyboardInterrupt)
         raise

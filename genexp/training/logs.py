@@ -111,7 +111,7 @@ class Logs:
 
 
 class Terminal:
-    """A live bar on a terminal; elsewhere a plain line at an epoch's end, at most one in LINE_SECONDS or so."""
+    """A live bar on a terminal, within `progress`; elsewhere a line at an epoch's end, at most one in LINE_SECONDS."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, from_step: int) -> None:
         self.epochs, self.steps, self.from_step = epochs, epochs * steps_per_epoch, from_step
@@ -143,13 +143,6 @@ class Terminal:
             left = (now - self.started) / (tick.step - self.from_step) * (self.steps - tick.step)
             summary = _summary(tick.values, self.wide)
             print(f"epoch {tick.epoch}/{self.epochs}  {summary}  {duration(left)} left", flush=True)
-
-    def __enter__(self) -> "Terminal":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
 
 
 def _summary(values: dict[str, float], wide: bool) -> str:

@@ -75,7 +75,8 @@ class Session:
         due = time.monotonic() + every
         end = {"epochs": epochs, "steps": epochs * length}
         scores: dict[str, Score] = {}
-        with Terminal(epochs, length, training.step) as terminal:
+        terminal = Terminal(epochs, length, training.step)
+        with terminal.progress:
             self.run.set_status("running", epoch=training.epoch, step=training.step, **end)
             for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:

@@ -38,7 +38,7 @@ def test_a_rerun_is_equal_bit_for_bit_and_no_run_to_count(genexp, trained):
     assert {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()} == before
 
     (found,) = find(trained.parent)
-    assert found.path == trained
+    assert found.run.path == trained
     assert genexp("sample", f"run={trained.parent}/*", "n=4").out.count("run: ") == 1
     assert genexp("sample", str(trained), str(answer.run), "n=4").out.count("run: ") == 1  # as a shell expands a glob
 

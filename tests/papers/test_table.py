@@ -137,7 +137,7 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     assert len(find(tmp_path / "outputs")) == 4
     table = answer.out[answer.out.index("A toy") :]
     scores = [
-        json.loads((one.path / "results.json").read_text())["scores"]["parzen"]
+        json.loads((one.run.path / "results.json").read_text())["scores"]["parzen"]
         for one in find(tmp_path / "outputs")
         if one.config.model["name"] == "gan"
     ]
@@ -174,7 +174,7 @@ def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     rows = {row["model"]: row for row in found["tables"][0]["rows"]}
     gan = rows["GAN"]
     scores = [
-        json.loads((one.path / "results.json").read_text())["scores"]["parzen"]
+        json.loads((one.run.path / "results.json").read_text())["scores"]["parzen"]
         for one in find(tmp_path / "outputs")
         if one.config.model["name"] == "gan"
     ]
@@ -195,7 +195,9 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
     words = ["model=gan", "dataset=digits", "batch_size=100", "model.generator_hidden=[32]", "epochs=1"]
     assert genexp("train", *words, "model.discriminator_hidden=[17]").code == 0
     assert toy("table", "format=csv", "data_dir=nothing").out == before
-    (run,) = [one.path for one in find(tmp_path / "outputs") if one.config.model.get("discriminator_hidden") == [16]]
+    (run,) = [
+        one.run.path for one in find(tmp_path / "outputs") if one.config.model.get("discriminator_hidden") == [16]
+    ]
     assert genexp("evaluate", f"run={run}", "metrics.parzen.n_samples=99").code == 0
     assert toy("table", "format=csv", "data_dir=nothing").out == before  # what was scored as asked comes first
 
@@ -203,7 +205,7 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
 def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
     toy("reproduce", "budget=quick", "data_dir=nothing")
     before = toy("table", "format=csv", "data_dir=nothing").out
-    (run,) = [one.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
+    (run,) = [one.run.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
     other = run.with_name("another")
     shutil.copytree(run, other)
     (other / "results.json").unlink()
@@ -216,7 +218,7 @@ def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
 def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
     toy("reproduce", "budget=quick", "data_dir=nothing")
     for one in find(tmp_path / "outputs"):
-        (one.path / "data.json").write_text('{"digest": "another"}')
+        (one.run.path / "data.json").write_text('{"digest": "another"}')
     answer = toy("table", "data_dir=nothing")
     assert answer.code == 0
     assert "yardstick: " not in answer.out

@@ -174,7 +174,7 @@ def test_a_run_that_another_process_holds_waits_for_another_turn(monkeypatch, tm
     jobs = [Job((f"epochs={n}",), Run(tmp_path / name)) for n, name in ((1, "a"), (2, "b"), (3, "c"))]
     turns = []
 
-    def hand_over(turn, launch):
+    def hand_over(turn, line, folder):
         turns.append([job.settings[0] for job in turn])
         for job in turn:
             job.state = FAILED

@@ -63,7 +63,8 @@ def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, caps
     console = Console(width=width, force_terminal=True)
     monkeypatch.setattr("genexp.training.logs.Console", lambda: console)
     values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
-    with Terminal(epochs=25, steps_per_epoch=10, from_step=120) as terminal:
+    terminal = Terminal(epochs=25, steps_per_epoch=10, from_step=120)
+    with terminal.progress:
         terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values))
     shown = capsys.readouterr().out.split("\r")[-1]
     for said in ("epoch 13/25", "left", "discriminator 0.51", "generator 1.2", "3,457 images/s"):
