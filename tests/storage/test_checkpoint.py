@@ -3,35 +3,8 @@
 import pytest
 import torch
 
-from genexp import optimizers
 from genexp.errors import GenexpError
 from genexp.storage import checkpoint
-
-CPU = torch.device("cpu")
-SGD = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
-RATE = {"lr": 0.01, "lr_decay": 1.0, "lr_min": 0.0, "weight_decay": 0.1}
-REFERENCES = {  # ours, and torch's with the same settings by its own names
-    "sgd": (
-        lambda p: optimizers.sgd(p, **RATE, momentum=0.5, nesterov=False, momentum_final=None, momentum_ramp=[1, 2]),
-        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, weight_decay=0.1),
-    ),
-    "nesterov": (
-        lambda p: optimizers.sgd(p, **RATE, momentum=0.5, nesterov=True, momentum_final=None, momentum_ramp=[1, 2]),
-        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, nesterov=True, weight_decay=0.1),
-    ),
-    "adam": (
-        lambda p: optimizers.adam(p, **RATE, beta1=0.5, beta2=0.99, eps=1e-3),
-        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.5, 0.99), eps=1e-3, weight_decay=0.1),
-    ),
-    "rmsprop": (
-        lambda p: optimizers.rmsprop(p, **RATE, alpha=0.9, momentum=0.1, eps=1e-3),
-        lambda p: torch.optim.RMSprop(p, lr=0.01, alpha=0.9, momentum=0.1, eps=1e-3, weight_decay=0.1),
-    ),
-    "adadelta": (
-        lambda p: optimizers.adadelta(p, **RATE, rho=0.7, eps=1e-3),
-        lambda p: torch.optim.Adadelta(p, lr=0.01, rho=0.7, eps=1e-3, weight_decay=0.1),
-    ),
-}
 
 
 def test_checkpoints_keep_two_and_pass_over_a_damaged_one(tmp_path):
