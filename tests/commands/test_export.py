@@ -200,7 +200,7 @@ def test_a_file_that_another_program_wrote_is_not_taken(tmp_path):
 
 def test_an_export_is_no_run(genexp, trained, exported):
     (run,) = runs.find(trained.parent)
-    assert run.path == trained
+    assert run.run.path == trained
     assert str(exported) not in genexp("runs").out
     for arguments, message in (
         (["export", str(exported)], "is an export already"),

@@ -409,7 +409,7 @@ def test_each_job_is_given_the_gpu_of_its_slot(genexp, tmp_path, monkeypatch):
 def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
     def row(seed, **scores):
         taken = {name: Score(mean, 1.0, "", **more) for name, (mean, more) in scores.items()}
-        results = Results(1, 10, 61.0, 1.0, taken, {})
+        results = Results(1, 10, 61.0, 1.0, provenance={}, scores=taken)
         return Job((f"seed={seed}",), Run(tmp_path / f"{seed}"), state=FINISHED, results=results)
 
     rows = [row(0, parzen=(10.0, {"valid_mean": 3.0}), fid=(5.0, {"lower_is_better": True})),
