@@ -76,8 +76,7 @@ class FeatureSets:
 def smallest_size(data: DataSet, settings: Mapping[str, Any]) -> int:
     """Return the size of the smallest of the three sets that a score would compare."""
     split = settings["split"]
-    size: int = min(settings["n_samples"], len(getattr(data, split)), len(getattr(data, _floor_split(split))))
-    return size
+    return min(int(settings["n_samples"]), len(getattr(data, split)), len(getattr(data, _floor_split(split))))
 
 
 def _floor_split(split: str) -> str:

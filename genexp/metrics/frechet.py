@@ -22,8 +22,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
     with threadpool_limits(torch.get_num_threads()):  # NumPy would take all cores and ignore device.threads
         statistics = [fid_features_to_statistics(vectors.cpu().double()) for vectors in (x, y)]
-        distance: float = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    return distance
+        return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
 @lower_is_better

@@ -11,7 +11,7 @@ import filelock
 
 from genexp.config.components import Component, defining, settings_of
 from genexp.score import Score
-from genexp.storage.files import free, read_json, write_json, writing
+from genexp.storage.files import PARTIAL, free, read_json, write_json, writing
 
 LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # errors of content that is not as it was written
@@ -102,6 +102,8 @@ def record(file: Path, summary: dict[str, Any], added: dict[str, Evaluation], ch
     """
     with writing(file, "The scores are not kept"), filelock.FileLock(file.with_name(LOCK)):
         check()
+        for left_behind in file.parent.glob(f".{file.name}.*{PARTIAL}"):  # by a process that was killed
+            left_behind.unlink()
         content, kept = read_json(file), evaluations(file)
         if file.exists() and (not content or (content.get("evaluations") and not kept)):
             damaged = free(file.parent, "results.damaged-", ".json")

@@ -182,13 +182,15 @@ def test_what_is_made_of_a_run_is_not_put_into_another_that_took_its_place(genex
 def test_training_on_leaves_alone_what_others_are_writing(genexp, trained):
     ours, theirs, old = (trained / name for name in (".config.yaml.x.partial", ".export.x.partial", ".y.npz.x.partial"))
     theirs.mkdir()
-    for file in (ours, theirs / "model.safetensors", old):
+    scores = trained / ".results.json.x.partial"  # no other process writes there, for it would hold the lock
+    for file in (ours, theirs / "model.safetensors", old, scores):
         file.touch()
     os.utime(old, (0, 0))
     assert genexp("train", *SMALL, "epochs=3", "log.scores_every_epochs=1").code == 0
     assert (theirs / "model.safetensors").exists()
     assert not ours.exists()
     assert not old.exists()
+    assert not scores.exists()
 
 
 def test_runs_are_found_through_links_to_folders(genexp, trained, tmp_path):
