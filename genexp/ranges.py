@@ -1,6 +1,6 @@
 """The ranges of settings, as annotations of the keyword arguments that configs set.
 
-genexp.config reads the annotations from the source of a config's `_target_`, without importing it, and checks the
+config.components reads the annotations from the source of a config's `_target_`, without importing it, and checks the
 values. A wrong value is thus refused before torch is loaded.
 """
 

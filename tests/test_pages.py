@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from conftest import ROOT, SMALL, last_checkpoint
 from omegaconf import OmegaConf
 
@@ -65,13 +66,14 @@ def test_a_metric_of_which_less_is_better_is_ranked_sought_and_kept_the_right_wa
     run = genexp("train", *words).run
     lines = [OmegaConf.create(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     curve = {line["step"]: line["valid/gap"] for line in lines if "valid/gap" in line}
-    best = __import__("torch").load(run / "checkpoints/best.pt", weights_only=True)
+    best = torch.load(run / "checkpoints/best.pt", weights_only=True)
     assert best["step"] == min(curve, key=curve.get)
     search = ["search=optuna", "search.metric=gap", "search.trials=2", "search.prune=false", "sweep.jobs=1"]
     answer = genexp("train", *words, *search, "+search.ranges.optimizer.lr={choices: [0.1, 0.01]}")
     assert answer.code == 0, answer.err
     assert "ranked by gap, its mean on validation images, the lowest first" in answer.out
-    optuna = __import__("optuna")
+    import optuna
+
     (study,) = tmp_path.glob("outputs/searches/*/study.db")
     assert optuna.load_study(study_name=None, storage=f"sqlite:///{study}").direction.name == "MINIMIZE"
 
