@@ -24,6 +24,10 @@ Units = Literal["sigmoid", "tanh", "relu", "linear"]
 UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]
 Interval = Annotated[list[NonNegativeFloat], Field(min_length=2, max_length=2)]
 Bandwidths = Annotated[list[PositiveFloat], Field(min_length=1)]
+Numbers = Annotated[list[Number], Field(min_length=1)]
+PositiveFloats = Annotated[list[PositiveFloat], Field(min_length=1)]
+Shares = Annotated[list[Share], Field(min_length=1)]
+Split = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True)

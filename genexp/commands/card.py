@@ -33,7 +33,7 @@ def parameters(trained: Trained) -> int:
 
 def _head(trained: Trained, picture: str, seed: int) -> str:
     config, dataset = trained.config, trained.config.dataset["name"]
-    are_images = trained.data.mixture is None
+    are_images = trained.data.bounds is None
     front: dict[str, Any] = {"library_name": "genexp"}
     if are_images:
         front["pipeline_tag"] = "unconditional-image-generation"

@@ -1,6 +1,7 @@
 """`genexp figure`: a figure of a run's samples or codes, or of its curves."""
 
 from pathlib import Path
+from typing import Any
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
@@ -11,10 +12,11 @@ from genexp.figures.curves import curves, save_figure
 from genexp.figures.pictures import Picture, save_picture
 from genexp.runs.directory import Run
 from genexp.storage.files import read_json_lines, writing
-from genexp.training.reopen import Trained, reopen
+from genexp.training.reopen import Trained, label_of, reopen
 
 WIDTH = 800  # pixels; a narrower picture is enlarged by a whole factor to at most this width
 CURVE_SUFFIXES = (".svg", ".png")
+OF_A_CLASS = ("samples", "neighbours", "interpolation", "manifold")  # kinds that draw or decode under a label
 REMEDY = "Set out=FILE to another place"
 
 
@@ -50,10 +52,12 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
     """Draw any other kind from the run's model and data."""
     trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
-    picture = _picture(config, trained)
+    label = label_of(config.label, trained)
+    picture = _picture(config, trained, label)
     kind = f"manifold-{config.method}" if config.kind == "manifold" else config.kind
     shape = f"{config.rows}x{config.columns}"
-    settings = [kind, shape, f"step{trained.step}", f"seed{config.seed}", *trained.changes()]
+    of_class = [] if label is None else [f"label{label}"]
+    settings = [kind, shape, f"step{trained.step}", f"seed{config.seed}", *of_class, *trained.changes()]
     file = out or run.figures / f"{'-'.join(settings)}.png"
     with writing(file, REMEDY):
         if out is None:
@@ -62,10 +66,14 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
     print(f"figure: {file}")
 
 
-def _picture(config: FigureConfig, trained: Trained) -> Picture:
+def _picture(config: FigureConfig, trained: Trained, label: int | None) -> Picture:
     generator = rng.generator(trained.data.train.device, config.seed, "figure")
     draw_kind = getattr(kinds, config.kind)  # each kind has a function of its name
-    settings = {"method": config.method} if config.kind == "manifold" else {}
+    settings: dict[str, Any] = {"method": config.method} if config.kind == "manifold" else {}
+    if label is not None:
+        if config.kind not in OF_A_CLASS:
+            raise UsageError(f"label={config.label}: kind={config.kind} shows images of all classes; leave it out")
+        settings["label"] = label
     picture: Picture = draw_kind(trained.model, trained.data, generator, config.rows, config.columns, **settings)
     factor = max(1, WIDTH // picture.shape[1])
     return picture.repeat(factor, 0).repeat(factor, 1)

@@ -75,10 +75,12 @@ def _score(config: ReproduceConfig, line: CommandLine, trained: TrainConfig, met
     evaluate_config = EvaluateConfig(
         run=str(run.path),
         checkpoint="last",
+        weights="averaged",
         trust=[],
         seed=trained.seed,
         model=trained.model,
         dataset=trained.dataset,
+        dataset_b=trained.dataset_b,
         noise=trained.noise,
         data_dir=config.data_dir,
         device=trained.device.model_copy(update={"precision": "float32"}),

@@ -32,7 +32,7 @@ def main(config: RerunConfig, line: CommandLine, run: Run) -> None:
     then = _finished(run)
     refuse_strangers(run.config, config.trust)
     again = _configuration(config, run, then)
-    data = build.data_set(again.dataset, again.data_dir)
+    data = build.data_set(again.dataset, again.data_dir, again.dataset_b)
     run.refuse_other_images(data.digest(), again.dataset["name"], ELSEWHERE)
     rerun = Run(again.directory())
     if rerun.finished(again) is not None:  # an earlier rerun, perhaps of other code

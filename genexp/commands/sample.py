@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
@@ -12,7 +13,7 @@ from genexp.figures.pictures import POINTS, TILES, of_drawn, save_picture
 from genexp.models import draw
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, writing
-from genexp.training.reopen import reopen
+from genexp.training.reopen import label_of, reopen
 
 REMEDY = "Set out=FILE.npz to another place"
 
@@ -20,7 +21,7 @@ REMEDY = "Set out=FILE.npz to another place"
 def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
     """Draw n samples into an .npz file with a picture of the first ones beside it, or into a .png file alone.
 
-    The samples depend on the run, its checkpoint, `n` and `seed` alone. Prints the files.
+    The samples depend on the run, its checkpoint, `n`, `label` and `seed` alone. Prints the files.
     """
     out = Path(config.out).expanduser() if config.out is not None else None
     if out is not None and out.suffix not in (".npz", ".png"):
@@ -28,10 +29,13 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
     trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     generator = rng.generator(trained.data.train.device, config.seed, "samples")
-    samples = draw(trained.model, config.n, generator, trained.data)
+    label = label_of(config.label, trained)
+    labels = None if label is None else torch.full((config.n,), label, device=generator.device)
+    samples = draw(trained.model, config.n, generator, trained.data, labels)
     if out is None:
         run.refuse_if_moved()
-        settings = [f"step{trained.step}", f"n{config.n}", f"seed{config.seed}", *trained.changes()]
+        of_class = [] if label is None else [f"label{label}"]
+        settings = [f"step{trained.step}", f"n{config.n}", f"seed{config.seed}", *of_class, *trained.changes()]
         out = run.path / f"samples-{'-'.join(settings)}.npz"
     if out.suffix == ".npz":
         sample_kind = trained.model.sample_kind
@@ -40,9 +44,9 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
             np.savez(stream, samples=array, step=trained.step, seed=config.seed, sample_kind=sample_kind)
         shape = " × ".join(map(str, samples.shape[1:]))
         print(f"samples: {out} ({len(samples):,} {sample_kind}s, {shape}, in [0, 1])")
-        samples = samples[: TILES if trained.data.mixture is None else POINTS]
+        samples = samples[: TILES if trained.data.bounds is None else POINTS]
     picture_file = out.with_suffix(".png")
     with writing(picture_file, REMEDY):
-        save_picture(of_drawn(samples, trained.data), picture_file)
+        save_picture(of_drawn(samples, trained.data, model=trained.model), picture_file)
     print(f"picture: {picture_file}")
     print(f"run: {run.path}", flush=True)

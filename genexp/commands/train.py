@@ -18,14 +18,15 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     """
     run = Run(config.directory())
     results = run.finished(config)
-    if results is not None and "path" not in config.dataset:  # images at a path may have changed since
+    has_path = "path" in config.dataset or "path" in (config.dataset_b or {})  # where images may have changed since
+    if results is not None and not has_path:
         _report_finished(config, run, results)
         return
     threads = None if config.fresh else run.threads()  # to end where an uninterrupted run does
     device = select(config.device.kind, config.device.threads or threads)
     if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
         warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
-    data = build.data_set(config.dataset, config.data_dir)
+    data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     digest = data.digest()
     data = data.to(device)
     training = build.training(config, data, device)
@@ -56,7 +57,9 @@ def _report(config: TrainConfig, run: Run, results: Results) -> None:
         if score.warning is not None:
             warn(score.warning)
         print(f"{name}: {score.summary}")
-    pictures = sorted(run.samples.glob("*.png"), key=lambda file: (len(file.name), file.name))
+        if name in results.raw_scores:
+            print(f"{name} of the raw weights: {results.raw_scores[name].summary}")
+    pictures = sorted(run.samples.glob("epoch-*.png"), key=lambda file: int(file.name.split("-")[1].split(".")[0]))
     if pictures:
         print(f"samples: {pictures[-1]}")
     print(f"trained {epochs} in {duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s")

@@ -21,6 +21,7 @@ from genexp.text import nearest
 Component = dict[str, Any]  # {"name", "_target_", settings...}: the content of one YAML of a group
 Settings = dict[str, tuple[Any, Any]]  # the type and default of each setting that a component declares
 GROUPS = ("model", "dataset", "optimizer", "noise")
+OPTIONAL = ("dataset_b",)  # keys of components that a run may be without
 COLLECTIONS = ("optimizers", "metrics")  # keys that hold several components by name
 OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", "genexp.metrics.")
 
@@ -32,9 +33,14 @@ NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
 NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "AsBefore": ranges.AsBefore, "Literal": Literal, "ranges": ranges}
 
 
+def groups(config: Any) -> dict[str, Component]:
+    """Return the components of which a configuration has one each, by key."""
+    return {key: component for key in (*GROUPS, *OPTIONAL) if (component := getattr(config, key, None)) is not None}
+
+
 def components(config: Any) -> dict[str, Component]:
     """Return every component of a configuration by its key, as in "model" or "metrics.parzen"."""
-    by_key = {key: getattr(config, key) for key in GROUPS if hasattr(config, key)}
+    by_key = groups(config)
     for key in COLLECTIONS:
         by_key |= {f"{key}.{name}": component for name, component in getattr(config, key, {}).items()}
     return by_key
@@ -95,6 +101,18 @@ def lower_is_better(metric: Component) -> bool:
     imports = [node for node in source.body if isinstance(node, ast.ImportFrom)] if source is not None else []
     aliases = [(node.module, alias) for node in imports for alias in node.names if name == (alias.asname or alias.name)]
     return any(lower_is_better({"_target_": f"{module}.{alias.name}"}) for module, alias in aliases)
+
+
+def why_not_on_valid(name: str, metric: Component) -> str | None:
+    """Return why the metric `name` cannot choose among runs or checkpoints, and what to do; None if it can.
+
+    What may choose is taken on validation images. Of metrics from outside it is not known before they return.
+    """
+    own = metric["_target_"].startswith("genexp.")
+    if not own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
+        return None
+    remedy = f"set metrics.{name}.split=valid" if "split" in metric else "take another score"
+    return f"{name} is not taken on validation images, so {remedy}"
 
 
 def refuse_strangers(config: Any, trust: list[str]) -> None:

@@ -6,7 +6,6 @@ Only this module, `mistakes` and `sweeps.elsewhere` know Hydra.
 import copy
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from genexp.config.mistakes import defaults_of, in_plain_words
 from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig, checked
 from genexp.errors import GenexpError, UsageError
 
+SECOND = "dataset@dataset_b"  # the choice of the second data set
 SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
@@ -135,17 +135,20 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     run names code that is neither genexp's nor trusted.
     """
     refuse_strangers(kept, list(line.trust))
-    chosen = {re.split("[=@]", word.lstrip("+~"))[0] for word in line.overrides}
+    keys = [word.lstrip("+~").partition("=")[0] for word in line.overrides]
+    chosen = {key if key == SECOND else key.partition("@")[0] for key in keys}
     if "experiment" in chosen:
         raise UsageError("experiment= brings settings of its own, as from= does: leave one of them out")
     brought = ("optimizer", "noise") if "model" in chosen else ()
     taken = [group for group in GROUPS if group not in (*chosen, *brought)]
     defaults = [_option(group, getattr(kept, group), "override /") for group in taken]
+    if SECOND not in chosen and "model" not in chosen:
+        defaults.append(_option(SECOND, kept.dataset_b, "override /"))
     settings = {"seed": kept.seed, "log": kept.log.model_dump(), "checkpoint": kept.checkpoint.model_dump()}
     settings["device"] = {"precision": kept.device.precision}
     settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
     if "model" not in chosen:
-        settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size}
+        settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size, "ema": kept.ema}
         model = kept.model["name"]
         offered = [key.rpartition(".")[2] for key in defaults_of(f"model/{model}") if "@optimizers." in key]
         for player in dict.fromkeys([*offered, *kept.optimizers]):
@@ -166,6 +169,6 @@ def _option(key: str, component: Any, prefix: str) -> dict[str, str | None]:
     """
     if component is None:
         return {f"{prefix}{key}": None}
-    name = f"of_the_run_{key.rpartition('.')[2]}"
+    name = f"of_the_run_{key.rpartition('@')[2].rpartition('.')[2]}"
     ConfigStore.instance().store(group=key.partition("@")[0], name=name, node=OmegaConf.create(component), **REPLACE)
     return {f"{prefix}{key}": name}

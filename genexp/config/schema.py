@@ -48,9 +48,10 @@ class Log(Schema):
 
 
 class Checkpoint(Schema):
-    """The interval at which a run is saved within an epoch. It is always saved at an epoch's end."""
+    """When a run is saved within an epoch, beside at its end, and by which score its best checkpoint is chosen."""
 
     every_minutes: ranges.PositiveFloat | None
+    keep_best: Text | None = None
 
 
 class Sweep(Schema):
@@ -79,11 +80,13 @@ class TrainConfig(Schema):
     batch_size: ranges.PositiveInt
     model: Component
     dataset: Component
+    dataset_b: Component | None = None  # of models that are trained on two
     optimizer: Component
     optimizers: dict[str, Component]  # of single players, instead of `optimizer`
     noise: Component
     device: Device
-    metrics: dict[str, Component]
+    metrics: dict[str, Component] = {}
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     log: Log
     # The next three are missing in runs that were kept before there were these settings.
     checkpoint: Checkpoint = Checkpoint(every_minutes=1.0)
@@ -100,9 +103,11 @@ class TrainConfig(Schema):
         The precision is, because bfloat16 products change the scores that a run reaches.
         """
         identity: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
-        identity |= {group: defining(getattr(self, group)) for group in GROUPS}
+        identity |= {group: defining(component) for group, component in components.groups(self).items()}
         if self.optimizers:
             identity["optimizers"] = {player: defining(component) for player, component in self.optimizers.items()}
+        if self.ema is not None:
+            identity["ema"] = self.ema
         return identity | {"precision": self.device.precision}
 
     def again(self) -> str:
@@ -126,8 +131,10 @@ class ReopenedConfig(Schema):
     checkpoint: Literal["last", "best"]
     trust: Packages  # packages outside genexp that may be imported because the run names them
     seed: ranges.Seed
+    weights: Literal["averaged", "raw"]  # of a run with `ema`
     model: Component
     dataset: Component
+    dataset_b: Component | None = None
     noise: Component
     data_dir: Text
     device: Device
@@ -139,6 +146,7 @@ class EvaluateConfig(ReopenedConfig):
 
 class SampleConfig(ReopenedConfig):
     n: ranges.PositiveInt
+    label: Text | None
     out: Place | None
 
 
@@ -163,10 +171,11 @@ class RerunConfig(Schema):
 
 
 class FigureConfig(ReopenedConfig):
-    kind: Literal["samples", "neighbours", "interpolation", "reconstructions", "manifold", "curves"]
+    kind: Literal["samples", "neighbours", "interpolation", "reconstructions", "manifold", "translations", "curves"]
     rows: ranges.PositiveInt
     columns: Annotated[int, Field(ge=2)]
     method: Literal["tsne", "pca"]
+    label: Text | None
     out: Place | None
 
 
@@ -203,7 +212,14 @@ SCHEMAS: dict[str, type[Schema]] = {
     "reproduce": ReproduceConfig,
 }
 REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
-RUN_SETTINGS = ("seed", "model", "dataset", "noise", "data_dir")  # a command that opens a run takes these from it
+RUN_SETTINGS = (
+    "seed",
+    "model",
+    "dataset",
+    "dataset_b",
+    "noise",
+    "data_dir",
+)  # which a command takes from a run
 
 
 def checked(command: str, composed: DictConfig) -> Any:
@@ -223,7 +239,25 @@ def checked(command: str, composed: DictConfig) -> Any:
         raise components.usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):
         refuse_strangers(config, config.trust)
-    return with_checked_components(config)
+    config = with_checked_components(config)
+    if isinstance(config, TrainConfig):
+        _check_keep_best(config)
+    return config
+
+
+def _check_keep_best(config: TrainConfig) -> None:
+    """Raise UsageError if no checkpoint could be chosen by the score that `checkpoint.keep_best` names."""
+    name = config.checkpoint.keep_best
+    if name is None:
+        return
+    setting = f"checkpoint.keep_best={name}"
+    if name not in config.metrics:
+        raise UsageError(f"{setting}: the run is scored by {', '.join(config.metrics) or 'nothing'}")
+    reason = components.why_not_on_valid(name, config.metrics[name])
+    if reason is not None:
+        raise UsageError(f"checkpoint.keep_best={reason}")
+    if config.log.scores_every_epochs is None:
+        raise UsageError(f"{setting} needs scores on the way: set log.scores_every_epochs=N")
 
 
 def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: type[Schema]) -> UsageError:
@@ -239,7 +273,7 @@ def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: typ
 
 def with_checked_components(config: Any) -> Any:
     """Return the configuration with each component checked against its own source. Raises UsageError."""
-    groups = {key: check_component(key, getattr(config, key)) for key in GROUPS if hasattr(config, key)}
+    groups: dict[str, Any] = {key: check_component(key, each) for key, each in components.groups(config).items()}
     for key in COLLECTIONS:
         if hasattr(config, key):
             by_name = getattr(config, key).items()

@@ -1,97 +1,191 @@
 """Data sets as tensors: loaded once as uint8, kept on the device, converted to float32 a batch at a time."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from genexp.errors import UsageError
+
 CHUNK = 5000  # images converted at a time by code that reads a whole split
 CONTRAST = 1e-3  # in [0, 1]; the least pixel_std, so that a model can divide by it
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """The properties of a data set that a model is built from."""
 
-    shape: tuple[int, int, int]  # channels, height, width
-    pixel_mean: Tensor  # mean training image, shape (C, H, W), in [0, 1]
+    shape: tuple[int, ...]  # channels, height, width of images; (d,) for points
+    pixel_mean: Tensor  # mean training image, of this shape, in [0, 1]
     pixel_std: float  # standard deviation of all training pixels around their common mean, at least CONTRAST
     n_train: int  # training images
-    points: bool = False  # True for points of the plane, whose values are no shades of grey
+    classes: tuple[str, ...] = ()  # the names of the labels' classes; () if no training image has a label
+    second: "DataSpec | None" = None  # of the second data set, for models that are trained on two
 
     @property
     def size(self) -> int:
-        """Return the number of values in an image, C·H·W."""
+        """Return the number of values in an image, C·H·W, or in a point, d."""
         return self.pixel_mean.numel()
+
+    @property
+    def points(self) -> bool:
+        """True for points, whose values are coordinates and no shades of grey."""
+        return len(self.shape) == 1
+
+    def image_shape(self, model: str) -> tuple[int, int, int]:
+        """Return channels, height and width. Raises UsageError for points, naming the model that needs images."""
+        if self.points:
+            raise UsageError(
+                f"model={model} convolves images, and this data set has points in {self.size} "
+                "dimensions\nUse a fully connected model, such as model=gan or model=vae"
+            )
+        channels, height, width = self.shape
+        return channels, height, width
+
+
+class Density(Protocol):
+    """A density that is known."""
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log p(x), (n,) float64 in nats, of points (n, d) in their own coordinates."""
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """The Gaussians that points of the plane were drawn from, with the square ±`extent` around 0 scaled to [0, 1]²."""
+class Bounds:
+    """The box that holds all points of a data set; a model sees it as [0, 1]ᵈ."""
 
-    means: Tensor  # (modes, 2), in [0, 1]² like the points
-    std: float  # of each mode in each coordinate, in the same units
-    extent: float
+    low: tuple[float, ...]  # the d coordinates that a model sees as 0
+    high: tuple[float, ...]  # those that it sees as 1
+
+    def coordinates(self, points: Tensor) -> Tensor:
+        """Return points (n, d) in [0, 1] in their own coordinates, in float64 on the CPU."""
+        low, high = (torch.tensor(ends, dtype=torch.float64) for ends in (self.low, self.high))
+        return low + points.cpu().double() * (high - low)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images of three explicit splits, and their labels.
+    """Images of three explicit splits, and their labels; or points.
 
-    A split is (N, C, H, W), uint8 with values from 0 to `white`, or float32 in [0, 1] with `white` 1. Points of the
-    plane are images of 1×1×2, and come with the mixture that they were drawn from.
+    A split of images is (N, C, H, W), uint8 with values from 0 to `white`, or float32 in [0, 1] with `white` 1. A split
+    of points is (N, d) float32 in [0, 1] with `white` 1, and comes with `bounds`.
     """
 
     train: Tensor
     valid: Tensor
     test: Tensor
-    labels: dict[str, Tensor]  # split -> (N,) int64, −1 for an image without a label
+    labels: dict[str, Tensor] = field(default_factory=dict)  # split -> (N,) int64 classes, −1 for no label
     white: int = 255
-    mixture: Mixture | None = None
     folds: tuple[tuple[Tensor, Tensor], ...] = ()  # validation and test images of each fold, for data sets with folds
+    classes: tuple[str, ...] = ()  # the classes' names; numbers stand for those that have none
+    bounds: Bounds | None = None  # of points; None for images
+    density: Density | None = None  # that points were drawn from, if it is known
+    second: "DataSet | None" = None  # the second data set of a run, for models that are trained on two
+    truth: dict[str, Tensor] = field(default_factory=dict)  # split -> how each image should look in `second`
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one image, (C, H, W), or of one point, (d,)."""
+        return tuple(self.train.shape[1:])
 
     def to(self, device: torch.device) -> "DataSet":
         """Return the same data on another device."""
-        labels = {split: labels.to(device) for split, labels in self.labels.items()}
-        folds = tuple((valid.to(device), test.to(device)) for valid, test in self.folds)
-        splits = {split: getattr(self, split).to(device) for split in ("train", "valid", "test")}
-        return replace(self, **splits, labels=labels, folds=folds)
+        return replace(
+            self,
+            **{split: getattr(self, split).to(device) for split in SPLITS},
+            labels={split: labels.to(device) for split, labels in self.labels.items()},
+            folds=tuple((valid.to(device), test.to(device)) for valid, test in self.folds),
+            second=None if self.second is None else self.second.to(device),
+            truth={split: images.to(device) for split, images in self.truth.items()},
+        )
 
     def of_folds(self) -> list["DataSet"]:
         """Return a data set for each fold, with the fold's validation and test images and without labels."""
         return [replace(self, valid=valid, test=test, labels={}, folds=()) for valid, test in self.folds]
 
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W)."""
+        """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W); or points, (n, d)."""
         images: Tensor = getattr(self, split)[rows]
         return images / self.white
 
+    def batch(self, split: str, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+        """Return `images`, and `labels` (n,) if there are any, of a split at `rows`."""
+        batch = {"images": self.images(split, rows)}
+        return batch | {"labels": self.labels[split][rows]} if split in self.labels else batch
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the name of each class; () if no training image has a label."""
+        labels = self.labels.get("train")
+        if labels is None or not len(labels) or int(labels.max()) < 0:
+            return ()
+        number = 1 + max(int(labels.max()) for labels in self.labels.values() if len(labels))
+        return self.classes or tuple(map(str, range(number)))
+
     def spec(self) -> DataSpec:
-        """Return the image shape and the moments of the training images."""
-        channels, height, width = self.train.shape[1:]
-        mean, squares = torch.zeros(2, channels, height, width, dtype=torch.float64)
+        """Return the image shape, the moments of the training images, and the classes."""
+        mean, squares = torch.zeros(2, *self.shape, dtype=torch.float64)
         for first in range(0, len(self.train), CHUNK):  # a colour data set in float32 would take gigabytes
             images = self.images("train", slice(first, first + CHUNK))
             mean += images.sum(0).cpu()
             squares += images.square().sum(0).cpu()
         mean, squares = mean / len(self.train), squares / len(self.train)
         std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
-        points = self.mixture is not None
-        return DataSpec((channels, height, width), mean.float(), max(std, CONTRAST), len(self.train), points)
+        second = None if self.second is None else self.second.spec()
+        return DataSpec(self.shape, mean.float(), max(std, CONTRAST), len(self.train), self.class_names(), second)
 
     def digest(self) -> str:
-        """Return a hash of all images, labels and folds, and of how they are split."""
+        """Return a hash of all images, labels and folds, and of how they are split; of the second data set, too."""
         digest = hashlib.sha256()
         labels = [self.labels[split] for split in sorted(self.labels)]
         folds = [images for fold in self.folds for images in fold]
-        for tensor in (self.train, self.valid, self.test, *labels, *folds):
+        splits = [self.train, self.valid, self.test]
+        if self.bounds is not None:
+            splits = [points[:, None, None] for points in splits]  # 1×1×d, as runs were kept before points had a shape
+        for tensor in (*splits, *labels, *folds):
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.second is not None:
+            digest.update(self.second.digest().encode())
         return digest.hexdigest()[:16]
 
+    def mistake(self) -> str | None:
+        """Return what is wrong with the data set, for data sets from outside; None if nothing is."""
+        ndim = 4 if self.bounds is None else 2
+        for split in SPLITS:
+            images: Tensor = getattr(self, split)
+            if images.ndim != ndim or images.shape[1:] != self.train.shape[1:] or not len(images):
+                expected = "(N, C, H, W), N ≥ 1" if ndim == 4 else "(N, d), N ≥ 1, since there are bounds"
+                return f"its {split} split has the shape {tuple(images.shape)}; it should be {expected}, as train"
+            labels = self.labels.get(split)
+            if labels is None:
+                continue
+            if labels.shape != (len(images),) or labels.dtype != torch.int64:
+                return f"its {split} labels should be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
+            last = len(self.class_names()) - 1
+            outside = labels[(labels < -1) | (labels > last)] if last >= 0 else labels[labels != -1]
+            if len(outside):
+                return f"its {split} labels have {int(outside[0])}, which is no class: 0 to {last}, or −1 for none"
+        return None
 
-def split_by_rows(images: Tensor, labels: Tensor, rows: dict[str, Tensor], white: int = 255) -> DataSet:
+
+@dataclass(frozen=True)
+class Derived:
+    """A second data set that is made of the first: what a data set's function may return instead of a DataSet."""
+
+    pair: Callable[[DataSet], DataSet]  # the first data set -> the first data set of the run, with its `second`
+
+    def __call__(self, first: DataSet) -> DataSet:
+        return self.pair(first)
+
+
+def split_by_rows(
+    images: Tensor, labels: Tensor, rows: Mapping[str, Tensor], white: int = 255, classes: tuple[str, ...] = ()
+) -> DataSet:
     """Return a data set whose splits are the given rows, or masks of rows, of all images."""
-    train, valid, test = (images[rows[split]] for split in ("train", "valid", "test"))
-    return DataSet(train, valid, test, {split: labels[rows[split]] for split in rows}, white)
+    train, valid, test = (images[rows[split]] for split in SPLITS)
+    of_rows = {split: labels[rows[split]] for split in rows}
+    return DataSet(train, valid, test, of_rows, white, classes=classes)

@@ -96,6 +96,7 @@ def read(reader: Any, data_dir: Path, n_train: int, prepare: Callable[[Tensor], 
         images[n_train:],
         test_images,
         labels={"train": labels[:n_train], "valid": labels[n_train:], "test": test_labels},
+        classes=tuple(name.partition(" - ")[0] for name in train.classes),  # MNIST's are "0 - zero", ...
     )
 
 

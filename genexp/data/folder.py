@@ -47,8 +47,8 @@ def folder(
     """Return the images below `path`, `channels`×`size`×`size`, each made from its central square (see `decode`).
 
     Subfolders train, valid and test, if all three exist, are the splits, and nothing else is read. Otherwise one fixed
-    permutation of all images, sorted by name, is cut by the two shares. Hidden files are not read. Labels number the
-    subfolders (of the split's folder, or of `path`) by name; an image in no subfolder has −1.
+    permutation of all images, sorted by name, is cut by the two shares. Hidden files are not read. The classes are the
+    subfolders (of the split's folder, or of `path`), sorted by name; an image in no subfolder has the label −1.
 
     Decoded images are kept in data_dir/cache. Raises UsageError for settings that contradict each other, and DataError
     if the folder is missing, a split is empty, or, without `skip_broken`, an image is broken or smaller than `crop`.
@@ -79,9 +79,9 @@ def folder(
         if not skip_broken:
             raise DataError(f"{summary} cannot be used: {listed}\ndataset.skip_broken=true leaves them out")
         print(f"warning: {summary} are left out: {listed}", flush=True)
-    labels = _labels(names, has_splits)[usable]
+    labels, classes = _labels(names, has_splits)
     rows = _split(root, [names[index] for index in usable], has_splits, valid_share, test_share)
-    return split_by_rows(torch.from_numpy(images), torch.from_numpy(labels), rows)
+    return split_by_rows(torch.from_numpy(images), torch.from_numpy(labels[usable]), rows, classes=classes)
 
 
 def _split(root: Path, names: list[str], has_splits: bool, valid_share: float, test_share: float) -> dict[str, Tensor]:
@@ -177,12 +177,16 @@ def _images_below(root: Path) -> tuple[list[str], bool]:
     return sorted(names), has_splits
 
 
-def _labels(names: list[str], has_splits: bool) -> Array:
-    """Return the number of each image's subfolder, −1 for none, (n,) int64; all splits share one numbering."""
+def _labels(names: list[str], has_splits: bool) -> tuple[Array, tuple[str, ...]]:
+    """Return the number of each image's subfolder, −1 for none, (n,) int64, and the subfolders' names.
+
+    All splits share one numbering.
+    """
     if has_splits:
         names = [name.partition("/")[2] for name in names]
     subfolders = ["", *(name.partition("/")[0] if "/" in name else "" for name in names)]  # "" is sorted first
-    return np.unique(subfolders, return_inverse=True)[1][1:] - 1
+    classes, numbers = np.unique(subfolders, return_inverse=True)
+    return numbers[1:] - 1, tuple(classes[1:].tolist())
 
 
 def _decoded(data_dir: Path, root: Path, names: list[str], size: int, channels: int, crop: int | None) -> Decoded:

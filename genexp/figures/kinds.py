@@ -1,7 +1,7 @@
 """The figures of the papers, drawn from a trained model and its data.
 
 Each function draws one kind, as (H, W, 3) uint8, with the random numbers of `generator`, which is on the data's device.
-A grid of anything but samples raises UsageError for points of the plane.
+A grid of anything but samples raises UsageError for points.
 """
 
 from math import ceil
@@ -16,7 +16,7 @@ from genexp.errors import GenexpError, UsageError
 from genexp.figures import pictures
 from genexp.figures.nearest import nearest
 from genexp.figures.pictures import Picture, grid, rendered
-from genexp.models import Autoencoder, LatentVariableModel, Model, draw, evaluating
+from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Translator, draw, evaluating
 from genexp.models.samplers import CHUNK, ancestral
 
 GAP = 6  # pixels between samples and their neighbours, enough for a visible frame
@@ -26,37 +26,48 @@ DRAWS = 1_000_000  # codes that estimate the prior's quantiles: those from 0.025
 PERPLEXITY = 30  # of t-SNE, if there are enough images
 
 
-def samples(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
-    """Draw a grid of samples; for points of the plane, a scatter of samples over the data."""
-    return pictures.of_samples(model, data, generator, rows * columns, columns)
+def samples(
+    model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int, label: int | None = None
+) -> Picture:
+    """Draw a grid of samples; for points, a scatter of samples over the data.
+
+    Of a conditional model each row has a class of its own, unless all have the class `label`.
+    """
+    return pictures.of_samples(model, data, generator, rows * columns, columns, label)
 
 
-def neighbours(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
+def neighbours(
+    model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int, label: int | None = None
+) -> Picture:
     """Draw samples; the last column shows, framed, the training image nearest to the sample on its left.
 
     `columns` counts the last column and is at least 2. The distance is Euclidean, between pixels. Source: Goodfellow et
     al. 2014, Figure 2, "to demonstrate that the model has not memorized the training set".
     """
     _refuse_points(data, "neighbours")
-    drawn = draw(model, rows * (columns - 1), generator, data).view(rows, columns - 1, *data.train.shape[1:])
+    labels = _labels_of_rows(model, data, rows, columns - 1, label)
+    drawn = draw(model, rows * (columns - 1), generator, data, labels).view(rows, columns - 1, *data.shape)
     nearest_rows, _ = nearest(drawn[:, -1], data)
     tiles = torch.cat([drawn, data.images("train", nearest_rows)[:, None]], 1)
     return grid(tiles.flatten(0, 1), columns, GAP, framed=range(columns - 1, rows * columns, columns))
 
 
-def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
+def interpolation(
+    model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int, label: int | None = None
+) -> Picture:
     """Draw in each row the decoded images of `columns` equally spaced codes from one code to another.
 
-    The two codes are draws from the prior. For a model without a prior, they are the codes of two test images of
-    different classes (of any two, if there is one class). Source: Goodfellow et al. 2014, Figure 3. Raises UsageError
-    for a model without codes.
+    The two codes are draws from the prior; a conditional model decodes each row under a class of its own, or all under
+    `label`. For a model without a prior, they are the codes of two test images of different classes (of any two, if
+    there is one class). Source: Goodfellow et al. 2014, Figure 3. Raises UsageError for a model without codes.
     """
     _refuse_points(data, "interpolation")
     with evaluating(model):
         if isinstance(model, LatentVariableModel):
             starts, ends = model.draw_codes(2 * rows, generator).chunk(2)
         elif isinstance(model, Autoencoder):
-            starts, ends = (model.encode(data.images("test", chosen)) for chosen in _pairs(data, rows, generator))
+            encode = Asking(model.encode)
+            starts, ends = (encode(data.batch("test", chosen)) for chosen in _pairs(data, rows, generator))
         else:
             raise UsageError(
                 "kind=interpolation: this model has neither a prior over codes nor an encoder, so it has no codes to "
@@ -64,7 +75,8 @@ def interpolation(model: Model, data: DataSet, generator: torch.Generator, rows:
             )
         weights = torch.linspace(0, 1, columns, device=ends.device)[:, None]
         codes = torch.lerp(starts[:, None], ends[:, None], weights)  # (rows, columns, latent_dim)
-        return grid(ancestral(model.decode, codes.flatten(0, 1)), columns)
+        labels = _labels_of_rows(model, data, rows, columns, label)
+        return grid(ancestral(model.decode, codes.flatten(0, 1), labels), columns)
 
 
 def reconstructions(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
@@ -81,30 +93,63 @@ def reconstructions(model: Model, data: DataSet, generator: torch.Generator, row
     return pictures.of_reconstructions(model, data, generator, rows, columns)
 
 
+def translations(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
+    """Draw validation images of two data sets, their translations, and these translated back.
+
+    Raises UsageError for a model that does not translate.
+    """
+    if not isinstance(model, Translator) or data.second is None:
+        raise UsageError(
+            "kind=translations: this model does not translate between two data sets, as model=cyclegan does\n"
+            "Use kind=samples"
+        )
+    return pictures.of_translations(model, data, max(1, rows // 6), columns)
+
+
 def manifold(
-    model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int, method: Literal["pca", "tsne"]
+    model: Model,
+    data: DataSet,
+    generator: torch.Generator,
+    rows: int,
+    columns: int,
+    method: Literal["pca", "tsne"],
+    label: int | None = None,
 ) -> Picture:
     """Draw the code space, as a grid of decoded codes or as a map of the codes of test images.
 
     A model with a prior over two dimensions gets the grid, at the prior's quantiles (Kingma and Welling 2014, Figure 4;
-    see `prior_quantiles`). Any other model with an encoder gets the map, coloured by class. Codes of two dimensions are
-    shown as they are; more dimensions are reduced by `method`: to the first two principal components ("pca") or by
-    t-SNE ("tsne", van der Maaten and Hinton 2008). Raises UsageError for a model with neither, GenexpError if all codes
-    are equal.
+    see `prior_quantiles`), a conditional one under the class `label`. Any other model with an encoder gets the map,
+    coloured by class. Codes of two dimensions are shown as they are; more dimensions are reduced by `method`: to the
+    first two principal components ("pca") or by t-SNE ("tsne", van der Maaten and Hinton 2008). Raises UsageError for a
+    model with neither, GenexpError if all codes are equal.
     """
     with evaluating(model):
         if isinstance(model, LatentVariableModel) and model.draw_codes(1, generator).shape[1] == 2:
             _refuse_points(data, "manifold")
-            return grid(ancestral(model.decode, prior_quantiles(model, generator, rows, columns)), columns)
+            if model.conditional and label is None:
+                names = ", ".join(data.class_names()[:10])
+                raise UsageError(f"kind=manifold: set label= to the class that the codes are decoded under: {names}")
+            labels = _labels_of_rows(model, data, rows, columns, label)
+            return grid(ancestral(model.decode, prior_quantiles(model, generator, rows, columns), labels), columns)
         if not isinstance(model, Autoencoder):
             raise UsageError(
                 "kind=manifold: this model has no encoder that gives codes to map, and no prior over two dimensions "
                 "that gives codes to decode\nTrain one with model.latent_dim=2, or use kind=samples"
             )
         test_rows = torch.randperm(len(data.test), generator=generator, device=generator.device)[:MAPPED]
-        codes = torch.cat([model.encode(data.images("test", chunk)) for chunk in torch.split(test_rows, CHUNK)])
+        encode = Asking(model.encode)
+        codes = torch.cat([encode(data.batch("test", chunk)) for chunk in torch.split(test_rows, CHUNK)])
     points, axis_names = _project(codes.double().cpu().numpy(), method, generator)
-    return _map(points, data.labels["test"][test_rows].cpu().numpy(), axis_names)
+    labels = data.labels.get("test", torch.full((len(data.test),), -1))[test_rows.cpu()]
+    return _map(points, labels.cpu().numpy(), axis_names, data.class_names())
+
+
+def _labels_of_rows(model: object, data: DataSet, rows: int, columns: int, label: int | None) -> Tensor | None:
+    """Return the labels of a grid of a conditional model, (rows·columns,): `label`, or a class for each row in turn."""
+    if not isinstance(model, Model) or not model.conditional:
+        return None
+    classes = torch.arange(rows).remainder(len(data.class_names())) if label is None else torch.full((rows,), label)
+    return classes.repeat_interleave(columns).to(data.train.device)
 
 
 def prior_quantiles(model: LatentVariableModel, generator: torch.Generator, rows: int, columns: int) -> Tensor:
@@ -125,9 +170,9 @@ def prior_quantiles(model: LatentVariableModel, generator: torch.Generator, rows
 
 
 def _refuse_points(data: DataSet, kind: str) -> None:
-    if data.mixture is not None:
+    if data.bounds is not None:
         raise UsageError(
-            f"kind={kind}: points of the plane cannot be shown as a grid of images\n"
+            f"kind={kind}: points cannot be shown as a grid of images\n"
             "Use kind=samples, which draws a scatter of points, or kind=curves"
         )
 
@@ -136,7 +181,7 @@ def _pairs(data: DataSet, n: int, generator: torch.Generator) -> tuple[Tensor, T
     """Return the rows of n test images, and for each that of an image of another class (any other, if there is one)."""
     if len(data.test) < 2:
         raise UsageError("kind=interpolation needs two test images, and the data set has fewer")
-    labels = data.labels["test"]
+    labels = data.labels.get("test", torch.full((len(data.test),), -1, device=generator.device))
     firsts = torch.randint(len(data.test), (n,), generator=generator, device=generator.device)
     seconds = []
     for first in firsts:
@@ -177,8 +222,10 @@ def _project(
     return points, (f"first principal component: {shares[0]}", f"second principal component: {shares[1]}")
 
 
-def _map(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], axis_names: tuple[str, str]) -> Picture:
-    """Draw a scatter of (n, 2) points, coloured by label; a label of -1 means none."""
+def _map(
+    points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], axis_names: tuple[str, str], names: tuple[str, ...]
+) -> Picture:
+    """Draw a scatter of (n, 2) points, coloured by label, −1 for none; `names` are those of the classes."""
     from matplotlib import color_sequences, colormaps
     from matplotlib.figure import Figure
 
@@ -195,7 +242,7 @@ def _map(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], axis_names:
     axes.scatter(points[:, 0], points[:, 1], s=9, c=palette[class_indices], linewidths=0, alpha=0.8)
     if classes.tolist() != [-1]:
         for colour, label in zip(palette, classes, strict=False):
-            axes.scatter([], [], s=25, color=colour, label="none" if label < 0 else str(label))
+            axes.scatter([], [], s=25, color=colour, label="none" if label < 0 else names[label])
         figure.legend(title="class", loc="outside right center", ncols=ceil(len(classes) / 25), frameon=False)
     pictures.style(axes)
     return rendered(figure)

@@ -1,9 +1,9 @@
-"""Grids of images, scatters of points, and pictures of a model's samples, reconstructions and filters.
+"""Grids of images, and pictures of a model's samples, reconstructions, translations and filters.
 
 A picture is an (H, W, 3) uint8 array.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genexp.data import DataSet, Mixture
-from genexp.models import Autoencoder, Model, draw, evaluating
+from genexp.data import DataSet
+from genexp.models import Asking, Autoencoder, Model, Side, Translator, draw, evaluating
 from genexp.noise import unchanged
 from genexp.storage.files import atomic
 
@@ -27,6 +27,7 @@ Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 TILES = 64  # samples or filters in a grid
 POINTS = 2500  # samples in a scatter
+CLASSES = 20  # the most classes of a conditional model that have a row
 RECONSTRUCTED = 10  # images in a row above their reconstructions
 FRAME = (255, 221, 0)  # yellow
 
@@ -53,20 +54,6 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Colle
     return picture
 
 
-def scatter(samples: Tensor, points: Tensor, mixture: Mixture) -> Picture:
-    """Draw (n, 2) samples in [0, 1]² over grey data points, in the mixture's own coordinates."""
-    from matplotlib.figure import Figure  # takes half a second to import
-
-    figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
-    limits = (-mixture.extent, mixture.extent)
-    axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
-    for drawn, colour, label in ((points, "0.75", "data"), (samples, "tab:blue", "samples")):
-        x, y = ((2 * drawn.cpu() - 1) * mixture.extent).T.numpy()
-        axes.scatter(x, y, s=4, c=colour, label=label, linewidths=0)
-    axes.legend(loc="upper right", markerscale=3)
-    return rendered(figure)
-
-
 def style(axes: "Axes") -> None:
     """Put a light grid behind what is drawn, and remove the frame above and on the right."""
     axes.grid(color="0.92", linewidth=0.8)
@@ -89,18 +76,56 @@ def save_picture(picture: Picture, path: Path) -> None:
         Image.fromarray(picture).save(stream, format="PNG")
 
 
+def of_model(model: Model, data: DataSet, generator: torch.Generator) -> Iterator[tuple[str, Picture]]:
+    """Yield every picture that a model shows of itself while it is trained, by name."""
+    yield "samples", of_samples(model, data, generator)
+    if data.bounds is not None:
+        return
+    for layer, picture in of_filters(model, data).items():
+        yield f"filters/{layer}", picture
+    if isinstance(model, Autoencoder):
+        yield "reconstructions", of_reconstructions(model, data, generator)
+    if isinstance(model, Translator) and data.second is not None:
+        yield "translations", of_translations(model, data)
+
+
 def of_samples(
-    model: Model, data: DataSet, generator: torch.Generator, n: int = TILES, columns: int | None = None
+    model: Model,
+    data: DataSet,
+    generator: torch.Generator,
+    n: int = TILES,
+    columns: int | None = None,
+    label: int | None = None,
 ) -> Picture:
-    """Draw n samples of the model as a grid; points of the plane, as a scatter of POINTS samples over the data."""
-    return of_drawn(draw(model, n if data.mixture is None else POINTS, generator, data), data, columns)
+    """Draw n samples of the model as a grid; points as a scatter of POINTS samples over the data.
+
+    Of a conditional model all samples have the class `label`; without it, each row has a class of its own.
+    """
+    if data.bounds is not None:
+        n = POINTS
+    labels = None
+    if model.conditional and data.bounds is None:
+        columns = columns or ceil(sqrt(n))
+        labels = rows_of_classes(data, n, columns) if label is None else torch.full((n,), label)
+        labels = labels.to(data.train.device)
+        n = len(labels)
+    return of_drawn(draw(model, n, generator, data, labels), data, columns, model)
 
 
-def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None) -> Picture:
-    """Draw the given samples, (n, C, H, W), in the way of `of_samples`."""
-    if data.mixture is None:
+def rows_of_classes(data: DataSet, n: int, columns: int) -> Tensor:
+    """Return the labels of a grid with a row for each class, (rows·columns,); some n, but all classes up to CLASSES."""
+    number = min(len(data.class_names()), CLASSES)
+    rows = max(number, n // columns)
+    return torch.arange(rows).remainder(number).sort().values.repeat_interleave(columns)
+
+
+def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None, model: Model | None = None) -> Picture:
+    """Draw the given samples, (n, C, H, W), in the way of `of_samples`; `model` for what it says of all points."""
+    if data.bounds is None:
         return grid(samples, columns)
-    return scatter(samples.flatten(1), data.images("train", slice(0, POINTS)).flatten(1), data.mixture)
+    from genexp.figures.points import of_points
+
+    return of_points(samples, data, model)
 
 
 def of_reconstructions(
@@ -110,20 +135,48 @@ def of_reconstructions(
 
     If the model corrupts its input, the corrupted images stand between the two.
     """
-    images = data.images("valid", slice(0, rows * columns))
+    batch = data.batch("valid", slice(0, rows * columns))
+    images = batch["images"]
     corrupted = model.noise(images, generator)
     with evaluating(model):
-        reconstructed = model.decode(model.encode(corrupted))
+        codes = Asking(model.encode)(batch | {"images": corrupted})
+        reconstructed = Asking(model.decode)(batch | {"codes": codes})
     stages = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
+    return _rows_of_stages(stages, columns)
+
+
+def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: int = RECONSTRUCTED) -> Picture:
+    """Draw validation images of the first data set, their translations, and these translated back; then of the second.
+
+    Each of the three is a row; there are `rows` rows of images for each data set.
+    """
+    assert isinstance(model, Model)
+    assert data.second is not None
+    pictures: list[Picture] = []
+    with evaluating(model):
+        sides: list[tuple[DataSet, Side, Side]] = [(data, "b", "a"), (data.second, "a", "b")]
+        for images, there, back in sides:
+            x = images.images("valid", slice(0, rows * columns))
+            translated = model.translate(x, there)
+            stages = [x, translated, model.translate(translated, back)]
+            pictures.append(_rows_of_stages([stage.expand(-1, 3, -1, -1) for stage in stages], columns))
+    return np.concatenate(pictures)
+
+
+def _rows_of_stages(stages: list[Tensor], columns: int) -> Picture:
+    """Draw a row of the images of each stage above each other, then the next rows; rows that are not full are left out.
+
+    All are left in if none is full.
+    """
     row_groups = zip(*(torch.split(stage, columns) for stage in stages), strict=True)
-    full_rows = [row for group in row_groups for row in group if len(row) == min(columns, len(images))]
+    full_rows = [row for group in row_groups for row in group if len(row) == min(columns, len(stages[0]))]
     return grid(torch.cat(full_rows), columns=len(full_rows[0]))
 
 
 def of_filters(model: Model, data: DataSet) -> dict[str, Picture]:
-    """Draw up to TILES filters of each layer that sees whole images: 0 is grey, the largest weight black or white."""
+    """Draw up to TILES filters of each layer that shows its own: 0 is grey, the largest weight black or white."""
     filters = {}
-    for name, layer in model.first_layers().items():
-        weights = layer.weight.detach()[:TILES].view(-1, *data.train.shape[1:])
+    for name, of_layer in model.filters().items():
+        weights = of_layer[:TILES].view(-1, *data.shape)
         filters[name] = grid(0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
     return filters

@@ -1,15 +1,15 @@
 """Lower bounds of the log-likelihood, in nats, for models with a posterior q(z | x): means over a split's images."""
 
 import math
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from genexp import rng
 from genexp.metrics import Subject, mean_and_errors, requires
-from genexp.models import Model, evaluating
-from genexp.ranges import PositiveInt
+from genexp.models import Asking, Model, evaluating
+from genexp.ranges import PositiveInt, Split
 from genexp.score import Score
 
 ROWS = 5000  # codes decoded at a time
@@ -17,7 +17,10 @@ ROWS = 5000  # codes decoded at a time
 
 @runtime_checkable
 class HasPosterior(Protocol):
-    """A model with a posterior q(z | x), so that its log-likelihood can be bounded."""
+    """A model with a posterior q(z | x), so that its log-likelihood can be bounded.
+
+    The methods of a conditional model take `labels`, (n,), as well, and bound log p(x | y).
+    """
 
     def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return a lower bound of log p(x) for each image, (n,), from one draw of its code."""
@@ -34,7 +37,7 @@ has_posterior = requires(
 
 
 @has_posterior
-def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score:
+def elbo(subject: Subject, *, split: Split) -> Score:
     """Return the evidence lower bound E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), in nats.
 
     z is drawn once for each image, and the divergence is in closed form. Source: Kingma and Welling 2014, equation 3.
@@ -43,7 +46,7 @@ def elbo(subject: Subject, *, split: Literal["train", "valid", "test"]) -> Score
 
 
 @has_posterior
-def iwae(subject: Subject, *, n_samples: PositiveInt, split: Literal["train", "valid", "test"]) -> Score:
+def iwae(subject: Subject, *, n_samples: PositiveInt, split: Split) -> Score:
     """Return the importance-weighted bound E[log 1/K Σ_k p(x, z_k) / q(z_k | x)], z_k ~ q, in nats.
 
     K is `n_samples`; the bound rises with K towards log p(x). Source: Burda et al. 2016, equation 8.
@@ -61,11 +64,13 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
     with evaluating(model):
         for start in range(0, n, rows):
             generator = rng.generator(data.train.device, seed, name, start)
-            images = data.images(split, slice(start, start + rows))
+            batch = data.batch(split, slice(start, start + rows))
             if name == "elbo":
-                bounds.append(model.lower_bound(images, generator))
+                bounds.append(Asking(model.lower_bound)(batch, generator=generator))
             else:
-                bounds.append(model.log_weights(images, k, generator).double().logsumexp(1) - math.log(k))
+                log_weights: Tensor = Asking(model.log_weights)(batch, k=k, generator=generator)
+                bounds.append(log_weights.double().logsumexp(1) - math.log(k))
     mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
-    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({draws})"
+    of = "log p(x | y), " if model.conditional else ""
+    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({of}{draws})"
     return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})

@@ -19,6 +19,8 @@ from genexp.ranges import PositiveInt
 from genexp.score import Score
 from genexp.text import with_error
 
+FEW_CLASSES = "features=classifier needs labels of training and test images, and this data set has none"
+
 
 class FeatureSettings(TypedDict):
     """The settings of every score that compares features of samples with those of a split."""
@@ -116,20 +118,20 @@ def extractor(subject: Subject, features: str, weights: str | None) -> Extractor
 def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     """Return the reason why the data have no features under these settings, or None."""
     features, weights = settings["features"], settings["weights"]
-    if data.mixture is not None:
-        return "features are of images, and dataset=ring and dataset=grid are points of the plane"
+    if data.bounds is not None:
+        return "features are of images, and this data set has points"
     if features == "inception":
         file = "weights-inception-2015-12-05-6726825d.pth of the releases of torch-fidelity"
         return f"features=inception needs its weights: weights=FILE, such as {file}" if weights is None else None
     if weights is not None:
         return f"weights={weights} is for features=inception; a classifier's weights are trained by genexp"
+    return None if has_classes(data) else f"{FEW_CLASSES}; features=inception and weights=FILE do without"
+
+
+def has_classes(data: DataSet) -> bool:
+    """Return True if the labels of training and test images name several classes, for a classifier to learn."""
     labels = [data.labels[split].tolist() for split in ("train", "test") if split in data.labels]
-    if len(labels) < 2 or any(len(set(of_split) - {-1}) < 2 for of_split in labels):
-        return (
-            "features=classifier needs labels of training and test images, and this data set has none; "
-            "features=inception and weights=FILE do without"
-        )
-    return None
+    return len(labels) == 2 and all(len(set(of_split) - {-1}) >= 2 for of_split in labels)
 
 
 def of_features(refusal: Refusal = features_refusal) -> Callable[[Metric], Metric]:

@@ -1,7 +1,7 @@
 """Inception score: high if a classifier is sure of each sample's class, and the classes vary."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject
 from genexp.metrics.features import extractor, features_refusal, of_features, real_features, sample_features
-from genexp.ranges import PositiveInt
+from genexp.ranges import AsBefore, PositiveInt, Split
 from genexp.score import Score
 
 
@@ -27,9 +27,10 @@ def split_scores(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
 
 
 def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
-    n, splits = min(settings["n_samples"], len(data.train)), settings["splits"]
+    split = settings.get("split", "train")
+    n, splits = min(settings["n_samples"], len(getattr(data, split))), settings["splits"]
     if splits > n:
-        return f"splits={splits} is more than the {n} samples or training images that are split"
+        return f"splits={splits} is more than the {n} samples or {split} images that are split"
     return features_refusal(model, data, settings)
 
 
@@ -41,22 +42,24 @@ def inception_score(
     splits: PositiveInt,
     features: Literal["classifier", "inception"],
     weights: str | None,
+    split: Annotated[Split, AsBefore("train")],
 ) -> Score:
     """Return the inception score of the samples, by the classes of a classifier or of Inception; higher is better.
 
-    `std` is over the splits, the spread that papers report. `floor` is the score of as many training images. With a
+    `std` is over the splits, the spread that papers report. `floor` is the score of as many images of `split`. With a
     classifier, a score above the floor means surer classes than those of real images, not better samples.
     """
     network = extractor(subject, features, weights)
     samples = sample_features(subject, network, n_samples)
-    real = real_features(subject, network, "train", n_samples)
+    real = real_features(subject, network, split, n_samples)
     mean, std = split_scores(samples.logits, splits, subject.seed)
     floor, _ = split_scores(real.logits, splits, subject.seed)
-    counts = f"{n_samples:,} samples, {splits} splits; {len(real.logits):,} train images score {floor:.3f}"
+    counts = f"{n_samples:,} samples, {splits} splits; {len(real.logits):,} {split} images score {floor:.3f}"
     return Score(
         mean,
         None,
         f"{mean:.3f} ± {std:.3f} by {network.name} ({counts})",
+        split=split,
         n_samples=n_samples,
         sample_kind=subject.sample_kind,
         extractor=network.name,
@@ -69,7 +72,7 @@ def inception_score(
             "seed": subject.seed,
             "splits": splits,
             "classes": samples.logits.shape[1],
-            "floor_split": "train",
+            "floor_split": split,
             "floor_n": len(real.logits),
         },
     )

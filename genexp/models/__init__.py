@@ -3,11 +3,13 @@
 Models leave devices, files and logging to other modules, and no other module names a model.
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,16 @@ from torch import Tensor, nn
 from genexp.data import DataSet
 from genexp.errors import UsageError
 from genexp.noise import Corruption
+
+Batch = dict[str, Tensor]  # the tensors of a minibatch by name, a row of each for each image
+Side = Literal["a", "b"]  # the first or the second data set
+TENSORS = {  # what a minibatch may hold
+    "images": "(n, C, H, W) in [0, 1], or points (n, d) in [0, 1]",
+    "labels": "(n,) int64, classes, −1 for no label",
+    "images_b": "of the second data set, unpaired",
+    "labels_b": "of the second data set",
+    "codes": "(n, d), what the stage's `codes` makes of the images",
+}
 
 
 class Outcome(NamedTuple):
@@ -24,31 +36,84 @@ class Outcome(NamedTuple):
     watched: dict[str, Tensor]  # further scalars to log as curves
 
 
+class Asking:
+    """A function that is called with those tensors of a minibatch that its parameters name.
+
+    The first parameter gets the images, unless it has the name of another tensor. A parameter with a default keeps it
+    where the minibatch has no such tensor.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # some built-in functions have no signature
+            parameters = []
+        self.first = None if not parameters else parameters[0].name if parameters[0].name in TENSORS else "images"
+        self.others = [parameter.name for parameter in parameters[1:] if parameter.name in TENSORS]
+        required = [each for each in parameters[1:] if each.default is each.empty]
+        needed = [each.name for each in required if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        self.needed = [name for name in (self.first, *needed) if name is not None]  # without these it cannot be called
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors that it takes if there are any."""
+        return self.others if self.first is None else [self.first, *self.others]
+
+    def __call__(self, batch: Mapping[str, Tensor], **more: Any) -> Any:
+        named = {name: batch[name] for name in self.others if name in batch}
+        return self.function(*([] if self.first is None else [batch[self.first]]), **named, **more)
+
+
 @dataclass(frozen=True)
 class Update:
     """A move: its players move simultaneously, on losses from one forward pass.
 
-    Players that move in turn (Algorithm 1 of Goodfellow et al. 2014) have an update each.
+    Players that move in turn (Algorithm 1 of Goodfellow et al. 2014) have an update each. `play` returns losses of
+    exactly these players. It is given the tensors of a minibatch that its parameters name, see TENSORS and `Asking`.
     """
 
     players: tuple[str, ...]
-    play: Callable[[Tensor], Outcome]  # images (n, C, H, W) in [0, 1] -> losses of exactly these players
+    play: Callable[..., Outcome]
     repeats: int = 1  # each time on another minibatch
+
+    @cached_property
+    def asking(self) -> Asking:
+        return Asking(self.play)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training that consists of several, one after another. What no update of a stage names is frozen."""
+
+    name: str  # "" for the only stage of a model
+    updates: list[Update]
+    epochs: int | None = None  # None for the last stage, which has the run's `epochs`
+    codes: Callable[[Tensor], Tensor] | None = None  # images -> codes (n, d), by frozen layers and without noise
 
 
 class Model(nn.Module, ABC):
-    """A game of one player (an autoencoder), two (a GAN) or more."""
+    """A game of one player (an autoencoder), two (a GAN) or more.
+
+    A subclass gives `updates`, or `stages` if it is trained in several. State beyond parameters is a buffer
+    (`register_buffer`): it is saved, restored, and checked to be finite, like parameters.
+    """
 
     sample_kind: str  # "draw" or "mean"; scores of draws and of means are not comparable
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # settings that `sample` uses and training does not
+    conditional: bool = False  # True if it learns from labels; `sample` and `decode` then take `labels` (n,), too
 
     @abstractmethod
     def players(self) -> dict[str, nn.Module]:
         """Return the module that holds each player's parameters, by the player's name."""
 
-    @abstractmethod
     def updates(self) -> list[Update]:
         """Return the moves of one step, in order."""
+        return self.stages()[-1].updates
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training, in order."""
+        return [Stage("", self.updates())]
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
@@ -60,6 +125,10 @@ class Model(nn.Module, ABC):
     def first_layers(self) -> dict[str, nn.Linear]:
         """Return the fully connected layers that receive whole images, by name, to show their weights as filters."""
         return {}
+
+    def filters(self) -> dict[str, Tensor]:
+        """Return what each unit of a layer looks for, (units, C·H·W), by the layer's name."""
+        return {name: layer.weight.detach() for name, layer in self.first_layers().items()}
 
     @property
     def device(self) -> torch.device:
@@ -77,19 +146,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def draw(model: Model, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels: Tensor | None = None) -> Tensor:
     """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
 
+    A conditional model draws them under `labels`, (n,); without these, under labels drawn from the training data.
     Raises UsageError if their shape is not that of the data.
     """
+    given = {} if not model.conditional else {"labels": data_labels(n, generator, data) if labels is None else labels}
     with evaluating(model):
-        samples = model.sample(n, generator, data)
-    if samples.shape != (n, *data.train.shape[1:]):
+        samples = model.sample(n, generator, data, **given)
+    if samples.shape != (n, *data.shape):
         raise UsageError(
             f"{type(model).__name__}.sample makes {n:,} samples of shape {tuple(samples.shape)}; return them as "
-            f"{(n, *data.train.shape[1:])}"
+            f"{(n, *data.shape)}"
         )
     return samples
+
+
+def data_labels(n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+    """Draw n labels as often as they are in the training data, (n,) int64."""
+    labels = data.labels["train"]
+    return labels[torch.randint(len(labels), (n,), generator=generator, device=generator.device)]
 
 
 @runtime_checkable
@@ -100,11 +177,30 @@ class LatentVariableModel(Protocol):
         """Return n codes from the prior, (n, latent_dim)."""
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim)."""
+        """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim); and of labels, if it is conditional."""
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """A model that translates images of each of two data sets into images of the other."""
+
+    def translate(self, images: Tensor, to: Side) -> Tensor:
+        """Return the translations, (n, C, H, W) in [0, 1], of images (n, C, H, W) in [0, 1] of the other data set."""
+
+
+@runtime_checkable
+class HasDiscriminator(Protocol):
+    """A model that judges whether images are data."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return log D/(1 − D) of each image, (n,)."""
 
 
 class Autoencoder(Model):
-    """A model with an encoder and a decoder: a game of one player, which may receive corrupted images."""
+    """A model with an encoder and a decoder: a game of one player, which may receive corrupted images.
+
+    The methods of a conditional model take `labels`, (n,) int64, as well.
+    """
 
     noise: Corruption
 

@@ -36,7 +36,7 @@ class ConvGAN(AdversarialNets):
         **game: Unpack[Game],
     ) -> None:
         super().__init__(noise, **game)
-        channels, side, width = data.shape
+        channels, side, width = data.image_shape("conv_gan")
         if side != width or side < 14 or (side - KERNEL) % STRIDE:
             raise UsageError(f"model=conv_gan makes square images of side 3s + 5 from 14 on, as 32, not {side}×{width}")
         to_images, from_images, _ = ranges(game["generator_output"], data)
@@ -74,7 +74,7 @@ class ConvGAN(AdversarialNets):
 class PixelBias(nn.Module):
     """Add a bias to each value of an image."""
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(shape))
 

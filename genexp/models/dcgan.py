@@ -31,7 +31,7 @@ class DCGAN(AdversarialNets):
 
     def __init__(self, data: DataSpec, noise: Corruption, *, channels: PositiveInt, **game: Unpack[Game]) -> None:
         super().__init__(noise, **game)
-        colours, height, width = data.shape
+        colours, height, width = data.image_shape("dcgan")
         halvings = 0
         while height > SMALLEST and width > SMALLEST and height % 2 == width % 2 == 0:
             height, width, halvings = height // 2, width // 2, halvings + 1

@@ -12,9 +12,12 @@ from genexp.data import DataSet
 CHUNK = 1000  # images or codes in one pass; fixed, so that samples do not depend on a batch size
 
 
-def ancestral(decoder: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
-    """Return the decoder's outputs for codes drawn from the prior, (n, dim)."""
-    return torch.cat([decoder(chunk) for chunk in torch.split(codes, CHUNK)])
+def ancestral(decoder: Callable[..., Tensor], codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return the decoder's outputs for codes drawn from the prior, (n, dim); under labels (n,), if they are given."""
+    if labels is None:
+        return torch.cat([decoder(chunk) for chunk in torch.split(codes, CHUNK)])
+    chunks = zip(torch.split(codes, CHUNK), torch.split(labels, CHUNK), strict=True)
+    return torch.cat([decoder(chunk, of_chunk) for chunk, of_chunk in chunks])
 
 
 def markov_chain(

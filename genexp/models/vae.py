@@ -1,11 +1,11 @@
-"""Variational autoencoders (Kingma and Welling 2014), fully connected."""
+"""Variational autoencoders (Kingma and Welling 2014), fully connected, and conditional ones (Sohn et al. 2015)."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
@@ -13,7 +13,7 @@ from genexp.models import Autoencoder, Outcome
 from genexp.models.layers import BLACK, fully_connected
 from genexp.models.samplers import ancestral
 from genexp.noise import Corruption, draw_prior
-from genexp.ranges import NonNegativeFloat, PositiveInt, Units, Widths
+from genexp.ranges import AsBefore, NonNegativeFloat, PositiveInt, Units, Widths
 
 LOG_2PI = math.log(2 * math.pi)
 FIRST_STD = 0.1  # initial std of p(x | z) over that of the pixels; from 1, the codes collapse to the prior
@@ -26,6 +26,10 @@ class VAE(Autoencoder):
     The Bernoulli likelihood takes grey values in [0, 1] as probabilities of white: each term is an expectation over
     binary images drawn from them, and the bounds hold for their expected log-likelihood. The Gaussian likelihood is a
     density of pixels in [0, 1], with one learned variance for all pixels.
+
+    With `conditional`, encoder and decoder also receive the label y as one of as many units as there are classes, all 0
+    for an image without a label: p(x | z, y) and q(z | x, y), and the prior of z is the same for all classes (the
+    independent prior of Sohn et al. 2015, section 4.1). All bounds are then of log p(x | y).
     """
 
     sampler_settings = ("sample_kind",)
@@ -41,40 +45,57 @@ class VAE(Autoencoder):
         likelihood: Literal["bernoulli", "gaussian"],
         beta: NonNegativeFloat,
         sample_kind: Literal["draw", "mean"],
+        conditional: Annotated[bool, AsBefore(False)],
     ) -> None:
         super().__init__()
+        if conditional and not data.classes:
+            raise UsageError(
+                "model.conditional=true learns from labels, and the training images of this data set have none\n"
+                "Leave it out, or choose a data set with labels, such as dataset=mnist or a folder with a subfolder "
+                "for each class"
+            )
         if likelihood == "bernoulli" and data.points:
             raise UsageError("points of the plane are no shades of grey: set model.likelihood=gaussian")
         self.noise, self.shape, self.latent_dim = noise, data.shape, latent_dim
         self.likelihood, self.beta, self.sample_kind = likelihood, beta, sample_kind
-        self.trunk = nn.Sequential(nn.Flatten(), fully_connected([data.size, *hidden], [hidden_units] * len(hidden)))
+        self.conditional, self.classes = conditional, len(data.classes) if conditional else 0
+        inputs = [data.size + self.classes, *hidden]
+        self.trunk = nn.Sequential(nn.Flatten(), fully_connected(inputs, [hidden_units] * len(hidden)))
         self.posterior_mean = fully_connected([hidden[-1], latent_dim], ["linear"])
         self.posterior_log_variance = fully_connected([hidden[-1], latent_dim], ["linear"])
-        widths = [latent_dim, *reversed(hidden), data.size]
+        widths = [latent_dim + self.classes, *reversed(hidden), data.size]
         self.decoder = fully_connected(widths, [hidden_units] * len(hidden) + ["linear"])
         output: nn.Linear = self.decoder[-2]  # type: ignore[assignment]
         output.bias.data.copy_(data.pixel_mean.flatten().logit(eps=BLACK))
         if likelihood == "gaussian":
             self.log_variance = nn.Parameter(torch.tensor(2 * math.log(data.pixel_std * FIRST_STD)))
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def with_labels(self, inputs: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the inputs (n, d) of a network, beside their labels (n,) in a conditional model."""
+        if not self.conditional:
+            return inputs
+        if labels is None:
+            raise UsageError("model=vae with model.conditional=true needs the labels of images and codes")
+        return torch.cat([inputs, one_hot(labels + 1, self.classes + 1)[:, 1:].to(inputs.dtype)], 1)
+
+    def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return μ and log σ² of q(z | x), each (n, latent_dim)."""
-        h = self.trunk(images)
+        h = self.trunk(self.with_labels(images.flatten(1), labels))
         return self.posterior_mean(h).float(), self.posterior_log_variance(h).float()
 
-    def log_likelihood(self, images: Tensor, codes: Tensor) -> Tensor:
+    def log_likelihood(self, images: Tensor, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return log p(x | z) of each image given its code, (n,), in nats."""
-        logits, x = self.decoder(codes).float(), images.flatten(1)
+        logits, x = self.decoder(self.with_labels(codes, labels)).float(), images.flatten(1)
         if self.likelihood == "bernoulli":
             return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
         squares = torch.square(x - logits.sigmoid()).sum(1)
         return -0.5 * (squares * torch.exp(-self.log_variance) + (self.log_variance + LOG_2PI) * x.shape[1])
 
-    def play(self, images: Tensor) -> Outcome:
+    def play(self, images: Tensor, labels: Tensor | None = None) -> Outcome:
         """Return the loss −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), from one code for each image."""
-        mean, log_variance = self.posterior(self.noise(images))
+        mean, log_variance = self.posterior(self.noise(images), labels)
         codes, _ = reparameterized(mean, log_variance)
-        reconstruction = -self.log_likelihood(images, codes).mean()
+        reconstruction = -self.log_likelihood(images, codes, labels).mean()
         divergence = kl_from_prior(mean, log_variance).mean()
         watched = {
             "reconstruction": reconstruction.detach(),
@@ -86,19 +107,23 @@ class VAE(Autoencoder):
     def first_layers(self) -> dict[str, nn.Linear]:
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]
 
-    def encode(self, images: Tensor) -> Tensor:
-        return self.posterior(images)[0]
+    def filters(self) -> dict[str, Tensor]:
+        """Return the weights of the encoder's first layer for pixels, without those for labels."""
+        return {name: weights[:, : math.prod(self.shape)] for name, weights in super().filters().items()}
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.posterior(images, labels)[0]
+
+    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mean image E[x | z]."""
-        return torch.sigmoid(self.decoder(codes)).view(-1, *self.shape)
+        return torch.sigmoid(self.decoder(self.with_labels(codes, labels))).view(-1, *self.shape)
 
     def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
         return draw_prior("gaussian", n, self.latent_dim, self.device, generator)
 
-    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator, data: DataSet, labels: Tensor | None = None) -> Tensor:
         """Draw z ~ p(z), and return x ~ p(x | z) for `sample_kind` "draw" or E[x | z] for "mean"."""
-        means = ancestral(self.decode, self.draw_codes(n, generator))
+        means = ancestral(self.decode, self.draw_codes(n, generator), labels)
         if self.sample_kind == "mean":
             return means
         if self.likelihood == "bernoulli":
@@ -106,19 +131,20 @@ class VAE(Autoencoder):
         noise = torch.randn_like(means, generator=generator)
         return (means + torch.exp(0.5 * self.log_variance) * noise).clamp(0, 1)
 
-    def lower_bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def lower_bound(self, images: Tensor, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return E_q[log p(x | z)] − KL(q ‖ p) of each image, (n,), with one draw of z and the exact divergence."""
-        mean, log_variance = self.posterior(images)
+        mean, log_variance = self.posterior(images, labels)
         codes, _ = reparameterized(mean, log_variance, generator)
-        return self.log_likelihood(images, codes) - kl_from_prior(mean, log_variance)
+        return self.log_likelihood(images, codes, labels) - kl_from_prior(mean, log_variance)
 
-    def log_weights(self, images: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    def log_weights(self, images: Tensor, k: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
-        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in self.posterior(images))
+        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in self.posterior(images, labels))
         codes, noise = reparameterized(mean, log_variance, generator)
         # log p(z) − log q(z | x): the constants cancel.
         ratio = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)
-        return (self.log_likelihood(images.repeat_interleave(k, 0), codes) + ratio).view(-1, k)
+        labels = None if labels is None else labels.repeat_interleave(k)
+        return (self.log_likelihood(images.repeat_interleave(k, 0), codes, labels) + ratio).view(-1, k)
 
 
 def reparameterized(

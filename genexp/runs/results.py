@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from genexp.score import Score
 from genexp.storage.files import PARTIAL, free, read_json, write_json, writing
 
 LOCK = ".results.lock"  # of results.json; whoever moves the run's directory aside takes it, too
+RAW = {"weights": "raw"}  # what distinguishes the scores of raw weights, in a run with averaged ones
+SCORES = ("scores", "raw_scores")  # fields of Results
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError)  # errors of content that is not as it was written
 
 
@@ -27,21 +29,24 @@ class Results:
     images_per_second: float
     provenance: dict[str, Any]
     scores: dict[str, Score]  # by the metric's name in the configuration
+    raw_scores: dict[str, Score] = field(default_factory=dict)  # of the raw weights, in a run with averaged ones
 
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = {"provenance": {}} | read_json(file)
+        content = {"provenance": {}, "raw_scores": {}} | read_json(file)
         try:
             known = {each.name: content[each.name] for each in fields(cls)}
-            scores = {name: Score.from_json(score, name) for name, score in content["scores"].items()}
+            for key in SCORES:
+                known[key] = {name: Score.from_json(score, name) for name, score in content[key].items()}
         except DAMAGED:
             return None
         is_whole = isinstance(known["epochs"], int) and None not in known.values()
-        return cls(**known | {"scores": scores}) if is_whole else None
+        return cls(**known) if is_whole else None
 
     def to_json(self) -> dict[str, Any]:
-        return vars(self) | {"scores": {name: score.to_json() for name, score in self.scores.items()}}
+        scores = {key: {name: each.to_json() for name, each in getattr(self, key).items()} for key in SCORES}
+        return {key: content for key, content in (vars(self) | scores).items() if key != "raw_scores" or content}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genexp.config.command_line import CommandLine
-from genexp.config.components import lower_is_better
+from genexp.config.components import lower_is_better, why_not_on_valid
 from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
@@ -164,11 +164,9 @@ def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: 
         raise UsageError(f"search.ranges is empty: give ranges, as in {example} or in an experiment's YAML")
     if search.metric not in config.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(config.metrics)}")
-    metric = config.metrics[search.metric]
-    ours = metric["_target_"].startswith("genexp.")  # what others return is seen when they do
-    if ours and metric["name"] not in ("parzen", "parzen_folds") and metric.get("split") != "valid":
-        remedy = f"set metrics.{search.metric}.split=valid" if "split" in metric else "seek by another"
-        raise UsageError(f"search.metric={search.metric} is not taken on validation images, so {remedy}")
+    reason = why_not_on_valid(search.metric, config.metrics[search.metric])
+    if reason is not None:
+        raise UsageError(f"search.metric={reason}")
     if search.prune and config.log.scores_every_epochs is None:
         raise UsageError("search.prune needs a validation curve: set log.scores_every_epochs=N, or search.prune=false")
     if config.sweep.rank_by not in (None, search.metric):

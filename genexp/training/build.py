@@ -3,7 +3,9 @@
 import importlib
 import inspect
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ import torch
 from genexp import rng
 from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
-from genexp.data import DataSet, DataSpec
+from genexp.data import DataSet, DataSpec, Derived
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
-from genexp.models import Model
+from genexp.models import TENSORS, Model
 from genexp.score import Score
 from genexp.text import first_line, nearest
-from genexp.training.loop import Plan, Training
+from genexp.training.average import Average
+from genexp.training.loop import Training
+from genexp.training.plan import Plan
 
 
 def target(component: Component) -> partial[Any]:
@@ -50,11 +54,32 @@ def make(key: str, component: Component, *provided: Any) -> Any:
         raise UsageError(f"{key}._target_={component['_target_']} failed: {_origin(error)}") from error
 
 
-def data_set(component: Component, data_dir: str) -> DataSet:
-    """Return the data set, on the CPU."""
-    data = make("dataset", component, Path(data_dir).expanduser())
+def data_set(component: Component, data_dir: str, second: Component | None = None) -> DataSet:
+    """Return the data set, on the CPU; with a second one, as its `second`."""
+    data = _one_data_set("dataset", component, data_dir)
     if not isinstance(data, DataSet):
-        raise UsageError(f"dataset._target_={component['_target_']} gives a {type(data).__name__}, no DataSet")
+        raise UsageError(f"dataset={component['name']} is made of another data set: choose it by dataset@dataset_b=")
+    if second is None:
+        return data
+    other = _one_data_set("dataset_b", second, data_dir)
+    pair = replace(data, second=other) if isinstance(other, DataSet) else other(data)
+    assert pair.second is not None
+    ours, theirs = pair.shape, pair.second.shape
+    if len(ours) != 3 or len(theirs) != 3 or ours[1:] != theirs[1:]:
+        shown = " and ".join("×".join(map(str, shape)) for shape in (ours, theirs))
+        remedy = "choose images of the same height and width, as by dataset.size and dataset_b.size of a folder"
+        raise UsageError(f"dataset={component['name']} and dataset_b={second['name']} are {shown}; {remedy}")
+    return pair
+
+
+def _one_data_set(key: str, component: Component, data_dir: str) -> DataSet | Callable[[DataSet], DataSet]:
+    """Return what a data set's target gives: a data set, or a function of the first one that returns both."""
+    data = make(key, component, Path(data_dir).expanduser())
+    if not isinstance(data, DataSet) and not isinstance(data, Derived):
+        raise UsageError(f"{key}._target_={component['_target_']} gives a {type(data).__name__}, no DataSet")
+    mistake = data.mistake() if isinstance(data, DataSet) else None
+    if mistake is not None:
+        raise UsageError(f"{key}._target_={component['_target_']}: {mistake}")
     return data
 
 
@@ -74,11 +99,15 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
 def training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
     """Return the training of a configuration at its start. Raises UsageError for a player that the model has not."""
     built = model(config.model, config.noise, data.spec(), config.seed, device)
-    plan = Plan.of(built, config.batch_size, len(data.train))
-    if plan.steps_per_epoch == 0:
-        allowed = f"the {len(data.train):,} training images of {config.dataset['name']} allow"
-        step = f"one step takes {plan.images_per_step:,}"
-        raise UsageError(f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size")
+    _check_batches(config.model["name"], built, data)
+    plan = plan_of(built, config.batch_size, data)
+    for stage in plan.stages:
+        if stage.steps_per_epoch == 0:
+            allowed = f"the {len(data.train):,} training images of {config.dataset['name']} allow"
+            step = f"one step takes {stage.images_per_step:,}"
+            raise UsageError(
+                f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size"
+            )
     players = built.players()
     for player in config.optimizers:
         if player not in players:
@@ -88,7 +117,33 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
         player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
         for player, part in players.items()
     }
-    return Training(built, plan, optimizers)
+    return Training(built, plan, optimizers, None if config.ema is None else Average(built, config.ema))
+
+
+def plan_of(model: Model, batch_size: int, data: DataSet) -> Plan:
+    """Return the plan of a training. An epoch is one pass over the larger one of two data sets."""
+    return Plan.of(model, batch_size, max(len(each.train) for each in (data, data.second) if each is not None))
+
+
+def _check_batches(name: str, built: Model, data: DataSet) -> None:
+    """Raise UsageError if an update asks for tensors that no minibatch of these data holds."""
+    asked = [(stage, update.asking) for stage in built.stages() for update in stage.updates]
+    takes_second = any(tensor.endswith("_b") for _, asking in asked for tensor in asking.names)
+    if data.second is not None and not takes_second:
+        raise UsageError(f"model={name} is trained on one data set: leave out dataset_b")
+    if data.second is None and any(tensor.endswith("_b") for _, asking in asked for tensor in asking.needed):
+        raise UsageError(f"model={name} is trained on two data sets: choose the second one by dataset@dataset_b=NAME")
+    for stage, asking in asked:
+        for tensor in asking.needed:
+            if tensor not in TENSORS:
+                raise UsageError(
+                    f"model={name}: an update's play asks for '{tensor}'; a minibatch may hold {', '.join(TENSORS)}"
+                )
+            if tensor == "codes" and stage.codes is None:
+                raise UsageError(f"model={name}: play asks for codes, and its stage '{stage.name}' makes none")
+            side = data.second if tensor.endswith("_b") else data
+            if tensor.startswith("labels") and side is not None and not side.class_names():
+                raise UsageError(f"model={name} learns from labels, and this data set has none for training images")
 
 
 def _mistake(built: Any) -> str | None:
@@ -97,10 +152,17 @@ def _mistake(built: Any) -> str | None:
         return f"it gives a {type(built).__name__}, no genexp.models.Model"
     if getattr(built, "sample_kind", None) not in ("draw", "mean"):
         return "sample_kind should be 'draw' or 'mean', what a sample of it is"
-    players, updates = built.players(), built.updates()
-    if not players or not updates:
+    if type(built).updates is Model.updates and type(built).stages is Model.stages:
+        return "it has neither updates() nor stages(), so there is nothing to train"
+    players, stages = built.players(), built.stages()
+    if not players or not stages or not all(stage.updates for stage in stages):
         return f"{'updates()' if players else 'players()'} is empty, so there is nothing to train"
-    for name in (name for update in updates for name in update.players):
+    for stage in stages[:-1]:
+        if not isinstance(stage.epochs, int) or stage.epochs < 1:
+            return f"its stage '{stage.name}' has epochs={stage.epochs}; give each stage but the last one at least 1"
+    if stages[-1].epochs is not None:
+        return f"its last stage '{stages[-1].name}' has epochs of its own; it is trained for the run's `epochs`"
+    for name in (name for stage in stages for update in stage.updates for name in update.players):
         if name not in players:
             return f"updates() names a player '{name}'{nearest(name, players)}; players() has {', '.join(players)}"
     return None

@@ -17,6 +17,7 @@ from genexp.runs.directory import Run
 from genexp.storage.files import atomic, make_folder, sync
 from genexp.text import duration
 from genexp.training.loop import Tick
+from genexp.training.plan import Plan, PlannedStage
 
 EVENTS = "events.out.tfevents.*"  # TensorBoard's files, one for each session of a run
 LINE_SECONDS = 2
@@ -68,7 +69,8 @@ class Logs:
 
     def scalars(self, tick: Tick, values: dict[str, float]) -> None:
         """Log values as a line of metrics.jsonl and as points in TensorBoard."""
-        record = {"step": tick.step, "epoch": tick.epoch, "time": time.time(), **values}
+        stage = {"stage": tick.stage.name} if tick.stage.name else {}
+        record = {"step": tick.step, "epoch": tick.epoch, **stage, "time": time.time(), **values}
         self.stream.write(json.dumps(record) + "\n")
         self.stream.flush()
         self.points(values, tick.step)
@@ -79,8 +81,9 @@ class Logs:
             self.tensorboard.add_scalar(_tag(name), value, step)
 
     def picture(self, name: str, picture: Picture, tick: Tick) -> None:
-        """Log a picture as NAME/epoch-NNNN.png and in TensorBoard."""
-        save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}.png")
+        """Log a picture as NAME/epoch-NNNN.png, with the stage's name if there are several, and in TensorBoard."""
+        stage = f"-{tick.stage.name.replace(' ', '_')}" if tick.stage.name else ""
+        save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png")
         self.tensorboard.add_image(name, picture, tick.step, dataformats="HWC")
 
     def projector(self, codes: Tensor, labels: Tensor, images: Tensor, step: int) -> None:
@@ -113,36 +116,44 @@ class Logs:
 class Terminal:
     """A live bar on a terminal, within `progress`; elsewhere a line at an epoch's end, at most one in LINE_SECONDS."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, from_step: int) -> None:
-        self.epochs, self.steps, self.from_step = epochs, epochs * steps_per_epoch, from_step
+    def __init__(self, plan: Plan, epochs: int, from_step: int) -> None:
+        self.plan, self.epochs, self.steps, self.from_step = plan, epochs, plan.last_step(epochs), from_step
         self.started, self.next_line = time.perf_counter(), 0.0
         console = Console()
         self.live = console.is_terminal
         self.wide = console.width >= WIDE or not self.live
         self.progress = Progress(
-            TextColumn(f"epoch {{task.fields[epoch]}}/{epochs}"),
+            TextColumn("{task.fields[place]}"),
             *([BarColumn(bar_width=16)] if self.wide else []),
             TimeRemainingColumn(compact=True),
             TextColumn("left  {task.fields[values]}"),
             console=console,
             disable=not self.live,
         )
-        epoch = from_step // steps_per_epoch
-        self.task = self.progress.add_task("", total=self.steps, completed=from_step, epoch=epoch, values="")
+        place = place_of(plan.stage(from_step), from_step, epochs)
+        self.task = self.progress.add_task("", total=self.steps, completed=from_step, place=place, values="")
 
     def show(self, tick: Tick) -> None:
         """Show a completed step."""
         now = time.perf_counter()
         if self.live:
-            current = min(tick.epoch + (not tick.ends_epoch), self.epochs)
-            self.progress.update(self.task, completed=tick.step, epoch=current)
+            step = tick.step - (0 if not tick.ends_epoch or tick.step < self.steps else 1)
+            stage = self.plan.stage(step)
+            place = place_of(stage, step + stage.steps_per_epoch, self.epochs)  # the epoch that goes on
+            self.progress.update(self.task, completed=tick.step, place=place)
             if tick.values:
                 self.progress.update(self.task, values=_summary(tick.values, self.wide))
-        elif tick.ends_epoch and tick.values and (now >= self.next_line or tick.epoch == self.epochs):
+        elif tick.ends_epoch and tick.values and (now >= self.next_line or tick.ends_stage or tick.step == self.steps):
             self.next_line = now + LINE_SECONDS
             left = (now - self.started) / (tick.step - self.from_step) * (self.steps - tick.step)
             summary = _summary(tick.values, self.wide)
-            print(f"epoch {tick.epoch}/{self.epochs}  {summary}  {duration(left)} left", flush=True)
+            print(f"{place_of(tick.stage, tick.step, self.epochs)}  {summary}  {duration(left)} left", flush=True)
+
+
+def place_of(stage: PlannedStage, step: int, epochs: int) -> str:
+    """Return where training is after `step` steps: its stage, if there are several, and the epoch within it."""
+    name = f"{stage.name}, " if stage.name else ""
+    return f"{name}epoch {stage.epoch(step)}/{stage.stage.epochs or epochs}"
 
 
 def _summary(values: dict[str, float], wide: bool) -> str:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,65 +15,48 @@ from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import autocast
 from genexp.errors import DivergedError, UsageError
-from genexp.models import Model, Update
+from genexp.models import Batch, Model, Outcome, Update, evaluating
+from genexp.models.samplers import CHUNK
 from genexp.optimizers import ScheduledOptimizer
+from genexp.training.average import Average
+from genexp.training.plan import Plan, PlannedStage
 
-
-@dataclass(frozen=True)
-class Plan:
-    """The moves of one step, and the number of steps in an epoch."""
-
-    moves: list[tuple[Update, int]]  # each update, repeats written out, and which minibatch of the step it is given
-    batch_size: int
-    n_images: int
-
-    @classmethod
-    def of(cls, model: Model, batch_size: int, n_images: int) -> "Plan":
-        """Plan a step of the model on minibatches of `batch_size` of `n_images` training images.
-
-        A player moves on minibatches that it has not seen, so a step takes as many as the busiest player moves.
-        """
-        times_moved: Counter[str] = Counter()
-        moves = []
-        for update in model.updates():
-            for _ in range(update.repeats):
-                moves.append((update, max(times_moved[player] for player in update.players)))
-                times_moved.update(update.players)
-        return cls(moves, batch_size, n_images)
-
-    @property
-    def images_per_step(self) -> int:
-        """The training images that one step takes."""
-        return self.batch_size * (1 + max(minibatch for _, minibatch in self.moves))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """An epoch is one pass over the images; the last few, too few for a step, are left out."""
-        return self.n_images // self.images_per_step
+CODES_IN_MEMORY = 2**31  # bytes; codes of a stage that are more are computed a minibatch at a time
 
 
 @dataclass
 class Training:
-    """Everything in training that has state; a checkpoint holds it, and a resumed run starts from it."""
+    """Everything in training that has state; a checkpoint holds it, and a resumed run starts from it.
+
+    The model's state is its parameters and its buffers. A model keeps further state, such as the chains of a sampler
+    that training goes on with, as buffers.
+    """
 
     model: Model
     plan: Plan
     optimizers: dict[str, ScheduledOptimizer]  # one for each player
+    average: Average | None = None  # of the weights
     step: int = 0  # steps completed
     seconds: float = 0.0  # spent in steps so far, over all sessions
     window: list[Tensor] = field(default_factory=list)  # a row of losses and watched values for each unlogged step
     names: list[str] = field(default_factory=list)  # of the row's columns
 
     @property
-    def epoch(self) -> int:
-        """Epochs completed."""
-        return self.step // self.plan.steps_per_epoch
+    def stage(self) -> PlannedStage:
+        """The stage in which training goes on."""
+        return self.plan.stage(self.step)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in tensors and plain containers only, as torch's safe load demands."""
+        average = {} if self.average is None else {"average": self.average.state_dict()}
         return {
             "model": self.model.state_dict(),
             "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            **average,
             "step": self.step,
             "seconds": self.seconds,
             "window": self.window,
@@ -85,6 +68,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.window, self.names = [row.to(self.model.device) for row in state["window"]], list(state["names"])
 
@@ -93,7 +78,9 @@ class Training:
         for age, row in enumerate(reversed(self.window)):
             if not row.isfinite().all():
                 raise DivergedError(f"training diverged at step {self.step - age} or before it")
-        for name, value in self.model.state_dict().items():
+        averages = {} if self.average is None else self.average.state_dict()
+        averages = {f"the average of {name}": mean for name, mean in averages.items()}
+        for name, value in {**self.model.state_dict(), **averages}.items():
             if not value.isfinite().all():
                 raise DivergedError(f"training diverged at step {self.step}: {name} is not finite")
 
@@ -103,78 +90,167 @@ class Tick:
     """One completed step."""
 
     step: int  # steps completed
-    epoch: int  # epochs completed
+    epoch: int  # epochs completed, of all stages
     ends_epoch: bool
     values: dict[str, float] | None  # at a logged step: means since the last one, and values of this step
+    stage: PlannedStage  # that the step belongs to
+    ends_stage: bool = False  # True if another stage follows
 
 
 def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -> Iterator[Tick]:
-    """Train to the end of `epochs`; yield a Tick a step. Stopping at any Tick and going on later changes nothing.
+    """Train to the end of `epochs` of the last stage; yield a Tick a step.
 
-    Data order is a function of (seed, epoch), every other draw of (seed, step). Values are read back from the device
-    at a logged step only. Raises DivergedError, naming the step, if a loss or gradient is not finite; UsageError if a
-    model's losses are not those of the players that move.
+    Stopping at any Tick and going on later changes nothing: data order is a function of (seed, epoch), every other draw
+    of (seed, step). Values are read back from the device at a logged step only. Raises DivergedError, naming the step,
+    if a loss or gradient is not finite; UsageError if a model's losses are not those of the players that move.
     """
     plan, seed, device = training.plan, config.seed, training.model.device
-    length, step_images = plan.steps_per_epoch, plan.images_per_step
-    order, order_epoch = torch.empty(0), -1
+    last_step = plan.last_step(epochs)
+    minibatches: Minibatches | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
-    while training.step < epochs * length:
+    while training.step < last_step:
         started = time.perf_counter()
-        epoch, position = divmod(training.step, length)
-        if order_epoch != epoch:
-            shuffler = rng.generator(torch.device("cpu"), seed, "order", epoch)
-            order, order_epoch = torch.randperm(len(data.train), generator=shuffler).to(device), epoch
-        rows = order[position * step_images : (position + 1) * step_images].view(-1, plan.batch_size)
-        ends_epoch = position + 1 == length
+        stage = training.stage
+        if minibatches is None or minibatches.stage is not stage:
+            minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
+        position = (training.step - stage.first_step) % stage.steps_per_epoch
+        ends_epoch = position + 1 == stage.steps_per_epoch
         logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
 
+        rows = minibatches.rows(training.step)
         rng.reseed(device, seed, "step", training.step)
         row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
-        for update, minibatch in plan.moves:
-            images = data.images("train", rows[minibatch])
-            row |= _move(training, update, images, config.device.precision, norms if logged else None)
+        for update, minibatch in stage.moves:
+            batch = minibatches.batch(update, rows, minibatch)
+            row |= _move(training, stage, update, batch, config.device.precision, norms if logged else None)
         training.names = list(row)
         training.window.append(torch.stack(list(row.values())))
         training.step += 1
+        if training.average is not None:
+            training.average.update(training.step - stage.first_step)
 
         values = None
         if logged:
             values = _read_window(training, norms)
+            moved = {player for update, _ in stage.moves for player in update.players}
             for player, optimizer in training.optimizers.items():
-                settings = optimizer.schedule(training.step - 1, epoch)
-                values |= {f"{name}/{player}": value for name, value in settings.items()}
+                if player in moved:
+                    settings = optimizer.schedule(training.step - stage.first_step - 1, stage.epoch(training.step - 1))
+                    values |= {f"{name}/{player}": value for name, value in settings.items()}
         training.seconds += time.perf_counter() - started
         if values is not None:
-            n_images = (training.step - step_at_log) * step_images
+            n_images = plan.images(training.step) - plan.images(step_at_log)
             values["images_per_second"] = n_images / max(training.seconds - seconds_at_log, 1e-9)
             step_at_log, seconds_at_log = training.step, training.seconds
-        yield Tick(training.step, training.epoch, ends_epoch, values)
+        epoch = stage.first_epoch + stage.epoch(training.step)
+        yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
+
+
+class Minibatches:
+    """The minibatches of a stage. Each data set is shuffled anew for each epoch; the smaller one is passed repeatedly.
+
+    Codes of frozen layers are computed here once for all training images, if they fit into CODES_IN_MEMORY.
+    """
+
+    def __init__(self, data: DataSet, stage: PlannedStage, batch_size: int, seed: int, model: Model) -> None:
+        self.data, self.stage, self.batch_size, self.seed, self.model = data, stage, batch_size, seed, model
+        self.epoch, self.orders = -1, dict[str, Tensor]()
+        self.codes = self._all_codes()
+
+    def rows(self, step: int) -> dict[str, Tensor]:
+        """Return the rows, (minibatches, batch_size), of each data set that the step takes."""
+        epoch, position = divmod(step - self.stage.first_step, self.stage.steps_per_epoch)
+        n = self.stage.images_per_step
+        if self.epoch != epoch:
+            self.epoch, length = epoch, self.stage.steps_per_epoch * n
+            index = self.stage.first_epoch + epoch
+            self.orders = {"": _order(len(self.data.train), length, self.seed, "order", index, self.model.device)}
+            if self.data.second is not None:
+                second = self.data.second.train
+                self.orders["_b"] = _order(len(second), length, self.seed, "order b", index, self.model.device)
+        here = slice(position * n, (position + 1) * n)
+        return {name: order[here].view(-1, self.batch_size) for name, order in self.orders.items()}
+
+    def batch(self, update: Update, rows: dict[str, Tensor], minibatch: int) -> Batch:
+        """Return the tensors of a minibatch that the update asks for."""
+        batch: Batch = {}
+        names, first, second = set(update.asking.names), rows[""][minibatch], self.data.second
+        if names & {"images", "labels"} or ("codes" in names and self.codes is None):
+            batch |= self.data.batch("train", first)
+        if second is not None and names & {"images_b", "labels_b"}:
+            others = second.batch("train", rows["_b"][minibatch])
+            batch |= {f"{name}_b": tensor for name, tensor in others.items()}
+        if "codes" in names:
+            batch["codes"] = self._codes(batch["images"]) if self.codes is None else self.codes[first]
+        return batch
+
+    def _codes(self, images: Tensor) -> Tensor:
+        codes = self.stage.stage.codes
+        assert codes is not None
+        with evaluating(self.model):
+            of_images: Tensor = codes(images)
+            return of_images
+
+    def _all_codes(self) -> Tensor | None:
+        if self.stage.stage.codes is None:
+            return None
+        n = len(self.data.train)
+        chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+        first = self._codes(self.data.images("train", chunks[0]))
+        if n * first[0].numel() * first.element_size() > CODES_IN_MEMORY:
+            return None
+        return torch.cat([first, *(self._codes(self.data.images("train", chunk)) for chunk in chunks[1:])])
+
+
+def _order(n: int, length: int, seed: int, purpose: str, epoch: int, device: torch.device) -> Tensor:
+    """Return `length` rows of n images: one random permutation after another."""
+    shuffler = rng.generator(torch.device("cpu"), seed, purpose, epoch)
+    permutations = [torch.randperm(n, generator=shuffler) for _ in range(-(-length // n))]
+    return torch.cat(permutations).to(device)
 
 
 def _move(
-    training: Training, update: Update, images: Tensor, precision: str, norms: dict[str, Tensor] | None
+    training: Training,
+    stage: PlannedStage,
+    update: Update,
+    batch: Batch,
+    precision: str,
+    norms: dict[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
-    with autocast(images.device, precision):
-        losses, watched = update.play(images)
+    with autocast(training.model.device, precision):
+        outcome: Outcome = update.asking(batch)
+    losses, watched = outcome
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
         shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
         given = f"its update of {', '.join(update.players)} gives losses of {', '.join(shapes) or 'nobody'}"
         remedy = "give one number for each player that moves, under its name"
         raise UsageError(f"{type(training.model).__name__}: {given}; {remedy}")
-    gradients: dict[str, tuple[Tensor, ...]] = {}
-    for player in update.players:
-        # Only this player's parameters: a generator's loss leaves the discriminator's weight gradients uncomputed.
-        gradients[player] = torch.autograd.grad(
-            losses[player], training.optimizers[player].parameters, retain_graph=player != update.players[-1]
-        )
-    for player, gradient in gradients.items():
+    for player, gradient in _gradients(training, update, losses).items():
         if norms is not None:
             norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
-        training.optimizers[player].step(gradient, training.step, training.epoch)
+        step = training.step - stage.first_step
+        training.optimizers[player].step(gradient, step, stage.epoch(training.step))
     return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
+
+
+def _gradients(training: Training, update: Update, losses: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+    """Return the gradient of each player's loss for its own parameters.
+
+    A generator's loss thus leaves the discriminator's weight gradients uncomputed. Players that share a loss get their
+    gradients from one backward pass.
+    """
+    groups: dict[int, list[str]] = {}
+    for player in update.players:
+        groups.setdefault(id(losses[player]), []).append(player)
+    gradients: dict[str, tuple[Tensor, ...]] = {}
+    for index, players in enumerate(groups.values(), 1):
+        parameters = [parameter for player in players for parameter in training.optimizers[player].parameters]
+        flat = iter(torch.autograd.grad(losses[players[0]], parameters, retain_graph=index < len(groups)))
+        for player in players:
+            gradients[player] = tuple(next(flat) for _ in training.optimizers[player].parameters)
+    return gradients
 
 
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:

@@ -11,12 +11,14 @@ from genexp.device import select
 from genexp.errors import UsageError
 from genexp.models import Model
 from genexp.runs.directory import Run
+from genexp.runs.results import RAW
 from genexp.storage import weights
 from genexp.storage.checkpoint import fitting, load, load_latest
+from genexp.text import nearest
 from genexp.training import build
-from genexp.training.loop import Plan
 
 MOVABLE = "path"  # of a data set: its files may have moved; the digest says whether they are the same
+LISTED = 20  # classes that a message names
 ELSEWHERE = "set data_dir (or dataset.path) to where they are"
 
 
@@ -29,17 +31,19 @@ class Trained:
     model: Model
     data: DataSet
     step: int
-    epoch: float  # whole at the end of an epoch
+    epoch: float  # of the last stage; whole at the end of an epoch
+    stage: str  # the name of the stage, if there are several
     seconds: float  # of training so far
-    sampling: dict[str, Any]  # settings of the sampler that are not the run's own
+    sampling: dict[str, Any]  # settings of the sampler that are not the run's own, and `weights` if they are raw
 
     def changes(self) -> list[str]:
         """Return the settings of the sampler that are not the run's own, as parts of a file's name: burn_in9."""
-        return [f"{key.partition('.')[2]}{value}" for key, value in self.sampling.items()]
+        return [f"{key.rpartition('.')[2]}{value}" for key, value in self.sampling.items()]
 
     def __str__(self) -> str:
         changed = "".join(f", {key}={value}" for key, value in self.sampling.items())
-        at = f"epoch {self.epoch:.4g} (step {self.step:,})"
+        stage = f"{self.stage}, " if self.stage else ""
+        at = f"{stage}epoch {self.epoch:.4g} (step {self.step:,})"
         return f"{self.config.name} on {self.config.dataset['name']}, {at}{changed}"
 
 
@@ -52,16 +56,48 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
     device = select(config.device.kind, config.device.threads)
     file, state = _state(run, config.checkpoint)
-    data = build.data_set(config.dataset, config.data_dir)
+    data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     run.refuse_other_images(data.digest(), config.dataset["name"], ELSEWHERE)
     data = data.to(device)
     model = build.model(config.model, config.noise, data.spec(), run.config.seed, device)
     sampling = _changed_settings(config, run, model)
+    if config.weights == "raw":
+        sampling |= _raw(run)
     with fitting(file):
-        model.load_state_dict(state["model"])
+        averages = {} if config.weights == "raw" else state.get("average", {})
+        model.load_state_dict(state["model"] | averages)
         step, seconds = int(state["step"]), float(state["seconds"])
-    epoch = step / Plan.of(model, run.config.batch_size, len(data.train)).steps_per_epoch
-    return Trained(run, run.config, model, data, step, epoch, seconds, sampling)
+    plan = build.plan_of(model, run.config.batch_size, data)
+    stage = plan.stage(max(step - 1, 0)).name
+    return Trained(run, run.config, model, data, step, plan.epochs(step), stage, seconds, sampling)
+
+
+def label_of(label: str | None, trained: Trained) -> int | None:
+    """Return the number of the class that `label` names, by its name or its number; None without a label.
+
+    Raises UsageError if there is no such class, or the model is not conditional.
+    """
+    if label is None:
+        return None
+    names = trained.data.class_names()
+    if not trained.model.conditional:
+        remedy = "leave it out, or train with labels, as by model=vae model.conditional=true"
+        raise UsageError(f"label={label}: {trained.run.path} is not trained with labels; {remedy}")
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    shown = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+    raise UsageError(f"label={label} is no class of {trained.config.dataset['name']}{nearest(label, names)}: {shown}")
+
+
+def _raw(run: Run) -> dict[str, Any]:
+    """Return what distinguishes raw weights. Raises UsageError for a run that has no averaged ones beside them."""
+    if run.config.ema is None:
+        raise UsageError(f"weights=raw: {run.path} has no averaged weights beside them; leave it out")
+    if run.is_export:
+        raise UsageError(f"weights=raw: {run.path} is an export, which holds the averaged weights alone; take the run")
+    return dict(RAW)
 
 
 def _state(run: Run, checkpoint: str) -> tuple[Path, dict[str, Any]]:
@@ -92,12 +128,14 @@ def _changed_settings(config: ReopenedConfig, run: Run, model: Model) -> dict[st
     allowed = {
         "model": list(model.sampler_settings),
         "dataset": [MOVABLE],
+        "dataset_b": [MOVABLE],
         "noise": list(settings_of(run.config.noise)),  # a chain corrupts, too
     }
     changed = {}
     for group, names in allowed.items():
-        ours: Component = getattr(config, group)
-        theirs = check_component(group, getattr(run.config, group))  # with settings that came later
+        ours: Component = getattr(config, group) or {}
+        kept: Component | None = getattr(run.config, group)
+        theirs = {} if kept is None else check_component(group, kept)  # with settings that came later
         for name in {**theirs, **ours}:
             setting, value, trained = f"{group}.{name}", ours.get(name), theirs.get(name)
             if value != trained and name not in names:

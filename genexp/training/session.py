@@ -4,6 +4,7 @@ import math
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,15 +12,15 @@ import torch
 from genexp import rng
 from genexp.config.components import lower_is_better
 from genexp.config.schema import TrainConfig, flat
-from genexp.data import DataSet
+from genexp.data import SPLITS, DataSet
 from genexp.errors import DivergedError, GenexpError
 from genexp.figures import pictures
 from genexp.metrics import Subject
-from genexp.models import Autoencoder, evaluating
+from genexp.models import Asking, Autoencoder, evaluating
 from genexp.runs import results
 from genexp.runs.directory import Run
 from genexp.runs.provenance import keep_patch, provenance
-from genexp.runs.results import Evaluation, Results
+from genexp.runs.results import RAW, Evaluation, Results
 from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
@@ -63,54 +64,69 @@ class Session:
             self._say_how_to_go_on(error)
             raise
 
-    def _train(self, logs: Logs) -> dict[str, Score]:
+    def _train(self, logs: Logs) -> "Scores":
         """Train, log, draw and save; return the scores if the last epoch was scored on the way, or none."""
-        training, config, length = self.training, self.config, self.training.plan.steps_per_epoch
-        epochs = max(config.epochs, -(-training.step // length))  # an epoch that was begun is ended
-        if training.step == epochs * length:
-            return {}
+        training, config, plan = self.training, self.config, self.training.plan
+        epochs = max(config.epochs, math.ceil(plan.epochs(training.step)))  # an epoch that was begun is ended
+        last_step = plan.last_step(epochs)
+        if training.step == last_step:
+            return Scores()
         self._announce()
         self.best = self._best_so_far()
         every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
         due = time.monotonic() + every
-        end = {"epochs": epochs, "steps": epochs * length}
-        scores: dict[str, Score] = {}
-        terminal = Terminal(epochs, length, training.step)
+        scores = Scores()
+        terminal = Terminal(plan, epochs, training.step)
         with terminal.progress:
-            self.run.set_status("running", epoch=training.epoch, step=training.step, **end)
+            self._set_running(epochs)
             for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:
                     training.check_finite()  # before pictures and scores of such weights
-                scores = self._score() if _is_due(config.log.scores_every_epochs, tick) else {}
+                due_now = tick.stage is plan.last and _is_due(config.log.scores_every_epochs, tick)
+                scores = self._score() if due_now else Scores()
                 if tick.values is not None:
-                    logs.scalars(tick, tick.values | _curves(scores))
+                    logs.scalars(tick, tick.values | scores.curves())
                 terminal.show(tick)
-                if _is_due(config.log.samples_every_epochs, tick) or tick.epoch == epochs:
+                if _is_due(config.log.samples_every_epochs, tick) or tick.ends_stage or tick.step == last_step:
                     self._draw(logs, tick)
                 if tick.ends_epoch or self.stop.requested or time.monotonic() >= due:
-                    self._save(logs, scores)
-                    self.run.set_status("running", epoch=tick.epoch, step=tick.step, **end)
+                    self._save(logs, scores.averaged)
+                    self._set_running(epochs)
                     due = time.monotonic() + every
                 if self.stop.requested:
                     raise KeyboardInterrupt
         return scores
 
+    def _set_running(self, epochs: int) -> None:
+        """Say in the status where training is: in which stage, if there are several, and in which epoch of it."""
+        step, plan = self.training.step, self.training.plan
+        stage = plan.stage(max(step - 1, 0))  # the one of the last step
+        place: dict[str, Any] = {"stage": stage.name} if stage.name else {}
+        place |= {"epoch": stage.epoch(step), "epochs": stage.stage.epochs or epochs}
+        self.run.set_status("running", **place, step=step, steps=plan.last_step(epochs))
+
     def _announce(self) -> None:
         training, data, config = self.training, self.data, self.config
-        epoch = training.step / training.plan.steps_per_epoch
-        begun = f"going on from epoch {epoch:.4g}" if training.step else "started"
+        stage = training.stage
+        epoch = (training.step - stage.first_step) / stage.steps_per_epoch
+        place = f"{stage.name}, " if stage.name else ""
+        begun = f"going on from {place}epoch {epoch:.4g}" if training.step else "started"
         print(f"{begun}: {self.run.path}", flush=True)
-        sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test"))
+        sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in SPLITS)
         place = f"{self.device.type}, {config.device.precision}"
         print(f"{config.name} on {config.dataset['name']} ({sizes} images), {place}", flush=True)
+        if data.second is not None and config.dataset_b is not None:
+            sizes = ", ".join(f"{len(getattr(data.second, split)):,} {split}" for split in SPLITS)
+            print(f"second data set: {config.dataset_b['name']} ({sizes} images)", flush=True)
 
     def _save(self, logs: Logs, scores: dict[str, Score]) -> None:
         """Save the state, and before it the best state: after a kill, training resumes behind what is saved last."""
         self.training.check_finite()
         logs.flush()
-        name, score = next(((name, score) for name, score in scores.items() if score.on_valid is not None), ("", None))
-        if score is not None and score.sort_key() < self.best:
-            state = self.training.state_dict() | {"valid_mean": score.on_valid, "valid_of": name}
+        wanted = self.config.checkpoint.keep_best
+        choosing = [name for name in scores if scores[name].on_valid is not None and wanted in (None, name)]
+        if choosing and (score := scores[choosing[0]]).sort_key() < self.best:
+            state = self.training.state_dict() | {"valid_mean": score.on_valid, "valid_of": choosing[0]}
             write(self.run.best_file, state)
             self.best = score.sort_key()
         save(self.run.checkpoints, self.training.step, self.training.state_dict())
@@ -123,68 +139,69 @@ class Session:
             warn(f"{error}; the best is chosen among the epochs to come")
             best = {}
         name = best.get("valid_of", "parzen")  # of states kept before other scores could choose
-        if not best or name not in self.config.metrics:
+        if not best or name not in self.config.metrics or self.config.checkpoint.keep_best not in (None, name):
             return math.inf
         return sort_key(best["valid_mean"], lower_is_better(self.config.metrics[name]))
 
-    def _score(self) -> dict[str, Score]:
-        return build.scores(self.config.metrics, Subject(self.training.model, self.data, self.config.seed))
+    def _score(self) -> "Scores":
+        """Return the scores of the weights, and of the averaged weights if there are any."""
+        training, metrics = self.training, self.config.metrics
+        raw = build.scores(metrics, Subject(training.model, self.data, self.config.seed))
+        if training.average is None:
+            return Scores(raw)
+        with training.averaged():
+            return Scores(build.scores(metrics, Subject(training.model, self.data, self.config.seed)), raw)
 
     def _draw(self, logs: Logs, tick: Tick) -> None:
-        """Log the pictures and histograms of an epoch, from the same noise each time."""
+        """Log the pictures and histograms of an epoch, from the same noise each time and from averaged weights."""
         model, data = self.training.model, self.data
         generator = rng.generator(self.device, self.config.seed, "picture")
-        logs.picture("samples", pictures.of_samples(model, data, generator), tick)
-        if data.mixture is None:
-            for layer, picture in pictures.of_filters(model, data).items():
-                logs.picture(f"filters/{layer}", picture, tick)
-        if isinstance(model, Autoencoder):
-            if data.mixture is None:
-                logs.picture("reconstructions", pictures.of_reconstructions(model, data, generator), tick)
-            logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
+        with self.training.averaged():
+            for name, picture in pictures.of_model(model, data, generator):
+                logs.picture(name, picture, tick)
+            if isinstance(model, Autoencoder):
+                logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
 
-    def _conclude(self, logs: Logs, scores: dict[str, Score]) -> dict[str, Score]:
+    def _conclude(self, logs: Logs, scores: "Scores") -> "Scores":
         """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
         config, model, step = self.config, self.training.model, self.training.step
-        if not scores:
+        if not scores.averaged:
             print("scoring", flush=True)
             scores = self._score()
-            logs.points(_curves(scores), step)
-        logs.hparams(flat(config.identity()), _curves(scores))
+            logs.points(scores.curves(), step)
+        logs.hparams(flat(config.identity()), scores.curves())
         if config.log.projector and isinstance(model, Autoencoder):
-            labels, images = self.data.labels["valid"][:PROJECTED], self.data.images("valid", slice(0, PROJECTED))
-            logs.projector(codes(model, self.data), labels, images.cpu(), step)
+            images = self.data.images("valid", slice(0, PROJECTED))
+            labels = self.data.labels.get("valid", torch.full((len(images),), -1))[:PROJECTED]
+            with self.training.averaged():
+                logs.projector(codes(model, self.data), labels, images.cpu(), step)
         elif config.log.projector:
             warn(f"log.projector=true: {config.model['name']} has no encoder, so it has no codes to show")
         return scores
 
-    def _finish(self, scores: dict[str, Score], made_by: dict[str, Any]) -> Results:
+    def _finish(self, scores: "Scores", made_by: dict[str, Any]) -> Results:
         """Write the results and their evaluations to results.json, and set the status to finished."""
         training, config = self.training, self.config
+        epochs = int(training.plan.epochs(training.step))
         trained = Results(
-            epochs=training.epoch,
+            epochs=epochs,
             steps=training.step,
             train_seconds=round(training.seconds, 3),
-            images_per_second=round(training.step * training.plan.images_per_step / training.seconds, 1),
-            scores=scores,
+            images_per_second=round(training.plan.images(training.step) / training.seconds, 1),
+            scores=scores.averaged,
+            raw_scores=scores.raw,
             provenance=made_by,
         )
+        origin: dict[str, Any] = {"seed": config.seed, "step": trained.steps, "epoch": trained.epochs}
+        origin |= {"train_seconds": trained.train_seconds, "provenance": made_by}
         evaluations: dict[str, Evaluation] = {}
-        for name, score in scores.items():
-            evaluations |= results.evaluation(
-                config.metrics[name],
-                score,
-                sampling={},
-                seed=config.seed,
-                step=trained.steps,
-                epoch=trained.epochs,
-                train_seconds=trained.train_seconds,
-                provenance=made_by,
-            )
+        for sampling, taken in (({}, scores.averaged), (RAW, scores.raw)):
+            for name, score in taken.items():
+                evaluations |= results.evaluation(config.metrics[name], score, sampling=sampling, **origin)
         about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         summary = {"status": "finished", **about, "seed": config.seed, **trained.to_json()}
         results.record(self.run.results_file, summary, evaluations, self.run.refuse_if_moved)
-        self.run.set_status("finished", epoch=trained.epochs, step=trained.steps)
+        self.run.set_status("finished", epoch=epochs, epochs=epochs, step=trained.steps)
         return trained
 
     def _say_how_to_go_on(self, error: BaseException) -> None:
@@ -213,16 +230,29 @@ class Session:
             ) from error
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a run at one step, by metric: of its averaged weights, or of its weights if none are averaged."""
+
+    averaged: dict[str, Score] = field(default_factory=dict)
+    raw: dict[str, Score] = field(default_factory=dict)  # of the weights as they are, beside the averaged ones
+
+    def curves(self) -> dict[str, float]:
+        """Return the points of the scores' curves.
+
+        score/NAME; valid/NAME if there is a mean on validation images; score/NAME/raw of the raw weights.
+        """
+        points = {f"score/{name}": score.mean for name, score in self.averaged.items()}
+        on_valid = {name: score.on_valid for name, score in self.averaged.items()}
+        points |= {f"valid/{name}": mean for name, mean in on_valid.items() if mean is not None}
+        return points | {f"score/{name}/raw": score.mean for name, score in self.raw.items()}
+
+
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
     """Return the codes, (n, latent_dim), of the first PROJECTED validation images."""
     with evaluating(model):
-        return model.encode(data.images("valid", slice(0, PROJECTED))).cpu()
-
-
-def _curves(scores: dict[str, Score]) -> dict[str, float]:
-    """Return the points of the scores' curves: score/NAME, and valid/NAME if it has a mean on validation images."""
-    on_valid = {f"valid/{name}": score.on_valid for name, score in scores.items() if score.on_valid is not None}
-    return {f"score/{name}": score.mean for name, score in scores.items()} | on_valid
+        of_images: torch.Tensor = Asking(model.encode)(data.batch("valid", slice(0, PROJECTED)))
+        return of_images.cpu()
 
 
 def _is_due(period: int | None, tick: Tick) -> bool:

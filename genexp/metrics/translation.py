@@ -1,0 +1,112 @@
+"""Scores of translations between two data sets whose true translations are known, both ways."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genexp.data import DataSet
+from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
+from genexp.metrics.classifier import classifier
+from genexp.metrics.extractors import Extractor
+from genexp.metrics.features import FEW_CLASSES, has_classes
+from genexp.models import Model, Translator, evaluating
+from genexp.models.samplers import CHUNK
+from genexp.ranges import Split
+from genexp.score import Score
+
+
+def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
+    if not isinstance(model, Translator) or data.second is None:
+        return "translations need a model of two data sets, such as model=cyclegan"
+    if settings["split"] not in data.truth or settings["split"] not in data.second.truth:
+        return "the true translations are known with dataset@dataset_b=other_half only"
+    return None
+
+
+def _refusal_of_classes(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
+    reason = _refusal(model, data, settings)
+    if reason is None and data.second is not None and not (has_classes(data) and has_classes(data.second)):
+        return FEW_CLASSES
+    return reason
+
+
+@lower_is_better
+@requires(_refusal)
+def translation_error(subject: Subject, *, split: Split) -> Score:
+    """Return the mean |translation − truth| over all values of all images, in [0, 1], the mean of both ways.
+
+    `stderr` is over the images of both ways.
+    """
+    errors = {}
+    for name, there in (("a to b", "b"), ("b to a", "a")):
+        source, target = _sides(subject.data, there)
+        truth = source.truth[split] / target.white
+        errors[name] = (_translations(subject, split, there) - truth).abs().flatten(1).mean(1).cpu().double()
+    means = {name: error.mean().item() for name, error in errors.items()}
+    mean, _, stderr = mean_and_errors(torch.cat(list(errors.values())))
+    mean = sum(means.values()) / len(means)
+    ways = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    n = sum(len(error) for error in errors.values())
+    summary = f"{mean:.4f} ± {stderr:.4f} of white, mean over values of {n:,} {split} images ({ways})"
+    return Score(mean, stderr, summary, split=split, details={"ways": means, "n_points": n})
+
+
+@requires(_refusal_of_classes)
+def translation_accuracy(subject: Subject, *, split: Split) -> Score:
+    """Return the share, in [0, 1], of translations that a classifier of their data set assigns to the true class.
+
+    It is the mean of both ways; `stderr` is binomial. The classifiers are those of `metrics.classifier`, trained on the
+    training images of each data set. `floor` is the mean accuracy on the real images of the split.
+    """
+    shares, real, n = {}, [], 0
+    for name, there in (("a to b", "b"), ("b to a", "a")):
+        source, target = _sides(subject.data, there)
+        network = _classifier(subject, there)
+        labels = source.labels[split]
+        right = network(_translations(subject, split, there)).logits.argmax(1) == labels
+        of_real = network.of_split(target, split).logits.argmax(1) == target.labels[split]
+        shares[name] = right[labels >= 0].double().mean().item()
+        real.append(of_real[target.labels[split] >= 0].double().mean().item())
+        n += int((labels >= 0).sum())
+    mean, floor = sum(shares.values()) / 2, sum(real) / 2
+    stderr = (mean * (1 - mean) / n) ** 0.5
+    ways = ", ".join(f"{name} {100 * value:.2f} %" for name, value in shares.items())
+    summary = f"{100 * mean:.2f} ± {100 * stderr:.2f} % ({ways}; real {split} images {100 * floor:.2f} %)"
+    details = {"ways": shares, "n_points": n}
+    return Score(mean, stderr, summary, split=split, floor=floor, extractor=_classifiers(subject, {}), details=details)
+
+
+def _classifier(subject: Subject, there: str) -> Extractor:
+    """Return the classifier of the data set into which is translated."""
+    _, target = _sides(subject.data, there)
+    return subject.once(("classifier", there), lambda: classifier(target))
+
+
+def _classifiers(subject: Subject, _settings: Mapping[str, Any]) -> str:
+    return " and ".join(_classifier(subject, there).name for there in ("b", "a"))
+
+
+translation_accuracy.extractor = _classifiers  # type: ignore[attr-defined]  # its name is part of a score's key
+
+
+def _sides(data: DataSet, there: str) -> tuple[DataSet, DataSet]:
+    """Return the data set that is translated, and that into which it is."""
+    assert data.second is not None
+    return (data, data.second) if there == "b" else (data.second, data)
+
+
+def _translations(subject: Subject, split: str, there: Any) -> Tensor:
+    """Return the translations of all images of a split, (n, C, H, W) in [0, 1]; each is made once for all scores."""
+    model, (source, _) = subject.model, _sides(subject.data, there)
+    assert isinstance(model, Model)
+    assert isinstance(model, Translator)
+
+    def translate() -> Tensor:
+        with evaluating(model):
+            chunks = range(0, len(getattr(source, split)), CHUNK)
+            images = (source.images(split, slice(start, start + CHUNK)) for start in chunks)
+            return torch.cat([model.translate(x, there) for x in images])
+
+    return subject.once(("translations", split, there), translate)
