@@ -89,6 +89,7 @@ class Fixed(nn.Module):
     """A model whose samples are what it is given."""
 
     sample_kind = "draw"
+    conditional = False
 
     def __init__(self, samples):
         super().__init__()

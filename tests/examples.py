@@ -13,9 +13,17 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
     "vae": ["model.hidden=[32]", "model.latent_dim=5", "metrics.iwae.n_samples=5"],
     "gan": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
     "dcgan": ["model.channels=4", "model.latent_dim=8"],
+    "stacked_dae": [
+        *("model.hidden=[32,16]", "model.masking=[0.1,0.2]", "model.pretrain_epochs=1", "model.fine_tuning=true"),
+        *("model.chains=20", "model.burn_in=5", "model.thinning=1"),
+    ],
+    "cyclegan": [  # without the classifiers, which take half a minute
+        *("model.channels=4", "model.blocks=1", "model.discriminator_channels=4", "model.pool=7"),
+        *("metric@metrics.parzen=parzen", "~metric@metrics.translation_accuracy"),
+    ],
 }
 OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
-AUTOENCODERS = ("ae", "dae", "cae", "vae")
+AUTOENCODERS = ("ae", "dae", "cae", "vae", "stacked_dae")
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 UNRULY = '''
 import multiprocessing.util, os, signal, sys

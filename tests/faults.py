@@ -44,6 +44,15 @@ RUNS = {  # a run of every model that takes a second or two
     "dcgan": ["model=dcgan", "dataset=digits", "epochs=3", "model.channels=4", "model.latent_dim=8"],
     "gan": GAN,
     "vae": ["model=vae", "dataset=digits", "epochs=15", "model.hidden=[32]", "metrics.iwae.n_samples=5"],
+    "stacked_dae": [
+        *("model=stacked_dae", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48,32]"),
+        *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
+    ],
+    "cyclegan": [
+        *("model=cyclegan", "dataset=digits", "epochs=2", "batch_size=30", "model.channels=4", "model.blocks=1"),
+        *("model.discriminator_channels=4", "model.pool=20", "~metric@metrics.translation_accuracy", "ema=0.99"),
+        *("metric@metrics.parzen=parzen", "checkpoint.every_minutes=0.005"),
+    ],
 }
 
 

@@ -59,7 +59,7 @@ def _use(trained: Trained) -> str:
     packages = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
     trust = f" trust=[{','.join(packages)}]" if packages else ""
     outside = f"Code outside genexp, in {', '.join(packages)}, belongs to it and is executed.\n\n" if packages else ""
-    shape = ", ".join(map(str, trained.data.train.shape[1:]))
+    shape = ", ".join(map(str, trained.data.shape))
     return f"""## Use
 
 {outside}With genexp installed, in this folder:
@@ -88,7 +88,7 @@ from genexp.training import build
 run, device = Run(Path(".")), torch.device("cpu")
 config = run.config
 refuse_strangers(config, trust={packages!r})  # config.yaml may name any code, which is then executed
-data = build.data_set(config.dataset, os.environ.get("GENEXP_DATA_DIR", "data"))
+data = build.data_set(config.dataset, os.environ.get("GENEXP_DATA_DIR", "data"), config.dataset_b)
 model = build.model(config.model, config.noise, data.spec(), config.seed, device)
 model.load_state_dict(load_file(run.weights_file))
 samples = draw(model, 64, rng.generator(device, config.seed, "samples"), data)  # (64, {shape}), in [0, 1]
@@ -100,17 +100,19 @@ def _training(trained: Trained) -> str:
     config, data = trained.config, trained.data
     sessions = [session for session in trained.run.sessions() if session["from_step"] < trained.step]
     last_session = sessions[-1] if sessions else {}
-    channels, height, width = data.train.shape[1:]
+    shape = " × ".join(map(str, data.shape))
     optimizers = {"optimizer": config.optimizer}
     optimizers |= {f"optimizer of the {player}": component for player, component in config.optimizers.items()}
     rows: dict[str, Any] = {
-        "data set": f"{config.dataset['name']}, {channels} × {height} × {width}",
+        "data set": f"{config.dataset['name']}, {shape}",
+        "second data set": config.dataset_b and config.dataset_b["name"],
         "digest of the data": trained.run.digest(),
         "images": ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test")),
         "epochs": f"{trained.epoch:.4g}",
         "steps": f"{trained.step:,}",
         "batch size": config.batch_size,
         **{key: f"{component['name']} ({_joined(settings_of(component))})" for key, component in optimizers.items()},
+        "weights": config.ema and f"averaged, with decay {config.ema:g}",
         "seed": config.seed,
         "time": duration(trained.seconds) + (f", in {len(sessions)} sessions" if len(sessions) > 1 else ""),
         "precision": config.device.precision,

@@ -33,7 +33,7 @@ class Listed:
 
 COLUMNS = (
     Column("status", lambda row: row.state.status, left=True),
-    Column("progress", lambda row: f"{row.state.epoch}/{row.state.epochs}", left=True),
+    Column("progress", lambda row: row.state.progress, left=True),
     Column("score", Listed.score_text, left=True),
     Column("age", lambda row: age(time.time() - row.state.updated), left=True),
     Column("model", lambda row: row.state.config.model["name"] if row.state.config else "?", left=True),

@@ -117,13 +117,16 @@ class DataSet:
         batch = {"images": self.images(split, rows)}
         return batch | {"labels": self.labels[split][rows]} if split in self.labels else batch
 
-    def class_names(self) -> tuple[str, ...]:
-        """Return the name of each class; () if no training image has a label."""
+    @property
+    def has_labels(self) -> bool:
+        """True if a training image has a label."""
         labels = self.labels.get("train")
-        if labels is None or not len(labels) or int(labels.max()) < 0:
-            return ()
-        number = 1 + max(int(labels.max()) for labels in self.labels.values() if len(labels))
-        return self.classes or tuple(map(str, range(number)))
+        return labels is not None and bool((labels >= 0).any())
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the name of each class; numbers, if they have no names."""
+        largest = max((int(labels.max()) for labels in self.labels.values() if len(labels)), default=-1)
+        return self.classes or tuple(map(str, range(largest + 1)))
 
     def spec(self) -> DataSpec:
         """Return the image shape, the moments of the training images, and the classes."""
@@ -135,7 +138,8 @@ class DataSet:
         mean, squares = mean / len(self.train), squares / len(self.train)
         std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
         second = None if self.second is None else self.second.spec()
-        return DataSpec(self.shape, mean.float(), max(std, CONTRAST), len(self.train), self.class_names(), second)
+        classes = self.class_names() if self.has_labels else ()
+        return DataSpec(self.shape, mean.float(), max(std, CONTRAST), len(self.train), classes, second)
 
     def digest(self) -> str:
         """Return a hash of all images, labels and folds, and of how they are split; of the second data set, too."""
@@ -166,7 +170,7 @@ class DataSet:
             if labels.shape != (len(images),) or labels.dtype != torch.int64:
                 return f"its {split} labels should be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
             last = len(self.class_names()) - 1
-            outside = labels[(labels < -1) | (labels > last)] if last >= 0 else labels[labels != -1]
+            outside = labels[(labels < -1) | (labels > last)]
             if len(outside):
                 return f"its {split} labels have {int(outside[0])}, which is no class: 0 to {last}, or −1 for none"
         return None

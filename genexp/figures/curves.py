@@ -36,6 +36,9 @@ PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each ti
     "active_dims": Panel("dimensions of the code in use", "dimensions", limits=(0, None)),
     "D": Panel("discriminator's output", "probability of being data", limits=(0, 1)),
     "error_rate": Panel("discriminator's errors", "share of images", limits=(0, None)),
+    "cycle": Panel("cycle term", "mean difference", limits=(0, None)),
+    "identity": Panel("identity term", "mean difference", limits=(0, None)),
+    "adversarial": Panel("generators' adversarial term", limits=(0, None)),
     "grad_norm": Panel("gradients", "ℓ₂ norm", log=True),
     "lr": Panel("learning rate", "step size", log=True, limits=(0, None)),
     "momentum": Panel("momentum", "coefficient", limits=(0, 1)),
@@ -43,11 +46,15 @@ PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each ti
     "score/parzen": Panel("Parzen-window log-likelihood", "nats"),
     "score/elbo": Panel("lower bound of the log-likelihood", "nats"),
     "score/iwae": Panel("importance-weighted bound", "nats"),
+    "score/kl": Panel("divergence from the true density", "nats", limits=(0, None)),
+    "score/js": Panel("Jensen–Shannon divergence", "nats", limits=(0, None)),
+    "score/translation_error": Panel("error of translations", "share of white", limits=(0, None)),
+    "score/translation_accuracy": Panel("accuracy of translations", "share", limits=(0, 1)),
     "score/modes": Panel("modes captured", "modes", limits=(0, None)),
     "score/high_quality": Panel("samples of high quality", "share of samples", limits=(0, 1)),
 }
 Series = dict[str, list[tuple[float, float]]]  # a curve's name -> its points (step, value)
-POSITION = ("step", "epoch", "time")  # keys of a line that are not curves
+POSITION = ("step", "epoch", "time", "stage")  # keys of a line that are not curves
 STYLES = ("-", "--", ":", "-.")  # curves that coincide stay visible
 FEW = 10  # a curve of this many points or fewer has a marker at each
 
@@ -77,6 +84,18 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     for index, (group, series) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, index, xlabel=unit, xlim=(0, end))
         _draw_panel(axes, group, series, steps_per_unit, (splits or {}).get(group.removeprefix("score/")))
+        for name, step in _stages(lines).items():
+            axes.axvline(step / steps_per_unit, color="0.6", linewidth=0.8, linestyle=":")
+            axes.text(
+                step / steps_per_unit,
+                1,
+                f" {name}",
+                transform=axes.get_xaxis_transform(),
+                fontsize="x-small",
+                rotation=90,
+                verticalalignment="top",
+                color="0.4",
+            )
     return figure
 
 
@@ -91,7 +110,17 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 def _is_logged(line: Mapping[str, Any]) -> bool:
     """Return True if a line has the form that training writes; a damaged file may hold others."""
-    return all(isinstance(value, int | float) for value in line.values()) and {"step", "epoch"} <= line.keys()
+    numbers = [value for name, value in line.items() if name != "stage"]
+    return all(isinstance(value, int | float) for value in numbers) and {"step", "epoch"} <= line.keys()
+
+
+def _stages(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the step at which each stage begins, by the stage's name; nothing for a run of one stage."""
+    begins: dict[str, int] = {}
+    for before, line in pairwise([{"step": 0}, *lines]):
+        if isinstance(line.get("stage"), str):
+            begins.setdefault(line["stage"], before["step"])
+    return begins
 
 
 def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
@@ -110,7 +139,10 @@ def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
             is_short_mean = 2 * width < usual_width and group != "score"
             if name in POSITION or not isfinite(value) or is_short_mean:
                 continue
-            if group == "score" or not slash:
+            if group == "score":
+                score, _, weights = curve.partition("/")  # score/parzen/raw is beside score/parzen
+                group, curve = f"score/{score}", weights or f"score/{score}"
+            elif not slash:
                 group, curve = name.partition("(")[0], name
             panels.setdefault(group, {}).setdefault(curve, []).append((line["step"], value))
     return {group: panels[group] for group in [*PANELS, *panels] if group in panels}

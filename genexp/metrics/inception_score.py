@@ -42,7 +42,7 @@ def inception_score(
     splits: PositiveInt,
     features: Literal["classifier", "inception"],
     weights: str | None,
-    split: Annotated[Split, AsBefore("train")],
+    split: Annotated[Split, AsBefore("train")] = "train",
 ) -> Score:
     """Return the inception score of the samples, by the classes of a classifier or of Inception; higher is better.
 

@@ -29,7 +29,11 @@ def nearest_modes(samples: Tensor, mixture: Mixture, within: float) -> tuple[Ten
 
 @is_mixture
 def modes(
-    subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat, split: Annotated[Split, AsBefore("test")]
+    subject: Subject,
+    *,
+    n_samples: PositiveInt,
+    within: PositiveFloat,
+    split: Annotated[Split, AsBefore("test")] = "test",
 ) -> Score:
     """Return the number of captured modes: those that are the nearest mode of a high-quality sample.
 
@@ -45,7 +49,11 @@ def modes(
 
 @is_mixture
 def high_quality(
-    subject: Subject, *, n_samples: PositiveInt, within: PositiveFloat, split: Annotated[Split, AsBefore("test")]
+    subject: Subject,
+    *,
+    n_samples: PositiveInt,
+    within: PositiveFloat,
+    split: Annotated[Split, AsBefore("test")] = "test",
 ) -> Score:
     """Return the share, in [0, 1], of samples within `within` standard deviations of their nearest mode (ibid.).
 

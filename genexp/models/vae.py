@@ -45,7 +45,7 @@ class VAE(Autoencoder):
         likelihood: Literal["bernoulli", "gaussian"],
         beta: NonNegativeFloat,
         sample_kind: Literal["draw", "mean"],
-        conditional: Annotated[bool, AsBefore(False)],
+        conditional: Annotated[bool, AsBefore(False)] = False,
     ) -> None:
         super().__init__()
         if conditional and not data.classes:

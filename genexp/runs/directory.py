@@ -12,6 +12,7 @@ from typing import Any
 import filelock
 from omegaconf import OmegaConf
 
+from genexp.config.components import Component, defining
 from genexp.config.kept import differences, read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
@@ -24,7 +25,7 @@ from genexp.text import now
 LOCK = ".lock"
 TRAINING_WRITES = (  # beginnings of names that only training writes, complete or not
     *(".config.yaml.", ".status.json.", ".data.json.", ".provenance.json.", ".metrics.jsonl.", ".error.txt."),
-    *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "tensorboard"),
+    *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "translations", "tensorboard"),
 )
 FOREIGN_AGE = 86400  # seconds after which another command's unfinished file counts as left behind
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
@@ -97,7 +98,8 @@ class Run:
         if kept is None or kept.epochs < config.epochs or self.status().get("status") != "finished":
             return None
         lacks_projector = config.log.projector and not self.config.log.projector
-        return None if lacks_projector or self.config.metrics != config.metrics else kept
+        same_metrics = _defining(self.config.metrics) == _defining(config.metrics)
+        return kept if same_metrics and not lacks_projector else None
 
     def threads(self) -> int | None:
         """Return the CPU threads of the newest session: another number would round differently."""
@@ -231,6 +233,11 @@ class Run:
             return True
         except OSError:
             return if_unknown
+
+
+def _defining(metrics: dict[str, Component]) -> dict[str, Component]:
+    """Return the metrics without settings that came later and have their value as before."""
+    return {name: defining(metric) for name, metric in metrics.items()}
 
 
 def holder(status: dict[str, Any]) -> str:

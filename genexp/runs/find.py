@@ -39,13 +39,19 @@ class RunState:
     error: str | None
     updated: float  # seconds since 1970
     results: Results | None
+    stage: str = ""  # the name of the stage in which training is, if there are several
+
+    @property
+    def progress(self) -> str:
+        """The epochs completed of those asked for, of all stages; of a finished run those of the last stage."""
+        return (f"{self.stage}: " if self.stage else "") + f"{self.epoch}/{self.epochs}"
 
     def newest_score(self) -> NewestScore | None:
         """Return the newest score of the run, if it has one."""
-        trained = self.results.epochs if self.results is not None else 0
+        trained, steps = (self.results.epochs, self.results.steps) if self.results is not None else (0, 0)
         for line in reversed(read_json_lines(self.run.metrics_file)):
             curve = next((key for key in line if key.startswith("score/")), None)
-            if curve is not None and isinstance(line[curve], float) and _number(line.get("epoch")) > trained:
+            if curve is not None and isinstance(line[curve], float) and _number(line.get("step")) > steps:
                 name = curve.removeprefix("score/")
                 metric = self.config.metrics.get(name) if self.config is not None else None
                 lower = metric is not None and lower_is_better(metric)
@@ -95,7 +101,8 @@ def state_of(run: Run) -> RunState:
     except ValueError:
         updated = run.status_file.stat().st_mtime
     error = str(said["error"]) if said.get("error") else None
-    return RunState(run, config, status, epoch, max(epoch, epochs), error, updated, results)
+    stage = str(said["stage"]) if said.get("stage") and status != "finished" else ""
+    return RunState(run, config, status, epoch, max(epoch, epochs), error, updated, results, stage)
 
 
 def matching(pattern: str) -> list[Run]:

@@ -117,7 +117,8 @@ def progress(job: Job) -> tuple[str, str, str]:
             left = "scoring"
         elif step > from_step:
             left = duration((now - begun) / (step - from_step) * (steps - step))
-    return f"{epoch}/{status.get('epochs', '?')}", loss, left
+    stage = f"{status['stage']}: " if status.get("stage") else ""
+    return f"{stage}{epoch}/{status.get('epochs', '?')}", loss, left
 
 
 def own_settings(job: Job, shared: set[str]) -> str:

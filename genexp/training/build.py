@@ -142,7 +142,7 @@ def _check_batches(name: str, built: Model, data: DataSet) -> None:
             if tensor == "codes" and stage.codes is None:
                 raise UsageError(f"model={name}: play asks for codes, and its stage '{stage.name}' makes none")
             side = data.second if tensor.endswith("_b") else data
-            if tensor.startswith("labels") and side is not None and not side.class_names():
+            if tensor.startswith("labels") and side is not None and not side.has_labels:
                 raise UsageError(f"model={name} learns from labels, and this data set has none for training images")
 
 

@@ -98,12 +98,12 @@ class Session:
         return scores
 
     def _set_running(self, epochs: int) -> None:
-        """Say in the status where training is: in which stage, if there are several, and in which epoch of it."""
+        """Say in the status where training is: in which stage, if there are several, epoch and step of all stages."""
         step, plan = self.training.step, self.training.plan
-        stage = plan.stage(max(step - 1, 0))  # the one of the last step
-        place: dict[str, Any] = {"stage": stage.name} if stage.name else {}
-        place |= {"epoch": stage.epoch(step), "epochs": stage.stage.epochs or epochs}
-        self.run.set_status("running", **place, step=step, steps=plan.last_step(epochs))
+        stage = plan.stage(step)
+        place = {"stage": stage.name} if stage.name else {}
+        epoch, last_epoch = stage.first_epoch + stage.epoch(step), plan.last.first_epoch + epochs
+        self.run.set_status("running", **place, epoch=epoch, epochs=last_epoch, step=step, steps=plan.last_step(epochs))
 
     def _announce(self) -> None:
         training, data, config = self.training, self.data, self.config

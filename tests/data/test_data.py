@@ -454,7 +454,7 @@ def test_a_tfd_file_that_is_none(tmp_path, damage):
 
 def in_the_plane(data, split):
     """A split's points in the units of the mixture's definition."""
-    return (getattr(data, split).view(-1, 2).double() - 0.5) * 2 * data.mixture.extent
+    return data.bounds.coordinates(getattr(data, split))
 
 
 RING = [(math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8)]
@@ -468,10 +468,11 @@ def test_a_mixture_is_what_pacgan_draws_from(tmp_path, name, means, std, extent)
     data = getattr(mixtures, name)(tmp_path, **shipped(name))
     means = torch.tensor(means, dtype=torch.float64)
     modes = len(means)
-    assert shapes(data) == [(100_000, 1, 1, 2), (10_000, 1, 1, 2), (10_000, 1, 1, 2)]
-    assert (data.train.dtype, data.white, data.mixture.extent) == (torch.float32, 1, pytest.approx(extent))
-    assert torch.allclose((data.mixture.means.double() - 0.5) * 2 * extent, means, atol=1e-5)
-    assert data.mixture.std * 2 * extent == pytest.approx(std)
+    assert shapes(data) == [(100_000, 2), (10_000, 2), (10_000, 2)]
+    assert (data.train.dtype, data.white) == (torch.float32, 1)
+    assert data.bounds == mixtures.Bounds((pytest.approx(-extent),) * 2, (pytest.approx(extent),) * 2)
+    assert torch.allclose(data.density.means, means, atol=1e-5)
+    assert data.density.stds.tolist() == [pytest.approx(std)] * modes
     assert torch.pdist(means).min() > 0.7  # all of them distinct
     for split in SPLITS:
         assert getattr(data, split).min() > 0

@@ -16,11 +16,12 @@ GRID = {"n": 3000, "spacing": 2.0, "std": 0.05}
 
 def placed(data, spots):
     """Return a model of samples along the first axis; each spot is (mode, standard deviations from it, samples)."""
+    mixture, extent = data.density, data.bounds.high[0]
     points = [
-        (data.mixture.means[mode] + torch.tensor([deviations * data.mixture.std, 0.0])).expand(count, 2)
+        (mixture.means[mode] + torch.tensor([deviations * mixture.stds[mode], 0.0])).expand(count, 2)
         for mode, deviations, count in spots
     ]
-    return Fixed(torch.cat(points).view(-1, 1, 1, 2))
+    return Fixed((0.5 + torch.cat(points) / (2 * extent)).float())
 
 
 @pytest.mark.parametrize("make", [lambda: ring(None, **RING), lambda: grid(None, **GRID)], ids=["ring", "grid"])
@@ -35,7 +36,7 @@ def test_only_modes_with_a_sample_within_three_deviations_are_captured(make):
     assert score.stderr == pytest.approx(math.sqrt(0.7 * 0.3 / 100))
     assert high_quality(Subject(model, data, 0), n_samples=100, within=3.2).mean == 1
     assert modes(Subject(model, data, 0), n_samples=100, within=1.0).mean == 1
-    total = len(data.mixture.means)
+    total = len(data.density.means)
     assert f"3 of {total} captured (100 samples, within 3 σ)" in modes(Subject(model, data, 0), **settings).summary
 
 
@@ -43,12 +44,12 @@ def test_the_mixture_itself_captures_all_with_the_share_of_theory():
     """A share of 1 − exp(−9/2) of a Gaussian in the plane lies within 3σ."""
     for data in (ring(None, **RING | {"n": 40_000}), grid(None, **GRID | {"n": 40_000})):
         model, settings = Fixed(data.train), {"n_samples": 40_000, "within": 3.0}
-        assert modes(Subject(model, data, 0), **settings).mean == len(data.mixture.means)
+        assert modes(Subject(model, data, 0), **settings).mean == len(data.density.means)
         assert high_quality(Subject(model, data, 0), **settings).mean == pytest.approx(1 - math.exp(-4.5), abs=0.003)
 
 
 def test_the_nearest_mode_is_the_label():
     data = grid(None, **GRID)
-    nearest, near = nearest_modes(data.train.flatten(1), data.mixture, 3.0)
+    nearest, near = nearest_modes(data.bounds.coordinates(data.train), data.density, 3.0)
     assert torch.equal(nearest, data.labels["train"])
     assert near.double().mean() > 0.97

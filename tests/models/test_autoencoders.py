@@ -253,7 +253,7 @@ def test_noise_corrupts_what_the_encoder_sees_and_not_what_is_reconstructed(kind
 
 
 def test_cross_entropy_of_points_is_refused():
-    spec = DataSpec((1, 1, 2), torch.full((1, 1, 2), 0.5), 0.3, 1000, points=True)
+    spec = DataSpec((2,), torch.full((2,), 0.5), 0.3, 1000)
     with pytest.raises(UsageError, match="reconstruction=squared_error"):
         AE(spec, noise.none(), code_components=1, **SIGMOID)
 

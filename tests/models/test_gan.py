@@ -144,13 +144,13 @@ def test_updates_are_as_asked():
 
 
 def test_each_discriminator_step_has_a_minibatch_of_its_own():
-    from genexp.training.loop import Plan
+    from genexp.training.plan import Plan
 
-    given = lambda **settings: [minibatch for _, minibatch in Plan.of(build(**settings), 10, 100).moves]  # noqa: E731
+    given = lambda **settings: [minibatch for _, minibatch in Plan.of(build(**settings), 10, 100).last.moves]  # noqa: E731
     assert given() == [0]
     assert given(discriminator_steps=3) == [0, 1, 2]
     assert given(updates="alternating", discriminator_steps=3) == [0, 1, 2, 0]
-    assert Plan.of(build(updates="alternating", discriminator_steps=3), 10, 100).images_per_step == 30
+    assert Plan.of(build(updates="alternating", discriminator_steps=3), 10, 100).last.images_per_step == 30
 
 
 def test_instance_noise_reaches_data_and_samples():

@@ -9,10 +9,12 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genexp.figures.pictures import grid
+from genexp.models import Stage
 from genexp.runs.directory import Run
 from genexp.text import duration
 from genexp.training.logs import Logs, Terminal
 from genexp.training.loop import Tick
+from genexp.training.plan import Plan, PlannedStage
 
 
 def test_a_grid_puts_images_in_reading_order():
@@ -63,9 +65,10 @@ def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, caps
     console = Console(width=width, force_terminal=True)
     monkeypatch.setattr("genexp.training.logs.Console", lambda: console)
     values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
-    terminal = Terminal(epochs=25, steps_per_epoch=10, from_step=120)
+    stage = PlannedStage(Stage("", []), [], images_per_step=10, steps_per_epoch=10, first_step=0, first_epoch=0)
+    terminal = Terminal(Plan([stage], batch_size=10), epochs=25, from_step=120)
     with terminal.progress:
-        terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values))
+        terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values, stage=stage))
     shown = capsys.readouterr().out.split("\r")[-1]
     for said in ("epoch 13/25", "left", "discriminator 0.51", "generator 1.2", "3,457 images/s"):
         assert said in shown, shown
