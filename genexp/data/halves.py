@@ -17,7 +17,7 @@ SHEAR = 0.4  # columns by which a row is moved for each row below the middle
 Transform = Literal["inverted", "sheared", "coloured", "thick"]
 
 
-def other_half(data_dir: Path, *, transform: Transform) -> Derived:
+def other_half(data_dir: Path, *, transform: Literal["inverted", "sheared", "coloured", "thick"]) -> Derived:
     """Return a second data set made of the first: one half of each split stays, the other one is transformed.
 
     One fixed permutation of each split draws the halves, so no image is in both. Both halves know the truth: how each
@@ -40,9 +40,7 @@ def _halves(first: DataSet, name: Transform) -> DataSet:
     for split in SPLITS:
         order = torch.randperm(len(getattr(first, split)), generator=torch.Generator().manual_seed(0))
         if len(order) < 2:
-            raise UsageError(
-                f"dataset@dataset_b=other_half: the {split} split has {len(order)} image, too few to halve"
-            )
+            raise UsageError(f"dataset@dataset_b=other_half: the {split} split has one image, which cannot be halved")
         rows[split] = order[: len(order) // 2], order[len(order) // 2 :]
     a, b = (_part(first, {split: halves[side] for split, halves in rows.items()}) for side in (0, 1))
     transform = TRANSFORMS[name]

@@ -63,12 +63,12 @@ def _draw_in_plane(axes: "Axes", samples: Tensor, points: Tensor, data: DataSet)
         axes.imshow(density.sqrt().T.numpy(), cmap="Greys", origin="lower", extent=_extent(data.bounds), vmin=0)
     else:
         axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=4, c="0.75", label="data", linewidths=0)
-    colours: str | list[float] = "tab:blue"
+    x, y = samples[:, 0].numpy(), samples[:, 1].numpy()
     if isinstance(data.density, Mixture):
-        colours = torch.cdist(samples, data.density.means).argmin(1).tolist()
-    axes.scatter(
-        samples[:, 0].numpy(), samples[:, 1].numpy(), s=4, c=colours, cmap="turbo", label="samples", linewidths=0
-    )
+        modes = torch.cdist(samples, data.density.means).argmin(1).numpy()
+        axes.scatter(x, y, s=4, c=modes, cmap="turbo", vmax=len(data.density.means) - 1, vmin=0, linewidths=0)
+    else:
+        axes.scatter(x, y, s=4, color="tab:blue", linewidths=0)
     axes.set_title(
         "samples, coloured by the nearest mode, over the true density" if data.density else "samples over data"
     )

@@ -40,7 +40,7 @@ def test_all_settings_of_the_other_run_are_taken(genexp, source):
     assert copy.code == 0, copy.err
     assert copy.run.name == source.name
     assert {key: config(copy.run)[key] for key in KEPT} == {key: config(source)[key] for key in KEPT}
-    assert config(copy.run)["checkpoint"] == {"every_minutes": 5.0}
+    assert config(copy.run)["checkpoint"] == {"every_minutes": 5.0, "keep_best": None}
     assert_same_state(last_checkpoint(copy.run), last_checkpoint(source))
 
 

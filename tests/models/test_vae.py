@@ -1,10 +1,12 @@
 """Compare the variational autoencoder and its bounds with torch.distributions and numerical integration."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
@@ -12,6 +14,7 @@ from genexp import noise
 from genexp.data import DataSet, DataSpec
 from genexp.metrics import Subject, bounds
 from genexp.metrics.bounds import elbo, iwae
+from genexp.models import data_labels, draw
 from genexp.models.vae import VAE, kl_from_prior
 
 SETTINGS = {"hidden": [7], "latent_dim": 3, "hidden_units": "tanh", "beta": 1.0, "sample_kind": "mean"}
@@ -204,3 +207,128 @@ def test_a_bound_follows_from_its_seed_and_says_what_it_is(one_dimensional):
 def test_widths(tmp_path):
     model = build(hidden=[9, 8], latent_dim=20)
     assert [layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)] == [9, 8, 20, 20, 8, 9, 12]
+
+
+# The conditional autoencoder
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def conditional(**settings):
+    torch.manual_seed(0)
+    spec = replace(SPEC, classes=CLASSES)
+    model = VAE(spec, noise.none(), **SETTINGS | {"likelihood": "bernoulli", "conditional": True} | settings)
+    for parameter in model.decoder.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    return model
+
+
+def test_the_label_is_one_more_input_of_encoder_and_decoder():
+    """Against an unconditional model of the images with a one-hot label beside them."""
+    model, labels = conditional(), torch.tensor([0, 1, 2, -1, 1])
+    one_hot = torch.zeros(5, 3)
+    for row, label in enumerate(labels.tolist()):
+        if label >= 0:
+            one_hot[row, label] = 1
+    h = model.trunk[1](torch.cat([images().flatten(1), one_hot], 1))
+    mean, log_variance = model.posterior(images(), labels)
+    assert torch.allclose(mean, model.posterior_mean(h))
+    assert torch.allclose(log_variance, model.posterior_log_variance(h))
+    codes = torch.randn(5, 3)
+    expected = torch.sigmoid(model.decoder(torch.cat([codes, one_hot], 1))).view(5, 1, 3, 4)
+    assert torch.allclose(model.decode(codes, labels), expected)
+    assert torch.allclose(
+        model.log_likelihood(images(), codes, labels), Bernoulli(expected).log_prob(images()).sum((1, 2, 3)), rtol=1e-4
+    )
+    assert model.filters()["encoder"].shape == (7, 12)
+
+
+def test_bounds_of_a_conditional_model_are_of_log_p_x_given_y():
+    model, x = conditional(latent_dim=1), images(40)
+    bits = (x * 255).to(torch.uint8)
+    labels = torch.arange(40) % 3
+    data = DataSet(bits, bits, bits, dict.fromkeys(("train", "valid", "test"), labels), classes=CLASSES)
+    z = torch.linspace(-8, 8, 4001)
+    prior = Normal(0.0, 1.0).log_prob(z.double())
+    with torch.no_grad():
+        of_images = [
+            model.log_likelihood(image.expand(4001, -1, -1, -1), z[:, None], label.expand(4001)).double()
+            for image, label in zip(x, labels, strict=True)
+        ]
+    exact = [torch.logsumexp(terms + prior, 0).item() + math.log(16 / 4000) for terms in of_images]
+    score = iwae(Subject(model, data, 0), n_samples=5000, split="test")
+    assert score.mean == pytest.approx(np.mean(exact), abs=0.02)
+    assert "log p(x | y), K = 5,000" in score.summary
+    bound = elbo(Subject(model, data, 0), split="test")
+    assert bound.mean < score.mean
+    assert "log p(x | y)" in bound.summary
+    wrong = DataSet(bits, bits, bits, dict.fromkeys(("train", "valid", "test"), (labels + 1) % 3))
+    assert iwae(Subject(model, wrong, 0), n_samples=5000, split="test").mean != pytest.approx(score.mean, abs=0.02)
+
+
+def test_samples_have_the_asked_class_or_those_of_the_data():
+    model = conditional()
+    bits = torch.zeros(40, 1, 3, 4, dtype=torch.uint8)
+    labels = torch.tensor([0] * 10 + [1] * 30)
+    data = DataSet(bits, bits, bits, {"train": labels}, classes=CLASSES)
+    asked = torch.full((50,), 2)
+    with torch.no_grad():
+        codes = model.draw_codes(50, generator())
+        assert torch.allclose(draw(model, 50, generator(), data, asked), model.decode(codes, asked))
+    drawn = data_labels(4000, generator(), data)
+    assert drawn.double().mean().item() == pytest.approx(0.75, abs=0.03)
+    with torch.no_grad():
+        state = generator()
+        expected = data_labels(50, state, data)
+        assert torch.equal(draw(model, 50, generator(), data), model.decode(model.draw_codes(50, state), expected))
+
+
+def test_a_conditional_run_draws_a_row_for_each_class_and_samples_by_label(genexp):
+    words = ["train", "model=vae", "model.conditional=true", "dataset=digits", "epochs=2", "model.hidden=[32]"]
+    words += ["model.latent_dim=2", "metrics.parzen.n_samples=100", "metrics.iwae.n_samples=2"]
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    assert answer.out.count("log p(x | y)") == 2
+    picture = Image.open(answer.run / "samples/epoch-0002.png")
+    assert picture.size == (8 * 33 + 1, 10 * 33 + 1)  # ten classes
+    for words in (["label=3"], ["label=3", "n=30", "out=three.npz"]):
+        sampled = genexp("sample", f"run={answer.run}", *words)
+        assert sampled.code == 0, sampled.err
+    assert "label3" in genexp("sample", f"run={answer.run}", "label=3", "n=5").out
+    for kind in ("samples", "neighbours", "interpolation", "manifold", "reconstructions"):
+        given = [] if kind == "reconstructions" else ["label=7"]
+        assert genexp("figure", f"run={answer.run}", f"kind={kind}", "rows=2", "columns=3", *given).code == 0
+    for words, said in (
+        (["sample", "label=12"], "label=12 is no class of digits"),
+        (["sample", "label=-1"], "label=-1 is no class of digits"),
+        (["sample", "label=three"], "label=three is no class of digits"),
+        (["figure", "kind=manifold"], "kind=manifold: set label= to the class"),
+        (["figure", "kind=reconstructions", "label=3"], "shows images of all classes; leave it out"),
+    ):
+        refused = genexp(*words, f"run={answer.run}")
+        assert (refused.code, said in refused.err) == (2, True), refused.err
+
+
+def test_labels_where_there_are_none_are_refused(genexp, tmp_path):
+    small = ["epochs=1", "model.hidden=[8]", "model.latent_dim=2", "metrics.parzen.n_samples=50"]
+    plain = genexp("train", "model=vae", "dataset=digits", *small)
+    refused = genexp("sample", f"run={plain.run}", "label=3")
+    assert (refused.code, "is not trained with labels; leave it out, or train" in refused.err) == (2, True)
+    words = ["train", "model=vae", "model.conditional=true", "model.likelihood=gaussian", "dataset=swiss_roll"]
+    refused = genexp(*words)
+    assert (refused.code, "model.conditional=true learns from labels" in refused.err) == (2, True)
+    (tmp_path / "pictures").mkdir()
+    for number in range(20):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"pictures/{number}.png")
+    folder = ["dataset=folder", "dataset.path=pictures", "dataset.size=8", "dataset.channels=1", "batch_size=4"]
+    refused = genexp("train", "model=vae", "model.conditional=true", *folder)
+    assert (refused.code, "a folder with a subfolder for each class" in refused.err) == (2, True)
+    for name in ("night", "day"):
+        (tmp_path / "pictures" / name).mkdir()
+        for number in range(10):
+            Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"pictures/{name}/{number}.png")
+    answer = genexp("train", "model=vae", "model.conditional=true", *folder, *small[:-1], "metrics.parzen.n_samples=20")
+    assert answer.code == 0, answer.err  # half of the images have no label
+    assert genexp("sample", f"run={answer.run}", "n=5", "label=night").code == 0
+    refused = genexp("sample", f"run={answer.run}", "n=5", "label=nigth")
+    assert "label=nigth is no class of folder, did you mean 'night'?: day, night" in refused.err
