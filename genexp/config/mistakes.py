@@ -46,6 +46,11 @@ def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> Usa
         return UsageError(f"{max(line.overrides, key=len)[:40]}...: a number of so many digits cannot be read")
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
         return UsageError(_no_such_setting(unknown.group(1).strip(), line, compose))
+    if twice := re.search(r"(\S+) appears more than once in the final defaults list", text):
+        return UsageError(f"{twice[1].rpartition('@')[2]} is brought by two of the choices: leave one of them out")
+    nulls = [word.partition("=")[0] for word in line.overrides if "@" in word and word.endswith("=null")]
+    if nulls and "Got NoneType" in text:
+        return UsageError(f"{nulls[0]}=null: to leave it out, write ~{nulls[0]}")
     more = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
     if "Ambiguous value" in text:
         more = "\nSeveral values are a sweep: add -m; a list is written [a,b]"

@@ -139,14 +139,16 @@ def test_other_shapes_are_refused(a, b, side):
         (["dataset=ring"], "dataset_b.transform=inverted is of images"),
         (
             ["dataset=digits", "dataset@dataset_b=ring"],
-            "dataset=digits and dataset_b=ring are 1×8×8 and 2; choose images",
+            "dataset_b=ring are 1×8×8 and 2; choose images",
         ),
         (["dataset=digits", "dataset@dataset_b=mnist"], "1×8×8 and 1×28×28; choose images of the same height"),
         (["dataset=digits", "dataset_b.transform=mirrored"], "dataset_b.transform=mirrored: should be 'inverted'"),
         (["dataset=digits", "noise=masking"], "model=cyclegan corrupts no images: leave out noise"),
         (["dataset=digits", "~dataset@dataset_b"], "choose the second one by dataset@dataset_b=NAME"),
         (["dataset=digits", "dataset_b.transform=coloured", "model.identity=0.5"], "Set model.identity=0"),
+        (["dataset=other_half"], "metrics.translation_error is brought by two of the choices"),
         (["dataset=other_half", "dataset@dataset_b=digits"], "dataset=other_half is made of another data set"),
+        (["dataset=digits", "dataset@dataset_b=null"], "to leave it out, write ~dataset@dataset_b"),
         (["dataset=digits", "dataset@dataset_b=digits"], "the true translations are known with"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_run_leaves_what_the_contract_says(genexp):
     results = json.loads((run / "results.json").read_text())
     assert results["status"] == json.loads((run / "status.json").read_text())["status"] == "finished"
     assert [results[key] for key in ("model", "dataset", "seed", "epochs", "steps")] == ["gan", "digits", 0, 2, 22]
-    assert results["images_per_second"] == pytest.approx(2200 / results["train_seconds"], rel=0.01)
+    assert results["images_per_second"] == pytest.approx(2200 / results["train_seconds"], rel=0.02)
     parzen = results["scores"]["parzen"]
     assert {
         "split",
