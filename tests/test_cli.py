@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, SMALL
 
 from genexp import __version__, cli
+from genexp.config.schema import CONFIGS
 from genexp.text import with_error
 
 QUICK = [
@@ -114,7 +115,7 @@ BAD = [  # arguments, exit code, what the answer must say
     (
         ["train", "dataset=digits", "+metric@metrics.modes=modes"],
         2,
-        "modes are known of mixtures only, such as dataset=ring",
+        "modes are known of mixtures only",
     ),
     (["train", "log.projector=yes please"], 2, "log.projector"),
 ]

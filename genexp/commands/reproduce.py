@@ -75,7 +75,6 @@ def _score(config: ReproduceConfig, line: CommandLine, trained: TrainConfig, met
     evaluate_config = EvaluateConfig(
         run=str(run.path),
         checkpoint="last",
-        weights="averaged",
         trust=[],
         seed=trained.seed,
         model=trained.model,

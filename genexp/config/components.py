@@ -35,15 +35,13 @@ NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "AsBefore": ranges.AsBefore, "L
 
 def groups(config: Any) -> dict[str, Component]:
     """Return the components of which a configuration has one each, by key."""
-    return {key: component for key in (*GROUPS, *OPTIONAL) if (component := getattr(config, key, None)) is not None}
+    return {key: each for key in (*GROUPS, *OPTIONAL) if (each := getattr(config, key, None)) is not None}
 
 
 def components(config: Any) -> dict[str, Component]:
     """Return every component of a configuration by its key, as in "model" or "metrics.parzen"."""
-    by_key = groups(config)
-    for key in COLLECTIONS:
-        by_key |= {f"{key}.{name}": component for name, component in getattr(config, key, {}).items()}
-    return by_key
+    several = {key: getattr(config, key, {}).items() for key in COLLECTIONS}
+    return groups(config) | {f"{key}.{name}": each for key, items in several.items() for name, each in items}
 
 
 def settings_of(component: Component) -> dict[str, Any]:
@@ -104,12 +102,9 @@ def lower_is_better(metric: Component) -> bool:
 
 
 def why_not_on_valid(name: str, metric: Component) -> str | None:
-    """Return why the metric `name` cannot choose among runs or checkpoints, and what to do; None if it can.
-
-    What may choose is taken on validation images. Of metrics from outside it is not known before they return.
-    """
-    own = metric["_target_"].startswith("genexp.")
-    if not own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
+    """Return why the metric is not taken on validation images, and what to do; None if it is, or from outside."""
+    is_own = metric["_target_"].startswith("genexp.")
+    if not is_own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
         return None
     remedy = f"set metrics.{name}.split=valid" if "split" in metric else "take another score"
     return f"{name} is not taken on validation images, so {remedy}"

@@ -131,7 +131,7 @@ class ReopenedConfig(Schema):
     checkpoint: Literal["last", "best"]
     trust: Packages  # packages outside genexp that may be imported because the run names them
     seed: ranges.Seed
-    weights: Literal["averaged", "raw"]  # of a run with `ema`
+    weights: Literal["averaged", "raw"] = "averaged"  # of a run with `ema`
     model: Component
     dataset: Component
     dataset_b: Component | None = None
@@ -146,7 +146,7 @@ class EvaluateConfig(ReopenedConfig):
 
 class SampleConfig(ReopenedConfig):
     n: ranges.PositiveInt
-    label: Text | None
+    label: Text | None = None
     out: Place | None
 
 
@@ -175,7 +175,7 @@ class FigureConfig(ReopenedConfig):
     rows: ranges.PositiveInt
     columns: Annotated[int, Field(ge=2)]
     method: Literal["tsne", "pca"]
-    label: Text | None
+    label: Text | None = None
     out: Place | None
 
 

@@ -127,7 +127,8 @@ def test_the_best_is_by_the_first_score_on_validation_images_and_knows_which_way
     logs = SimpleNamespace(flush=nothing)
 
     def saving() -> session.Session:
-        return session.Session(Run(tmp_path), None, training, None, None)
+        config = SimpleNamespace(checkpoint=SimpleNamespace(keep_best=None))
+        return session.Session(Run(tmp_path), config, training, None, None)
 
     lower = saving()
     for value in (math.nan, 3.0, 5.0, math.nan, 4.0):

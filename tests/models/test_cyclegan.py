@@ -147,7 +147,6 @@ def test_other_shapes_are_refused(a, b, side):
         (["dataset=digits", "~dataset@dataset_b"], "choose the second one by dataset@dataset_b=NAME"),
         (["dataset=digits", "dataset_b.transform=coloured", "model.identity=0.5"], "Set model.identity=0"),
         (["dataset=other_half"], "metrics.translation_error is brought by two of the choices"),
-        (["dataset=other_half", "dataset@dataset_b=digits"], "dataset=other_half is made of another data set"),
         (["dataset=digits", "dataset@dataset_b=null"], "to leave it out, write ~dataset@dataset_b"),
         (["dataset=digits", "dataset@dataset_b=digits"], "the true translations are known with"),
     ],
