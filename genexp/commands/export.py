@@ -13,7 +13,7 @@ from genexp.config.schema import ExportConfig
 from genexp.errors import UsageError
 from genexp.figures.pictures import of_samples, save_picture
 from genexp.runs.directory import Run
-from genexp.runs.results import with_each_score_once
+from genexp.runs.results import RAW, with_each_score_once
 from genexp.storage import weights
 from genexp.storage.files import aside, atomic_folder, read_json, write_json, writing
 from genexp.training.reopen import Trained, reopen
@@ -87,7 +87,9 @@ def _fill(folder: Path, trained: Trained, seed: int) -> None:
     export.write_text(export.config_file, OmegaConf.to_yaml(trained.config.model_dump()))
     summary = read_json(run.results_file)
     evaluations = {key: each for key, each in run.evaluations().items() if each.step == trained.step}
+    evaluations = {key: each for key, each in evaluations.items() if not RAW.items() <= each.sampling.items()}
     content = summary if summary.get("steps") == trained.step else {}
+    content.pop("raw_scores", None)  # of weights that the export does not hold
     content |= {"evaluations": {key: evaluation.to_json() for key, evaluation in evaluations.items()}}
     write_json(export.results_file, with_each_score_once(content))
     write_json(export.data_file, read_json(run.data_file))

@@ -1,5 +1,7 @@
 """`genexp train`: train what the configuration names, score it, and keep it in a run directory."""
 
+import re
+
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig
 from genexp.device import multiplies_bfloat16, select
@@ -59,9 +61,10 @@ def _report(config: TrainConfig, run: Run, results: Results) -> None:
         print(f"{name}: {score.summary}")
         if name in results.raw_scores:
             print(f"{name} of the raw weights: {results.raw_scores[name].summary}")
-    pictures = sorted(run.samples.glob("epoch-*.png"), key=lambda file: int(file.name.split("-")[1].split(".")[0]))
-    if pictures:
-        print(f"samples: {pictures[-1]}")
+    pictures = {file: re.match(r"epoch-(\d+)[.-]", file.name) for file in run.samples.glob("*.png")}
+    epochs_of = {file: int(match[1]) for file, match in pictures.items() if match is not None}
+    if epochs_of:
+        print(f"samples: {max(epochs_of, key=lambda file: epochs_of[file])}")
     print(f"trained {epochs} in {duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s")
     print(f"curves: tensorboard --logdir {run.tensorboard}")
     print(f"run: {run.path}", flush=True)

@@ -109,6 +109,9 @@ def display(line: CommandLine) -> None:
 
 def _offered(line: CommandLine) -> list[str]:
     """Offer Hydra the settings of the command line's run; return the overrides to be composed."""
+    for word in line.overrides:
+        if word.lstrip("+").startswith("dataset_b="):
+            raise UsageError(f"{word}: the second data set is chosen by {SECOND}={word.partition('=')[2]}")
     if line.command in REOPENING:
         _offer_run(line)
     elif line.kept is not None:
@@ -145,6 +148,8 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     if SECOND not in chosen and "model" not in chosen:
         defaults.append(_option(SECOND, kept.dataset_b, "override /"))
     settings = {"seed": kept.seed, "log": kept.log.model_dump(), "checkpoint": kept.checkpoint.model_dump()}
+    if "model" in chosen:
+        settings["checkpoint"].pop("keep_best")  # it names a score of the other model
     settings["device"] = {"precision": kept.device.precision}
     settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
     if "model" not in chosen:

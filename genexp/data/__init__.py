@@ -85,7 +85,7 @@ class DataSet:
     bounds: Bounds | None = None  # of points; None for images
     density: Density | None = None  # that points were drawn from, if it is known
     second: "DataSet | None" = None  # the second data set of a run, for models that are trained on two
-    truth: dict[str, Tensor] = field(default_factory=dict)  # split -> how each image should look in `second`
+    truth: dict[str, Tensor] = field(default_factory=dict)  # split -> how each image should look in the other data set
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class DataSet:
     def batch(self, split: str, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
         """Return `images`, and `labels` (n,) if there are any, of a split at `rows`."""
         batch = {"images": self.images(split, rows)}
-        return batch | {"labels": self.labels[split][rows]} if split in self.labels else batch
+        return batch | {"labels": self.labels[split][rows].long()} if split in self.labels else batch
 
     @property
     def has_labels(self) -> bool:
@@ -167,7 +167,7 @@ class DataSet:
             labels = self.labels.get(split)
             if labels is None:
                 continue
-            if labels.shape != (len(images),) or labels.dtype != torch.int64:
+            if labels.shape != (len(images),) or labels.is_floating_point() or labels.dtype == torch.bool:
                 return f"its {split} labels should be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
             last = len(self.class_names()) - 1
             outside = labels[(labels < -1) | (labels > last)]

@@ -24,8 +24,8 @@ def other_half(data_dir: Path, *, transform: Literal["inverted", "sheared", "col
     of their images looks in the other one.
 
     inverted: black becomes white. sheared: rows are moved sideways. coloured: black becomes blue, and white yellow.
-    thick: each pixel becomes the brightest one around it. Images of points or of other than grey for `coloured` are
-    refused by UsageError.
+    thick: each pixel becomes the brightest one around it. Raises UsageError, when it is called, for points, for a split
+    of one image, and for colour images that are to be `coloured`.
     """
     return Derived(lambda first: _halves(first, transform))
 

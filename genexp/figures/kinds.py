@@ -33,7 +33,11 @@ def samples(
 
     Of a conditional model each row has a class of its own, unless all have the class `label`.
     """
-    return pictures.of_samples(model, data, generator, rows * columns, columns, label)
+    if data.bounds is None:
+        labels = _labels_of_rows(model, data, rows, columns, label)
+    else:
+        labels = None if label is None else torch.full((pictures.POINTS,), label, device=data.train.device)
+    return pictures.of_samples(model, data, generator, rows * columns, columns, labels)
 
 
 def neighbours(

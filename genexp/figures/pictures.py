@@ -95,19 +95,17 @@ def of_samples(
     generator: torch.Generator,
     n: int = TILES,
     columns: int | None = None,
-    label: int | None = None,
+    labels: Tensor | None = None,
 ) -> Picture:
     """Draw n samples of the model as a grid; points as a scatter of POINTS samples over the data.
 
-    Of a conditional model all samples have the class `label`; without it, each row has a class of its own.
+    `labels`, (n,), are those of a conditional model's samples; without them each row has a class of its own.
     """
     if data.bounds is not None:
         n = POINTS
-    labels = None
-    if model.conditional and data.bounds is None:
+    elif model.conditional and labels is None:
         columns = columns or ceil(sqrt(n))
-        labels = rows_of_classes(data, n, columns) if label is None else torch.full((n,), label)
-        labels = labels.to(data.train.device)
+        labels = rows_of_classes(data, n, columns).to(data.train.device)
         n = len(labels)
     return of_drawn(draw(model, n, generator, data, labels), data, columns, model)
 
@@ -140,7 +138,7 @@ def of_reconstructions(
     corrupted = model.noise(images, generator)
     with evaluating(model):
         codes = Asking(model.encode)(batch | {"images": corrupted})
-        reconstructed = Asking(model.decode)(batch | {"codes": codes})
+        reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
     stages = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
     return _rows_of_stages(stages, columns)
 
@@ -152,6 +150,7 @@ def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: in
     """
     assert isinstance(model, Model)
     assert data.second is not None
+    columns = min(columns, len(data.valid), len(data.second.valid))
     pictures: list[Picture] = []
     with evaluating(model):
         sides: list[tuple[DataSet, Side, Side]] = [(data, "b", "a"), (data.second, "a", "b")]

@@ -57,10 +57,11 @@ def _draw_on_line(axes: "Axes", samples: Tensor, points: Tensor, data: DataSet) 
 def _draw_in_plane(axes: "Axes", samples: Tensor, points: Tensor, data: DataSet) -> None:
     assert data.bounds is not None
     _limit(axes, data.bounds)
-    if data.density is not None and len(data.bounds.low) == 2:
-        density = data.density.log_prob(data.bounds.coordinates(_cells(2))).exp().view(CELLS, CELLS)
+    density = data.density if len(data.bounds.low) == 2 else None
+    if density is not None:
+        values = density.log_prob(data.bounds.coordinates(_cells(2))).exp().view(CELLS, CELLS)
         # The square root, so that broad modes are seen beside sharp ones.
-        axes.imshow(density.sqrt().T.numpy(), cmap="Greys", origin="lower", extent=_extent(data.bounds), vmin=0)
+        axes.imshow(values.sqrt().T.numpy(), cmap="Greys", origin="lower", extent=_extent(data.bounds), vmin=0)
     else:
         axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=4, c="0.75", label="data", linewidths=0)
     x, y = samples[:, 0].numpy(), samples[:, 1].numpy()
@@ -69,9 +70,8 @@ def _draw_in_plane(axes: "Axes", samples: Tensor, points: Tensor, data: DataSet)
         axes.scatter(x, y, s=4, c=modes, cmap="turbo", vmax=len(data.density.means) - 1, vmin=0, linewidths=0)
     else:
         axes.scatter(x, y, s=4, color="tab:blue", linewidths=0)
-    axes.set_title(
-        "samples, coloured by the nearest mode, over the true density" if data.density else "samples over data"
-    )
+    by_mode = ", coloured by the nearest mode," if isinstance(data.density, Mixture) else ""
+    axes.set_title(f"samples{by_mode} over {'the true density' if density is not None else 'data'}")
 
 
 def _draw_discriminator(axes: "Axes", model: HasDiscriminator, data: DataSet) -> None:

@@ -66,9 +66,9 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
             generator = rng.generator(data.train.device, seed, name, start)
             batch = data.batch(split, slice(start, start + rows))
             if name == "elbo":
-                bounds.append(Asking(model.lower_bound)(batch, generator=generator))
+                bounds.append(Asking(model.lower_bound)(batch, generator))
             else:
-                log_weights: Tensor = Asking(model.log_weights)(batch, k=k, generator=generator)
+                log_weights: Tensor = Asking(model.log_weights)(batch, k, generator)
                 bounds.append(log_weights.double().logsumexp(1) - math.log(k))
     mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
     of = "log p(x | y), " if model.conditional else ""

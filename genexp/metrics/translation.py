@@ -67,8 +67,8 @@ def translation_accuracy(subject: Subject, *, split: Split) -> Score:
         labels = source.labels[split]
         right = network(_translations(subject, split, there)).logits.argmax(1) == labels
         of_real = network.of_split(target, split).logits.argmax(1) == target.labels[split]
-        shares[name] = right[labels >= 0].double().mean().item()
-        real.append(of_real[target.labels[split] >= 0].double().mean().item())
+        shares[name] = right[labels >= 0].cpu().double().mean().item()
+        real.append(of_real[target.labels[split] >= 0].cpu().double().mean().item())
         n += int((labels >= 0).sum())
     mean, floor = sum(shares.values()) / 2, sum(real) / 2
     stderr = (mean * (1 - mean) / n) ** 0.5

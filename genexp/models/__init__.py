@@ -39,17 +39,17 @@ class Outcome(NamedTuple):
 class Asking:
     """A function that is called with those tensors of a minibatch that its parameters name.
 
-    The first parameter gets the images, unless it has the name of another tensor. A parameter with a default keeps it
-    where the minibatch has no such tensor.
+    The first parameter gets the tensor `first`, unless it has the name of another one. A parameter with a default keeps
+    it where the minibatch has no such tensor.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], first: str = "images") -> None:
         self.function = function
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:  # some built-in functions have no signature
             parameters = []
-        self.first = None if not parameters else parameters[0].name if parameters[0].name in TENSORS else "images"
+        self.first = None if not parameters else parameters[0].name if parameters[0].name in TENSORS else first
         self.others = [parameter.name for parameter in parameters[1:] if parameter.name in TENSORS]
         required = [each for each in parameters[1:] if each.default is each.empty]
         needed = [each.name for each in required if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
@@ -60,9 +60,10 @@ class Asking:
         """The tensors that it takes if there are any."""
         return self.others if self.first is None else [self.first, *self.others]
 
-    def __call__(self, batch: Mapping[str, Tensor], **more: Any) -> Any:
+    def __call__(self, batch: Mapping[str, Tensor], *more: Any) -> Any:
+        """Call the function; it gets `more` behind the first tensor."""
         named = {name: batch[name] for name in self.others if name in batch}
-        return self.function(*([] if self.first is None else [batch[self.first]]), **named, **more)
+        return self.function(*([] if self.first is None else [batch[self.first]]), *more, **named)
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class Model(nn.Module, ABC):
         """Return the module that holds each player's parameters, by the player's name."""
 
     def updates(self) -> list[Update]:
-        """Return the moves of one step, in order."""
-        return self.stages()[-1].updates
+        """Return the moves of one step, in order, of a model with one stage."""
+        raise NotImplementedError
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order."""

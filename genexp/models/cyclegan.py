@@ -68,7 +68,7 @@ class CycleGAN(Model):
                 f"model.identity={identity:g} compares images of the two data sets, which have {a} and {b} channels\n"
                 "Set model.identity=0, or give both the same channels"
             )
-        self.cycle, self.shape = cycle, data.shape
+        self.cycle, self.full = cycle, False
         self.identity = (SAME_CHANNELS if a == b else 0.0) if identity is None else identity
         self.generator_ab = generator(a, b, channels, halvings, blocks)
         self.generator_ba = generator(b, a, channels, halvings, blocks)
@@ -100,7 +100,9 @@ class CycleGAN(Model):
         adversarial = square(self.discriminator_b(fake_b), 1) + square(self.discriminator_a(fake_a), 1)
         generators = adversarial + self.cycle * (cycle + self.identity * identity)
 
-        stored = int(self.pooled)
+        if not self.full:  # once it is, the device need not be waited for
+            self.full = int(self.pooled) == len(self.pool_a)
+        stored = len(self.pool_a) if self.full else int(self.pooled)
         earlier_a = self.from_pool(self.pool_a, fake_a.detach().float(), stored)
         earlier_b = self.from_pool(self.pool_b, fake_b.detach().float(), stored)
         self.pooled.fill_(min(stored + len(a), len(self.pool_a)))

@@ -21,8 +21,10 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names, parameters = zip(*model.named_parameters(), strict=True)
-        self.parameters: list[nn.Parameter] = list(parameters)
+        self.parameters = list(model.parameters())
+        places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+        named = model.named_parameters(remove_duplicate=False)  # a shared parameter has several names
+        self.places = {name: places[id(parameter)] for name, parameter in named}
         self.means = [parameter.detach().clone() for parameter in self.parameters]
 
     def update(self, step: int) -> None:
@@ -47,8 +49,8 @@ class Average:
             parameter.data = tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.means, strict=True))
+        return {name: self.means[place] for name, place in self.places.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, mean in zip(self.names, self.means, strict=True):
-            mean.copy_(state[name])
+        for name, place in self.places.items():
+            self.means[place].copy_(state[name])

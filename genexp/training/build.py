@@ -63,7 +63,8 @@ def data_set(component: Component, data_dir: str, second: Component | None = Non
         return data
     other = _one_data_set("dataset_b", second, data_dir)
     pair = replace(data, second=other) if isinstance(other, DataSet) else other(data)
-    assert pair.second is not None
+    if not isinstance(pair, DataSet) or pair.second is None:
+        raise UsageError(f"dataset_b._target_={second['_target_']} gives no second data set")
     ours, theirs = pair.shape, pair.second.shape
     if len(ours) != 3 or len(theirs) != 3 or ours[1:] != theirs[1:]:
         shown = " and ".join("×".join(map(str, shape)) for shape in (ours, theirs))
@@ -103,7 +104,8 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     plan = plan_of(built, config.batch_size, data)
     for stage in plan.stages:
         if stage.steps_per_epoch == 0:
-            allowed = f"the {len(data.train):,} training images of {config.dataset['name']} allow"
+            n_images = max(len(each.train) for each in (data, data.second) if each is not None)
+            allowed = f"the {n_images:,} training images of {config.dataset['name']} allow"
             step = f"one step takes {stage.images_per_step:,}"
             raise UsageError(
                 f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size"
@@ -157,6 +159,9 @@ def _mistake(built: Any) -> str | None:
     players, stages = built.players(), built.stages()
     if not players or not stages or not all(stage.updates for stage in stages):
         return f"{'updates()' if players else 'players()'} is empty, so there is nothing to train"
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names) or any("/" in name for name in names):
+        return f"its stages are called {', '.join(names)}; give each a name of its own, without '/'"
     for stage in stages[:-1]:
         if not isinstance(stage.epochs, int) or stage.epochs < 1:
             return f"its stage '{stage.name}' has epochs={stage.epochs}; give each stage but the last one at least 1"

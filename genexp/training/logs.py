@@ -88,7 +88,7 @@ class Logs:
 
     def projector(self, codes: Tensor, labels: Tensor, images: Tensor, step: int) -> None:
         """Log codes with their labels and images for TensorBoard's embedding projector."""
-        square = images.shape[2] == images.shape[3] > 1
+        square = images.ndim == 4 and images.shape[2] == images.shape[3] > 1
         self.tensorboard.add_embedding(codes, labels.tolist(), images if square else None, step, tag="codes")
 
     def hparams(self, settings: dict[str, Any], scores: dict[str, float]) -> None:

@@ -38,6 +38,7 @@ class Session:
         self.run, self.config, self.training, self.data, self.stop = run, config, training, data, stop
         self.device: torch.device = training.model.device
         self.best = math.inf  # sort key of the best score on validation images so far; the best is the lowest
+        self.best_of = ""  # the score's name
 
     def train(self, command: str) -> Results:
         """Train to the end of the epochs, score, and write results.json; return the results.
@@ -72,7 +73,7 @@ class Session:
         if training.step == last_step:
             return Scores()
         self._announce()
-        self.best = self._best_so_far()
+        self.best, self.best_of = self._best_so_far()
         every = math.inf if config.checkpoint.every_minutes is None else 60 * config.checkpoint.every_minutes
         due = time.monotonic() + every
         scores = Scores()
@@ -125,23 +126,24 @@ class Session:
         logs.flush()
         wanted = self.config.checkpoint.keep_best
         choosing = [name for name in scores if scores[name].on_valid is not None and wanted in (None, name)]
-        if choosing and (score := scores[choosing[0]]).sort_key() < self.best:
+        best = self.best if choosing[:1] == [self.best_of] else math.inf
+        if choosing and (score := scores[choosing[0]]).sort_key() < best:
             state = self.training.state_dict() | {"valid_mean": score.on_valid, "valid_of": choosing[0]}
             write(self.run.best_file, state)
-            self.best = score.sort_key()
+            self.best, self.best_of = score.sort_key(), choosing[0]
         save(self.run.checkpoints, self.training.step, self.training.state_dict())
 
-    def _best_so_far(self) -> float:
-        """Return the sort key of the score by which the best checkpoint was chosen."""
+    def _best_so_far(self) -> tuple[float, str]:
+        """Return the sort key and the name of the score by which the best checkpoint was chosen."""
         try:
             best = load(self.run.best_file) if self.run.best_file.exists() else {}
         except GenexpError as error:
             warn(f"{error}; the best is chosen among the epochs to come")
             best = {}
         name = best.get("valid_of", "parzen")  # of states kept before other scores could choose
-        if not best or name not in self.config.metrics or self.config.checkpoint.keep_best not in (None, name):
-            return math.inf
-        return sort_key(best["valid_mean"], lower_is_better(self.config.metrics[name]))
+        if not best or name not in self.config.metrics:
+            return math.inf, ""
+        return sort_key(best["valid_mean"], lower_is_better(self.config.metrics[name])), name
 
     def _score(self) -> "Scores":
         """Return the scores of the weights, and of the averaged weights if there are any."""

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from genexp.data.mixtures import gaussian_1d, grid, mixture_1d, ring
 from genexp.errors import UsageError
 from genexp.metrics import Subject
-from genexp.metrics.divergences import cell_masses, js, kl, shares
+from genexp.metrics.divergences import js, kl, log_masses, shares
 
 SETTINGS = {"n_samples": 200_000, "bins": 60, "split": "test"}
 
@@ -30,12 +30,12 @@ def test_masses_are_those_of_the_normal_distribution():
     data = line()
     edges = torch.linspace(data.bounds.low[0], data.bounds.high[0], 41, dtype=torch.float64)
     expected = torch.from_numpy(norm(1, 2).cdf(edges.numpy())).diff()
-    assert torch.allclose(cell_masses(data.density, data.bounds, 40), expected, atol=1e-10)
+    assert torch.allclose(log_masses(data.density, data.bounds, 40).exp(), expected, atol=1e-10)
 
 
 def test_masses_in_the_plane_are_products():
     data = ring(None, n=10, radius=1.0, std=0.05)
-    masses = cell_masses(data.density, data.bounds, 50).view(50, 50)
+    masses = log_masses(data.density, data.bounds, 50).exp().view(50, 50)
     edges = torch.linspace(-1.5, 1.5, 51, dtype=torch.float64)
     expected = torch.zeros(50, 50, dtype=torch.float64)
     for x, y in data.density.means.tolist():
@@ -90,9 +90,29 @@ def test_shares_are_counted_in_rows():
 
 
 def test_a_grid_that_is_too_coarse_is_refused():
-    data = grid(None, n=100, spacing=2.0, std=0.001)
-    with pytest.raises(UsageError, match=r"bins=20 is too coarse for this density: its mass on the grid is .*set more"):
+    data = grid(None, n=100, spacing=2.0, std=1e-4)
+    with pytest.raises(UsageError, match="bins=20 is too coarse for so sharp a density: its mass on the grid is "):
         kl(Subject(Fixed(data.train), data, 0), n_samples=100, bins=20, split="test")
+
+
+@pytest.mark.parametrize("std", [0.5, 0.02, 0.002])
+def test_sharp_modes_are_integrated_by_finer_cells(std):
+    data = mixture_1d(None, n=200_000, means=[-2.0, 2.0], stds=[std, std * 1.1], weights=[1.0, 1.0], seed=0)
+    masses = log_masses(data.density, data.bounds, 50).exp()
+    edges = torch.linspace(data.bounds.low[0], data.bounds.high[0], 51, dtype=torch.float64).numpy()
+    expected = sum(torch.from_numpy(norm(m, s).cdf(edges)).diff() for m, s in ((-2, std), (2, 1.1 * std))) / 2
+    assert torch.allclose(masses, expected, atol=1e-7)
+    assert 0 < kl(Subject(Fixed(data.train), data, 0), **SETTINGS | {"bins": 50}).mean < 50 / (2 * 200_000) * 3
+
+
+def test_a_cell_of_hardly_any_mass_is_not_cut_off():
+    """Samples at the middle of the ring, 100 deviations from each mode."""
+    data = ring(None, n=1000, radius=1.0, std=0.01)
+    middle = torch.full((1000, 2), 0.5)
+    score = kl(Subject(Fixed(middle), data, 0), n_samples=1000, bins=51, split="test")
+    side = 3.0 / 51
+    nearest = (1.0 - side / math.sqrt(2)) / 0.01  # deviations from a mode to the nearest corner of the middle cell
+    assert 0.5 * nearest**2 < score.mean < 0.5 * nearest**2 + 30
 
 
 def test_a_run_searches_by_them_and_lower_is_better(genexp):

@@ -146,6 +146,7 @@ def test_other_shapes_are_refused(a, b, side):
         (["dataset=digits", "noise=masking"], "model=cyclegan corrupts no images: leave out noise"),
         (["dataset=digits", "~dataset@dataset_b"], "choose the second one by dataset@dataset_b=NAME"),
         (["dataset=digits", "dataset_b.transform=coloured", "model.identity=0.5"], "Set model.identity=0"),
+        (["dataset=digits", "dataset_b=mnist"], "the second data set is chosen by dataset@dataset_b=mnist"),
         (["dataset=other_half"], "metrics.translation_error is brought by two of the choices"),
         (["dataset=digits", "dataset@dataset_b=null"], "to leave it out, write ~dataset@dataset_b"),
         (["dataset=digits", "dataset@dataset_b=digits"], "the true translations are known with"),

@@ -113,7 +113,10 @@ def test_an_export_holds_the_averages(genexp):
     refused = genexp("sample", f"run={run / 'export'}", "weights=raw")
     assert (refused.code, "holds the averaged weights alone" in refused.err) == (2, True)
     refused = genexp("export", str(run), "weights=raw")
-    assert (refused.code, "weights cannot be set here" in refused.err) == (2, True)
+    assert (refused.code, "there is no setting 'weights'" in refused.err) == (2, True)
+    kept = json.loads((run / "export/results.json").read_text())
+    assert "raw_scores" not in kept
+    assert all("weights" not in each["sampling"] for each in kept["evaluations"].values())
 
 
 def test_a_rerun_and_from_keep_it(genexp):

@@ -86,9 +86,9 @@ WORDS = ["train", "--config-dir", "conf", "model=mine", "epochs=1", "batch_size=
 
 @pytest.fixture
 def mine(tmp_path):
-    (tmp_path / "mine.py").write_text(MODEL)
+    (tmp_path / "asking.py").write_text(MODEL)
     (tmp_path / "conf/model").mkdir(parents=True)
-    (tmp_path / "conf/model/mine.yaml").write_text("name: mine\n_target_: mine.Mine\nasks: with_images\n")
+    (tmp_path / "conf/model/mine.yaml").write_text("name: mine\n_target_: asking.Mine\nasks: with_images\n")
 
 
 @pytest.mark.parametrize("asks", ["with_images", "with_labels", "with_nothing"])

@@ -52,7 +52,6 @@ def test_a_plan_places_each_stage_behind_those_before_it():
     assert plan.last_step(4) == 30 + 20
     assert [plan.epochs(step) for step in (0, 30, 40)] == [0, 0, 2]
     assert [plan.images(step) for step in (0, 7, 30, 32)] == [0, 70, 300, 340]
-    assert Staged().updates()[0].players == ("b",)
 
 
 def test_only_the_players_of_a_stage_move(genexp):
