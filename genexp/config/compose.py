@@ -147,7 +147,11 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     defaults = [_option(group, getattr(kept, group), "override /") for group in taken]
     if SECOND not in chosen and "model" not in chosen:
         defaults.append(_option(SECOND, kept.dataset_b, "override /"))
-    settings = {"seed": kept.seed, "log": kept.log.model_dump(), "checkpoint": kept.checkpoint.model_dump()}
+    settings: dict[str, Any] = {
+        "seed": kept.seed,
+        "log": kept.log.model_dump(),
+        "checkpoint": kept.checkpoint.model_dump(),
+    }
     if "model" in chosen:
         settings["checkpoint"].pop("keep_best")  # it names a score of the other model
     settings["device"] = {"precision": kept.device.precision}

@@ -71,7 +71,7 @@ def _draw_in_plane(axes: "Axes", samples: Tensor, points: Tensor, data: DataSet)
     else:
         axes.scatter(x, y, s=4, color="tab:blue", linewidths=0)
     by_mode = ", coloured by the nearest mode," if isinstance(data.density, Mixture) else ""
-    axes.set_title(f"samples{by_mode} over {'the true density' if density is not None else 'data'}")
+    axes.set_title(f"samples{by_mode} over {'the true density' if density is not None else 'data'}", fontsize="medium")
 
 
 def _draw_discriminator(axes: "Axes", model: HasDiscriminator, data: DataSet) -> None:
@@ -88,7 +88,7 @@ def _draw_discriminator(axes: "Axes", model: HasDiscriminator, data: DataSet) ->
     _limit(axes, data.bounds)
     image = judged.view(CELLS, CELLS).T.numpy()
     drawn = axes.imshow(image, cmap="RdBu_r", origin="lower", extent=_extent(data.bounds), vmin=0, vmax=1)
-    axes.set_title("D(x): red is taken for data, blue for samples")
+    axes.set_title("D(x): red is taken for data, blue for samples", fontsize="medium")
     axes.figure.colorbar(drawn, ax=axes, shrink=0.7)
 
 
