@@ -139,8 +139,8 @@ def of_reconstructions(
     with evaluating(model):
         codes = Asking(model.encode)(batch | {"images": corrupted})
         reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
-    stages = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
-    return _rows_of_stages(stages, columns)
+    versions = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
+    return _rows_of_versions(versions, columns)
 
 
 def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: int = RECONSTRUCTED) -> Picture:
@@ -157,18 +157,18 @@ def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: in
         for images, there, back in sides:
             x = images.images("valid", slice(0, rows * columns))
             translated = model.translate(x, there)
-            stages = [x, translated, model.translate(translated, back)]
-            pictures.append(_rows_of_stages([stage.expand(-1, 3, -1, -1) for stage in stages], columns))
+            versions = [x, translated, model.translate(translated, back)]
+            pictures.append(_rows_of_versions([each.expand(-1, 3, -1, -1) for each in versions], columns))
     return np.concatenate(pictures)
 
 
-def _rows_of_stages(stages: list[Tensor], columns: int) -> Picture:
-    """Draw a row of the images of each stage above each other, then the next rows; rows that are not full are left out.
+def _rows_of_versions(versions: list[Tensor], columns: int) -> Picture:
+    """Draw a row of each version of the images, one below the other, then the next rows; leave out rows not full.
 
-    All are left in if none is full.
+    The first row counts as full if there are fewer images.
     """
-    row_groups = zip(*(torch.split(stage, columns) for stage in stages), strict=True)
-    full_rows = [row for group in row_groups for row in group if len(row) == min(columns, len(stages[0]))]
+    row_groups = zip(*(torch.split(version, columns) for version in versions), strict=True)
+    full_rows = [row for group in row_groups for row in group if len(row) == min(columns, len(versions[0]))]
     return grid(torch.cat(full_rows), columns=len(full_rows[0]))
 
 

@@ -32,8 +32,8 @@ SPLITS = ("train", "valid", "test")
 def shipped(name, **changed):
     """The settings of a data set's YAML, with some changed."""
     settings = OmegaConf.to_container(OmegaConf.load(CONFIGS / "dataset" / f"{name}.yaml"))
-    settings = settings.get("dataset", settings)  # where the YAML also chooses the scores
-    return {key: value for key, value in settings.items() if key not in ("name", "_target_")} | changed
+    others = ("name", "_target_", "defaults")  # defaults choose the scores
+    return {key: value for key, value in settings.items() if key not in others} | changed
 
 
 def shapes(data):
