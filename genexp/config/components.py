@@ -106,8 +106,7 @@ def why_not_on_valid(name: str, metric: Component) -> str | None:
     is_own = metric["_target_"].startswith("genexp.")
     if not is_own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
         return None
-    remedy = f"set metrics.{name}.split=valid" if "split" in metric else "take another score"
-    return f"{name} is not taken on validation images, so {remedy}"
+    return f"{name} is not taken on validation images, so set metrics.{name}.split=valid"
 
 
 def refuse_strangers(config: Any, trust: list[str]) -> None:

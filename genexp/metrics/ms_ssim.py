@@ -1,7 +1,7 @@
 """Multi-scale structural similarity of pairs of samples: it measures diversity, not quality."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
 from genexp.metrics.features import real_rows
-from genexp.ranges import PositiveInt
+from genexp.ranges import AsBefore, PositiveInt, Split
 from genexp.score import Score
 
 WINDOW = 11  # pixels, a Gaussian of σ = 1.5
@@ -55,26 +55,35 @@ def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str 
 
 @lower_is_better
 @requires(_refusal)
-def ms_ssim(subject: Subject, *, n_samples: PositiveInt, n_pairs: PositiveInt) -> Score:
+def ms_ssim(
+    subject: Subject,
+    *,
+    n_samples: PositiveInt,
+    n_pairs: PositiveInt,
+    split: Annotated[Split, AsBefore("train")] = "train",
+) -> Score:
     """Return the mean similarity of random pairs of samples; lower is more diverse (Odena et al. 2017, section 4.2).
 
     Odena et al. pair samples of one class. Here pairs are of any two samples, so the similarity is lower. Images of
     fewer than 176 pixels have fewer than the five scales of the definition: compare at equal `scales` only. `floor` is
-    the similarity of as many pairs of training images.
+    the similarity of as many pairs of images of `split`.
     """
     data, samples = subject.data, subject.samples(n_samples)
     first, second = _pairs(n_samples, n_pairs, subject.seed)
     mean, std, stderr = mean_and_errors(similarity(samples[first], samples[second]))
-    real = real_rows(subject, "train", n_samples)
+    real = real_rows(subject, split, n_samples)
     first, second = _pairs(len(real), n_pairs, subject.seed)
-    floor = similarity(data.images("train", real[first]), data.images("train", real[second])).mean().item()
+    floor = similarity(data.images(split, real[first]), data.images(split, real[second])).mean().item()
     n_scales = scales(min(data.train.shape[-2:]))
-    counts = f"{n_pairs:,} pairs of {n_samples:,} samples, scales: {n_scales}; pairs of train images score {floor:.3f}"
-    details = {"std": std, "n_pairs": n_pairs, "scales": n_scales, "floor_split": "train", "floor_n": len(real)}
+    counts = (
+        f"{n_pairs:,} pairs of {n_samples:,} samples, scales: {n_scales}; pairs of {split} images score {floor:.3f}"
+    )
+    details = {"std": std, "n_pairs": n_pairs, "scales": n_scales, "floor_split": split, "floor_n": len(real)}
     return Score(
         mean,
         stderr,
         f"{mean:.3f} ± {stderr:.3f} ({counts})",
+        split=split,
         n_samples=n_samples,
         sample_kind=subject.sample_kind,
         floor=floor,

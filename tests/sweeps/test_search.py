@@ -55,7 +55,7 @@ def test_a_search_by_the_evidence_bound_on_validation_images(genexp, tmp_path):
     ("words", "told"),
     [
         (["search.metric=elbo"], "set metrics.elbo.split=valid"),
-        (["search.metric=spread", "+metric@metrics.spread=ms_ssim"], "take another score"),
+        (["search.metric=spread", "+metric@metrics.spread=ms_ssim"], "set metrics.spread.split=valid"),
     ],
 )
 def test_what_is_not_taken_on_validation_images_is_not_sought(genexp, words, told):
