@@ -135,17 +135,21 @@ class StackedDAE(Autoencoder):
         """Return n images of a chain in the top layer, begun at the codes of training images, decoded by means.
 
         A step masks the state u, the code below the top layer, and reconstructs it: u ← g(f(ũ)), or a Bernoulli draw of
-        it. A sample is the mean image of g(f(ũ)).
+        it. A sample is the mean image of g(f(ũ)). Fine-tuned layers reconstruct images and no longer each its input, so
+        their chain is one of images, through all layers.
         """
-        start = training_images(data, min(self.chains, n), generator)
-        top = self.stack[-1]
+        images = training_images(data, min(self.chains, n), generator)
+        below = 0 if self.fine_tuning else len(self.stack) - 1  # layers below the chain's state
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
-            codes: Tensor = top.encoder(top.corrupt(state, generator))
-            mean: Tensor = top.decoder(codes).sigmoid()
+            codes = self.stack[below].corrupt(state, generator)
+            for layer in self.stack[below:]:
+                codes = layer.encoder(codes)
+            mean = codes
+            for layer in reversed(self.stack[below:]):
+                mean = layer.decoder(mean).sigmoid()
             following = mean if self.chain_state == "mean" else torch.bernoulli(mean, generator=generator)
             return following, self.decode(codes)
 
-        return markov_chain(
-            step, self.encode(start, len(self.stack) - 1), n, burn_in=self.burn_in, thinning=self.thinning
-        )
+        start = self.encode(images, below)
+        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)

@@ -73,20 +73,21 @@ def test_filters_of_upper_layers_are_sums_of_lower_ones():
     assert torch.allclose(filters["layer_2"], second @ first)
 
 
-def test_without_masking_and_with_means_the_chain_follows_the_reconstruction():
-    model = build(masking=[0.0, 0.0], chain_state="mean", burn_in=2)
+@pytest.mark.parametrize("fine_tuning", [False, True])
+def test_without_masking_and_with_means_the_chain_follows_the_reconstruction(fine_tuning):
     data = digits(None)
-    small = StackedDAE(data.spec(), noise.none(), **SETTINGS | {"masking": [0, 0], "chain_state": "mean", "burn_in": 2})
+    settings = {"masking": [0.0, 0.0], "chain_state": "mean", "burn_in": 2, "fine_tuning": fine_tuning}
+    small = StackedDAE(data.spec(), noise.none(), **SETTINGS | settings)
     generator = torch.Generator().manual_seed(0)
     samples = draw(small, 4, generator, data)
     rows = torch.randint(len(data.train), (4,), generator=torch.Generator().manual_seed(0))
     with evaluating(small):
-        state, top = small.encode(data.images("train", rows), 1), small.stack[1]
+        images, top = data.images("train", rows), small.stack[1]
+        state = small.encode(images, 1)
         for _ in range(3):
-            codes = top.encoder(state)
-            state = torch.sigmoid(top.decoder(codes))
-        assert torch.allclose(samples, small.decode(codes), atol=1e-6)
-    assert model.sample_kind == "mean"
+            codes = small.encode(images) if fine_tuning else top.encoder(state)
+            images, state = small.decode(codes), torch.sigmoid(top.decoder(codes))
+        assert torch.allclose(samples, images, atol=1e-6)
 
 
 def test_settings_that_do_not_go_together_are_refused():
