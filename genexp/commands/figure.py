@@ -27,6 +27,8 @@ def main(config: FigureConfig, _line: CommandLine, run: Run) -> None:
     if out is not None and out.suffix not in suffixes:
         formats = " or ".join(f"FILE{suffix}" for suffix in suffixes)
         raise UsageError(f"out={out}: kind={config.kind} is written as {formats}")
+    if config.kind == "curves" and config.label is not None:
+        raise UsageError(f"label={config.label}: kind=curves shows no images; leave it out")
     if config.kind == "curves":
         _write_curves(run, [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in suffixes])
     else:

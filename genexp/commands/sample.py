@@ -1,6 +1,7 @@
 """`genexp sample`: samples of a run in a file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
         sample_kind = trained.model.sample_kind
         array = samples.float().cpu().numpy()  # (n, C, H, W), in [0, 1]
         with writing(out, REMEDY), atomic(out) as stream:
-            np.savez(stream, samples=array, step=trained.step, seed=config.seed, sample_kind=sample_kind)
+            about: dict[str, Any] = {"step": trained.step, "seed": config.seed, "sample_kind": sample_kind}
+            about |= {} if label is None else {"label": label, "class_name": trained.data.class_names()[label]}
+            np.savez(stream, samples=array, **about)
         shape = " × ".join(map(str, samples.shape[1:]))
         print(f"samples: {out} ({len(samples):,} {sample_kind}s, {shape}, in [0, 1])")
         samples = samples[: TILES if trained.data.bounds is None else POINTS]

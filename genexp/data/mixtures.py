@@ -82,7 +82,10 @@ def _mixture(means: list[list[float]], stds: list[float], weights: list[float]) 
 def _bounds_around(mixture: Mixture) -> Bounds:
     """Return the smallest box with all that lies within REACH standard deviations of a mean."""
     reach = REACH * mixture.stds[:, None]
-    return Bounds(tuple((mixture.means - reach).amin(0).tolist()), tuple((mixture.means + reach).amax(0).tolist()))
+    low, high = (mixture.means - reach).amin(0), (mixture.means + reach).amax(0)
+    if not (high > low).all():
+        raise UsageError("the points are all the same number: their std is too small beside their mean")
+    return Bounds(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def _drawn(name: str, n: int, mixture: Mixture, bounds: Bounds) -> DataSet:

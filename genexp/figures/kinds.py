@@ -141,6 +141,8 @@ def manifold(
                 "that gives codes to decode\nTrain one with model.latent_dim=2, or use kind=samples"
             )
         test_rows = torch.randperm(len(data.test), generator=generator, device=generator.device)[:MAPPED]
+        if label is not None:
+            raise UsageError("kind=manifold: a map of codes shows images of all classes; leave out label=")
         encode = Asking(model.encode)
         codes = torch.cat([encode(data.batch("test", chunk)) for chunk in torch.split(test_rows, CHUNK)])
     points, axis_names = _project(codes.double().cpu().numpy(), method, generator)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def classifier(data: DataSet) -> Extractor:
 
     It is trained on the training images and labels the first time, then read from a cache file.
     """
+    data = replace(data, second=None)  # it knows nothing of a second data set
     file = cache_folder("classifiers") / f"{data.digest()}-{recipe_digest()}.pt"
 
     def train() -> dict[str, Any]:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from genexp.data import Bounds, DataSet, Density
 from genexp.metrics import Subject, lower_is_better, requires
-from genexp.ranges import PositiveInt, Split
+from genexp.ranges import Bins, PositiveInt, Split
 from genexp.score import Score
 
 NODES = 8  # of the Gauss-Legendre rule in each part of a cell and dimension
-FINEST = {1: 256, 2: 8}  # the most parts into which a cell is cut in each dimension, by the number of dimensions
+DIMENSIONS = 2  # the most; a grid in more would have too many cells
+MOST_NODES = 2**24  # in all
 TOLERANCE = 1e-6  # by which the mass of all cells may differ from 1; the data lie within six standard deviations
 CHUNK = 2**20  # nodes at a time
 
@@ -21,17 +22,20 @@ CHUNK = 2**20  # nodes at a time
 def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     if data.bounds is None or data.density is None:
         return "divergences need data whose density is known, such as dataset=mixture_1d or dataset=ring"
-    if len(data.bounds.low) not in FINEST:
-        return f"divergences are taken on a grid in at most {max(FINEST)} dimensions"
-    mass = log_masses(data.density, data.bounds, settings["bins"]).exp().sum().item()
+    bins, dim = settings["bins"], len(data.bounds.low)
+    if dim > DIMENSIONS:
+        return f"divergences are taken on a grid in at most {DIMENSIONS} dimensions"
+    if (bins * NODES) ** dim > MOST_NODES:
+        return f"bins={bins} makes {bins**dim:,} cells, which are too many; set fewer bins"
+    mass = log_masses(data.density, data.bounds, bins).exp().sum().item()
     if abs(mass - 1) > TOLERANCE:
-        return f"bins={settings['bins']} is too coarse for so sharp a density: its mass on the grid is {mass:.4f}"
+        return f"bins={bins} is too coarse for so sharp a density: its mass on the grid is {mass:.4f}"
     return None
 
 
 @lower_is_better
 @requires(_refusal)
-def kl(subject: Subject, *, n_samples: PositiveInt, bins: PositiveInt, split: Split) -> Score:
+def kl(subject: Subject, *, n_samples: PositiveInt, bins: Bins, split: Split) -> Score:
     """Return KL(samples ‖ truth) = Σ_c h_c log(h_c / P_c), in nats.
 
     The box of the data is cut into `bins` cells in each dimension; h_c is the share of samples in a cell, P_c the mass
@@ -43,7 +47,7 @@ def kl(subject: Subject, *, n_samples: PositiveInt, bins: PositiveInt, split: Sp
 
 @lower_is_better
 @requires(_refusal)
-def js(subject: Subject, *, n_samples: PositiveInt, bins: PositiveInt, split: Split) -> Score:
+def js(subject: Subject, *, n_samples: PositiveInt, bins: Bins, split: Split) -> Score:
     """Return the Jensen–Shannon divergence ½ KL(h ‖ m) + ½ KL(P ‖ m), m = ½(h + P), in [0, log 2] nats.
 
     h and P are as for `kl`. A generator against the best discriminator has the value −log 4 + 2 JS (Goodfellow et al.
@@ -88,12 +92,12 @@ def log_masses(density: Density, bounds: Bounds, bins: int) -> Tensor:
     """Return the log of the density's mass in each cell, (binsᵈ,) float64.
 
     Each cell is integrated by a Gauss-Legendre rule of NODES nodes a side. As long as the mass of all cells is not 1,
-    the cells are cut into twice as many parts, up to FINEST.
+    the cells are cut into twice as many parts a side, up to MOST_NODES nodes in all.
     """
     dim, parts = len(bounds.low), 1
     while True:
         masses = _integrated(density, bounds, bins, parts)
-        if parts == FINEST[dim] or abs(masses.exp().sum().item() - 1) < 0.1 * TOLERANCE:
+        if (2 * parts * bins * NODES) ** dim > MOST_NODES or abs(masses.exp().sum().item() - 1) < 0.1 * TOLERANCE:
             return masses
         parts *= 2
 

@@ -10,7 +10,7 @@ from genexp.data import DataSet
 from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor
-from genexp.metrics.features import FEW_CLASSES, has_classes
+from genexp.metrics.features import has_classes
 from genexp.models import Model, Translator, evaluating
 from genexp.models.samplers import CHUNK
 from genexp.ranges import Split
@@ -28,7 +28,7 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
 def _refusal_of_classes(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     reason = _refusal(model, data, settings)
     if reason is None and data.second is not None and not (has_classes(data) and has_classes(data.second)):
-        return FEW_CLASSES
+        return "it trains classifiers, which needs labels of training and test images, and there are none"
     return reason
 
 

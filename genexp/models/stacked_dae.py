@@ -67,7 +67,8 @@ class StackedDAE(Autoencoder):
             raise UsageError("model=stacked_dae takes values as shades of grey, and this data set has points")
         if len(masking) != len(hidden):
             raise UsageError(
-                f"model.masking={masking} is of {len(masking)} layers, but model.hidden={hidden} has {len(hidden)}"
+                f"model.masking={masking} is of {len(masking)} layers, but model.hidden={hidden} has {len(hidden)}\n"
+                "Give the share of each layer, as in model.hidden=[500,500] model.masking=[0.1,0.2]"
             )
         self.noise, self.shape = noise, data.shape
         self.pretrain_epochs, self.fine_tuning = pretrain_epochs, fine_tuning

@@ -156,6 +156,8 @@ def _mistake(built: Any) -> str | None:
         return "sample_kind should be 'draw' or 'mean', what a sample of it is"
     if type(built).updates is Model.updates and type(built).stages is Model.stages:
         return "it has neither updates() nor stages(), so there is nothing to train"
+    if built.conditional and "labels" not in inspect.signature(built.sample).parameters:
+        return "it is conditional, so sample() should take `labels`: sample(self, n, generator, data, labels)"
     players, stages = built.players(), built.stages()
     if not players or not stages or not all(stage.updates for stage in stages):
         return f"{'updates()' if players else 'players()'} is empty, so there is nothing to train"

@@ -221,6 +221,9 @@ def _move(
     """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
     with autocast(training.model.device, precision):
         outcome: Outcome = update.asking(batch)
+    if not isinstance(outcome, tuple) or len(outcome) != len(Outcome._fields):
+        given = f"its update of {', '.join(update.players)} gives a {type(outcome).__name__}"
+        raise UsageError(f"{type(training.model).__name__}: {given}; return an Outcome(losses, watched)")
     losses, watched = outcome
     if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
         shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]

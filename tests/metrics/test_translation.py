@@ -80,5 +80,5 @@ def test_where_the_truth_is_not_known_it_is_refused(pair):
     with pytest.raises(UsageError, match="need a model of two data sets"):
         translation_error(Subject(Translation(invert, invert), digits(None), 0), split="test")
     unlabelled = replace(pair, labels={})
-    with pytest.raises(UsageError, match="needs labels"):
+    with pytest.raises(UsageError, match="which needs labels of training and test images"):
         translation_accuracy(Subject(Translation(invert, invert), unlabelled, 0), split="test")
