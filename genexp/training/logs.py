@@ -137,7 +137,7 @@ class Terminal:
         """Show a completed step."""
         now = time.perf_counter()
         if self.live:
-            step = tick.step - (0 if not tick.ends_epoch or tick.step < self.steps else 1)
+            step = min(tick.step, self.steps - 1)  # at the end, the last epoch is shown
             stage = self.plan.stage(step)
             place = place_of(stage, step + stage.steps_per_epoch, self.epochs)  # the epoch that goes on
             self.progress.update(self.task, completed=tick.step, place=place)
