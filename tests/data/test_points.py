@@ -155,3 +155,8 @@ def test_classes_have_names():
     assert DataSet(images, images, images).class_names() == ()
     assert data.batch("train", slice(0, 2)).keys() == {"images", "labels"}
     assert data.batch("valid").keys() == {"images"}
+
+
+def test_points_have_the_digest_that_earlier_runs_kept():
+    """Of genexp 0.1.0, which had points as images of 1×1×2: its runs on them open and go on."""
+    assert ring(None, n=2000, radius=1.0, std=0.01).digest() == "7266c7517372854a"
