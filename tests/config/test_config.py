@@ -121,11 +121,11 @@ def test_nearest_names():
 
 
 def test_a_target_outside_the_package_is_checked_by_its_own_annotations(tmp_path, monkeypatch):
-    (tmp_path / "their_models").mkdir()
-    (tmp_path / "their_models" / "__init__.py").write_text("raise RuntimeError('must not be imported')")
-    (tmp_path / "their_models" / "models.py").write_text("def make(data, noise, *, width: int, kind: Unknown = None): ...")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    (tmp_path / "strange" / "models.py").write_text("def make(data, noise, *, width: int, kind: Unknown = None): ...")
     monkeypatch.syspath_prepend(str(tmp_path))
-    replace = "model={name: mine, _target_: their_models.models.make, width: %s}"
+    replace = "model={name: mine, _target_: strange.models.make, width: %s}"
     base = compose(parse("train", []))
     OmegaConf.set_struct(base, False)
     base.model = OmegaConf.create(replace.removeprefix("model=") % 3)
