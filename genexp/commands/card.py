@@ -9,6 +9,7 @@ import yaml
 from genexp.config.components import components, settings_of
 from genexp.config.schema import flat
 from genexp.figures import pictures
+from genexp.figures.points import POINTS
 from genexp.runs.results import Evaluation
 from genexp.tables import markdown_row
 from genexp.text import duration
@@ -50,7 +51,7 @@ def _head(trained: Trained, picture: str, seed: int) -> str:
 {parameters(trained):,} parameters, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
 {SAMPLES[trained.model.sample_kind]}
 
-![{pictures.TILES if are_images else pictures.POINTS:,} samples from seed {seed}]({picture})
+![{pictures.TILES if are_images else POINTS:,} samples from seed {seed}]({picture})
 """
 
 

@@ -11,7 +11,8 @@ from genexp.commands import card
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import ExportConfig
 from genexp.errors import UsageError
-from genexp.figures.pictures import of_samples, save_picture
+from genexp.figures.canvas import save_picture
+from genexp.figures.pictures import of_samples
 from genexp.runs.directory import Run
 from genexp.runs.results import RAW, with_each_score_once
 from genexp.storage import weights

@@ -8,8 +8,8 @@ from genexp.config.command_line import CommandLine
 from genexp.config.schema import FigureConfig
 from genexp.errors import UsageError
 from genexp.figures import kinds
+from genexp.figures.canvas import Picture, save_picture
 from genexp.figures.curves import curves, save_figure
-from genexp.figures.pictures import Picture, save_picture
 from genexp.runs.directory import Run
 from genexp.storage.files import read_json_lines, writing
 from genexp.training.reopen import Trained, label_of, reopen

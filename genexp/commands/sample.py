@@ -10,7 +10,9 @@ from genexp import rng
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import SampleConfig
 from genexp.errors import UsageError
-from genexp.figures.pictures import POINTS, TILES, of_drawn, save_picture
+from genexp.figures.canvas import save_picture
+from genexp.figures.pictures import TILES, of_drawn
+from genexp.figures.points import POINTS
 from genexp.models import draw
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, writing

@@ -9,7 +9,7 @@ from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
 from genexp.errors import UsageError
-from genexp.figures import pictures
+from genexp.figures.canvas import style
 from genexp.storage.files import atomic
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def _draw_panel(axes: "Axes", group: str, series: Series, steps_per_unit: float,
     for index, (name, points) in enumerate(series.items()):
         x, y = [step / steps_per_unit for step, _ in points], [value for _, value in points]
         marker = "o" if group.startswith("score/") or len(points) <= FEW else ""
-        style = STYLES[index % len(STYLES)]
-        axes.plot(x, y, style, label=name, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
+        line_style = STYLES[index % len(STYLES)]
+        axes.plot(x, y, line_style, label=name, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
     axes.set_ylabel(panel.unit)
     axes.set_title(f"{panel.title}, {split} images" if split else panel.title, fontsize="medium")
     if panel.log and min(values) > 0 and max(values) > SPAN * min(values):
@@ -164,4 +164,4 @@ def _draw_panel(axes: "Axes", group: str, series: Series, steps_per_unit: float,
         axes.set_ylim(*panel.limits)
     if list(series) != [group]:
         axes.legend(frameon=False, fontsize="small")
-    pictures.style(axes)
+    style(axes)

@@ -14,8 +14,9 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import pictures
+from genexp.figures.canvas import Picture, grid, rendered, style
 from genexp.figures.nearest import nearest
-from genexp.figures.pictures import Picture, grid, rendered
+from genexp.figures.points import POINTS
 from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Translator, draw, evaluating
 from genexp.models.samplers import CHUNK, ancestral
 
@@ -36,7 +37,7 @@ def samples(
     if data.bounds is None:
         labels = _labels_of_rows(model, data, rows, columns, label)
     else:
-        labels = None if label is None else torch.full((pictures.POINTS,), label, device=data.train.device)
+        labels = None if label is None else torch.full((POINTS,), label, device=data.train.device)
     return pictures.of_samples(model, data, generator, rows * columns, columns, labels)
 
 
@@ -250,5 +251,5 @@ def _map(
         for colour, label in zip(palette, classes, strict=False):
             axes.scatter([], [], s=25, color=colour, label="none" if label < 0 else names[label])
         figure.legend(title="class", loc="outside right center", ncols=ceil(len(classes) / 25), frameon=False)
-    pictures.style(axes)
+    style(axes)
     return rendered(figure)

@@ -1,79 +1,21 @@
-"""Grids of images, and pictures of a model's samples, reconstructions, translations and filters.
+"""Pictures of a model's samples, reconstructions, translations and filters."""
 
-A picture is an (H, W, 3) uint8 array.
-"""
-
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from math import ceil, sqrt
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genexp.data import DataSet
+from genexp.figures.canvas import Picture, grid
+from genexp.figures.points import POINTS, of_points
 from genexp.models import Asking, Autoencoder, Model, Side, Translator, draw, evaluating
 from genexp.noise import unchanged
-from genexp.storage.files import atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-
-SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 TILES = 64  # samples or filters in a grid
-POINTS = 2500  # samples in a scatter
 CLASSES = 20  # the most classes of a conditional model that have a row
 RECONSTRUCTED = 10  # images in a row above their reconstructions
-FRAME = (255, 221, 0)  # yellow
-
-
-def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
-    """Tile (n, C, H, W) images in [0, 1] in reading order; without `columns`, as a square.
-
-    The gaps are grey. The images at the indices `framed` have a yellow frame, half a gap wide.
-    """
-    columns = columns or ceil(sqrt(len(images)))
-    rows = ceil(len(images) / columns)
-    scale = ceil(SMALLEST_TILE / min(images.shape[-2:]))
-    pixels = images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3).expand(-1, 3, -1, -1)
-    height, width = pixels.shape[-2:]
-    picture = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
-    frame = max(1, gap // 2)
-    for index, image in enumerate(pixels.numpy()):
-        top, left = index // columns * (height + gap) + gap, index % columns * (width + gap) + gap
-        bottom, right = top + height, left + width
-        if index in framed:
-            picture[top - frame : bottom + frame, left - frame : right + frame] = FRAME
-        picture[top:bottom, left:right] = image.transpose(1, 2, 0)
-    return picture
-
-
-def style(axes: "Axes") -> None:
-    """Put a light grid behind what is drawn, and remove the frame above and on the right."""
-    axes.grid(color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def rendered(figure: "Figure") -> Picture:
-    """Return a matplotlib figure as a picture, in the figure's own size and resolution."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def save_picture(picture: Picture, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    with atomic(path) as stream:
-        Image.fromarray(picture).save(stream, format="PNG")
 
 
 def of_model(model: Model, data: DataSet, generator: torch.Generator) -> Iterator[tuple[str, Picture]]:
@@ -119,11 +61,7 @@ def rows_of_classes(data: DataSet, n: int, columns: int) -> Tensor:
 
 def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None, model: Model | None = None) -> Picture:
     """Draw the given samples, (n, C, H, W), in the way of `of_samples`; `model` for what it says of all points."""
-    if data.bounds is None:
-        return grid(samples, columns)
-    from genexp.figures.points import of_points
-
-    return of_points(samples, data, model)
+    return grid(samples, columns) if data.bounds is None else of_points(samples, data, model)
 
 
 def of_reconstructions(

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from genexp.data import Bounds, DataSet
 from genexp.data.mixtures import Mixture
-from genexp.figures.pictures import POINTS, Picture, rendered, style
+from genexp.figures.canvas import Picture, rendered, style
 from genexp.models import HasDiscriminator, Model, evaluating
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+POINTS = 2500  # samples in a scatter
 CELLS = 200  # of the grid, in each dimension, on which densities and D(x) are drawn
 BINS = 100  # of a histogram of points on the line
 

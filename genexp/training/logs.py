@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from genexp.figures.pictures import Picture, save_picture
+from genexp.figures.canvas import Picture, save_picture
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, make_folder, sync
 from genexp.text import duration

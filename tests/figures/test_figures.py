@@ -15,8 +15,8 @@ from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
 from genexp.figures import nearest
+from genexp.figures.canvas import FRAME, grid
 from genexp.figures.curves import curves, save_figure
-from genexp.figures.pictures import FRAME, grid
 from genexp.models import draw, evaluating
 from genexp.training import build
 

@@ -403,6 +403,7 @@ def test_images_without_contrast_are_no_crash(genexp, tmp_path, settings):
 def test_reconstructions_stand_below_what_the_encoder_saw(count):
     from genexp import rng
     from genexp.figures import pictures
+    from genexp.figures.canvas import grid
 
     config = config_of("model=dae", "dataset=digits", *DIGITS["dae"])
     data = build.data_set(config.dataset, "data")
@@ -417,7 +418,7 @@ def test_reconstructions_stand_below_what_the_encoder_saw(count):
     with torch.no_grad():
         made = model.eval().decode(model.encode(seen))
     rows = [kind[10 * group : 10 * group + columns] for group in range(groups) for kind in (images, seen, made)]
-    assert np.array_equal(picture, pictures.grid(torch.cat(rows), columns=columns))
+    assert np.array_equal(picture, grid(torch.cat(rows), columns=columns))
 
 
 def test_samples_stay_in_0_to_1_whatever_range_the_generator_works_in(genexp):

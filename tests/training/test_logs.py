@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp.figures.pictures import grid
+from genexp.figures.canvas import grid
 from genexp.models import Stage
 from genexp.runs.directory import Run
 from genexp.text import duration
