@@ -155,7 +155,8 @@ def _draw_panel(axes: "Axes", group: str, series: Series, steps_per_unit: float,
         x, y = [step / steps_per_unit for step, _ in points], [value for _, value in points]
         marker = "o" if group.startswith("score/") or len(points) <= FEW else ""
         line_style = STYLES[index % len(STYLES)]
-        axes.plot(x, y, line_style, label=name, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
+        label = "averaged" if name == group and group.startswith("score/") else name  # beside the raw weights' curve
+        axes.plot(x, y, line_style, label=label, linewidth=1.2, marker=marker, markersize=3, clip_on=False)
     axes.set_ylabel(panel.unit)
     axes.set_title(f"{panel.title}, {split} images" if split else panel.title, fontsize="medium")
     if panel.log and min(values) > 0 and max(values) > SPAN * min(values):
