@@ -10,7 +10,7 @@ from genexp.commands import train
 from genexp.config.command_line import CommandLine
 from genexp.config.components import refuse_strangers
 from genexp.config.kept import differences
-from genexp.config.schema import RerunConfig, TrainConfig, flat, with_checked_components
+from genexp.config.schema import RerunConfig, TrainConfig, data_sets, flat, with_checked_components
 from genexp.errors import GenexpError, UsageError
 from genexp.runs.directory import Run
 from genexp.runs.results import Results
@@ -33,7 +33,7 @@ def main(config: RerunConfig, line: CommandLine, run: Run) -> None:
     refuse_strangers(run.config, config.trust)
     again = _configuration(config, run, then)
     data = build.data_set(again.dataset, again.data_dir, again.dataset_b)
-    run.refuse_other_images(data.digest(), again.dataset["name"], ELSEWHERE)
+    run.refuse_other_images(data.digest(), data_sets(again), ELSEWHERE)
     rerun = Run(again.directory())
     if rerun.finished(again) is not None:  # an earlier rerun, perhaps of other code
         again = again.model_copy(update={"fresh": True})

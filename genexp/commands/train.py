@@ -3,7 +3,7 @@
 import re
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import TrainConfig
+from genexp.config.schema import TrainConfig, data_sets
 from genexp.device import multiplies_bfloat16, select
 from genexp.runs.directory import Run
 from genexp.runs.results import Results
@@ -36,7 +36,7 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     with run.held(config):
         if not config.fresh:
             again = "set fresh=true to start over (the old run is moved aside)"
-            run.refuse_other_images(digest, config.dataset["name"], again)
+            run.refuse_other_images(digest, data_sets(config), again)
         results = run.finished(config)  # another process may have finished it meanwhile
         if results is not None:
             _report_finished(config, run, results)

@@ -281,6 +281,13 @@ def with_checked_components(config: Any) -> Any:
     return config.model_copy(update=groups)
 
 
+def data_sets(config: Any) -> str:
+    """Return the data sets of a configuration, as they are chosen: dataset=NAME, dataset_b=NAME."""
+    return ", ".join(
+        f"{key}={each['name']}" for key, each in components.groups(config).items() if key.startswith("dataset")
+    )
+
+
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return {"model.latent_dim": 100, ...} of a nested dictionary."""
     leaves: dict[str, Any] = {}

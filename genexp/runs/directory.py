@@ -114,7 +114,7 @@ class Run:
         """Raise UsageError if the run was trained on other images than those with this digest."""
         if self.digest() not in (None, digest):
             others = f"these are not the images that {self.path} was trained on"
-            raise UsageError(f"dataset={data_set}: {others}\nPut those back, or {remedy}")
+            raise UsageError(f"{data_set}: {others}\nPut those back, or {remedy}")
 
     def refuse_other_experiment(self, config: TrainConfig) -> None:
         """Raise UsageError if the directory holds another experiment or no run, GenexpError if it cannot be one."""

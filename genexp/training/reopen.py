@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genexp.config.components import Component, check_component, settings_of
-from genexp.config.schema import ReopenedConfig, TrainConfig
+from genexp.config.schema import ReopenedConfig, TrainConfig, data_sets
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
@@ -57,7 +57,7 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
     device = select(config.device.kind, config.device.threads)
     file, state = _state(run, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
-    run.refuse_other_images(data.digest(), config.dataset["name"], ELSEWHERE)
+    run.refuse_other_images(data.digest(), data_sets(config), ELSEWHERE)
     data = data.to(device)
     model = build.model(config.model, config.noise, data.spec(), run.config.seed, device)
     sampling = _changed_settings(config, run, model)
