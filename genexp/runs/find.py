@@ -120,7 +120,7 @@ def named_runs(patterns: Iterable[str]) -> list[Run]:
     matches = [(pattern, matching(pattern)) for pattern in patterns]
     for pattern, runs in matches:
         if not runs:
-            below = [deeper for deeper in (f"{pattern}/*/*", f"{pattern}/*") if matching(deeper)]
+            below = [deeper for deeper in (f"{pattern}/*/*", f"{pattern}/*") if pattern and matching(deeper)]
             hint = f"run='{below[0]}' takes those in it" if below else "`genexp runs` lists them"
             raise UsageError(f"run={pattern}: there is no run's directory; {hint}")
     several = len(matches) > 1  # the shell has expanded a glob, and leaves nothing out
