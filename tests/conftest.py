@@ -1,7 +1,9 @@
 import json
 import logging
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch import nn
 from genexp import cli
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration
+from genexp.training import session
 
 ROOT = Path(__file__).parent.parent
 DATA = os.environ.get("GENEXP_DATA_DIR")
@@ -98,6 +101,21 @@ class Fixed(nn.Module):
     def sample(self, n, generator, data):
         assert not self.training
         return self.samples[:n]
+
+
+@contextmanager
+def interrupted_at(step):
+    """Within it, a training process gets SIGINT after so many steps."""
+    original = session.Terminal.show
+
+    def show(self, tick):
+        original(self, tick)
+        if tick.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session.Terminal, "show", show)
+        yield
 
 
 def config_of(*words: str, command: str = "train"):

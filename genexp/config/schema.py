@@ -212,14 +212,7 @@ SCHEMAS: dict[str, type[Schema]] = {
     "reproduce": ReproduceConfig,
 }
 REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
-RUN_SETTINGS = (
-    "seed",
-    "model",
-    "dataset",
-    "dataset_b",
-    "noise",
-    "data_dir",
-)  # which a command takes from a run
+RUN_SETTINGS = ("seed", "model", "dataset", "dataset_b", "noise", "data_dir")  # of a run that a command opens
 
 
 def checked(command: str, composed: DictConfig) -> Any:

@@ -118,10 +118,20 @@ class DataSet:
         return batch | {"labels": self.labels[split][rows].long()} if split in self.labels else batch
 
     @property
+    def images_per_epoch(self) -> int:
+        """The number of training images; of the larger one of two data sets."""
+        return max(len(self.train), 0 if self.second is None else len(self.second.train))
+
+    @property
     def has_labels(self) -> bool:
         """True if a training image has a label."""
         labels = self.labels.get("train")
         return labels is not None and bool((labels >= 0).any())
+
+    def labels_of(self, split: str) -> Tensor:
+        """Return the labels of a split, (N,) int64; −1 for all if it has none."""
+        images: Tensor = getattr(self, split)
+        return self.labels[split] if split in self.labels else torch.full((len(images),), -1, device=images.device)
 
     def class_names(self) -> tuple[str, ...]:
         """Return the name of each class; numbers, if they have no names."""
@@ -181,9 +191,6 @@ class Derived:
     """A second data set that is made of the first: what a data set's function may return instead of a DataSet."""
 
     pair: Callable[[DataSet], DataSet]  # the first data set -> the first data set of the run, with its `second`
-
-    def __call__(self, first: DataSet) -> DataSet:
-        return self.pair(first)
 
 
 def split_by_rows(

@@ -1,15 +1,13 @@
 """Points around curves in the plane, toy data whose density is not known in closed form."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from genexp import rng
-from genexp.data import SPLITS, Bounds, DataSet
-from genexp.data.mixtures import HELD_OUT, REACH
+from genexp.data import Bounds, DataSet
+from genexp.data.mixtures import REACH, Draw, points
 from genexp.ranges import PositiveFloat, PositiveInt, Seed
 
 TURNS = (1.5 * math.pi, 4.5 * math.pi)  # the angles at which the Swiss roll begins and ends
@@ -46,23 +44,14 @@ def swiss_roll(data_dir: Path, *, n: PositiveInt, std: PositiveFloat, seed: Seed
     return _around(f"swiss_roll-{seed}", n, spiral, std, Bounds((-last, -last), (last, last)))
 
 
-def _around(
-    name: str,
-    n: int,
-    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]],
-    std: float,
-    curve: Bounds,
-) -> DataSet:
-    """Return n / 10,000 / 10,000 points of a curve that lies within `curve`, with Gaussian noise added."""
-    low, high = (torch.tensor(ends) for ends in (curve.low, curve.high))
+def _around(name: str, n: int, curve: Draw, std: float, within: Bounds) -> DataSet:
+    """Return n / 10,000 / 10,000 points of a curve that lies `within` a box, with Gaussian noise added."""
+    low, high = (torch.tensor(ends) for ends in (within.low, within.high))
     low, high = low - REACH * std, high + REACH * std
-    points, labels = {}, {}
-    for split, size in zip(SPLITS, (n, HELD_OUT, HELD_OUT), strict=True):
-        generator = rng.generator(torch.device("cpu"), 0, f"{name}-{split}")
-        on_curve, classes = draw(size, generator)
+
+    def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        on_curve, classes = curve(size, generator)
         own = on_curve + std * torch.randn(size, 2, generator=generator)
-        points[split] = (own - low) / (high - low)
-        if classes is not None:
-            labels[split] = classes
-    bounds = Bounds(tuple(low.tolist()), tuple(high.tolist()))
-    return DataSet(points["train"], points["valid"], points["test"], labels, white=1, bounds=bounds)
+        return (own - low) / (high - low), classes
+
+    return points(name, n, draw, Bounds(tuple(low.tolist()), tuple(high.tolist())))

@@ -1,6 +1,7 @@
 """Mixtures of Gaussians, toy data whose density is known: on a line, eight on a ring, 25 on a grid."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 
 from genexp import rng
-from genexp.data import SPLITS, Bounds, DataSet
+from genexp.data import SPLITS, Bounds, DataSet, Density
 from genexp.errors import UsageError
 from genexp.ranges import Number, Numbers, PositiveFloat, PositiveFloats, PositiveInt, Seed
 
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]  # n -> points (n, d) in [0, 1], labels or None
 HELD_OUT = 10_000  # points of the validation split, and of the test split
 REACH = 6  # standard deviations from a mean that lie within the bounds; float32 normals end at √(48·log 2) = 5.8
 
@@ -89,17 +91,16 @@ def _bounds_around(mixture: Mixture) -> Bounds:
 
 
 def _drawn(name: str, n: int, mixture: Mixture, bounds: Bounds) -> DataSet:
-    """Return n / 10,000 / 10,000 points of the mixture; their labels are modes. They are the same in every run."""
+    """Return n / 10,000 / 10,000 points of the mixture; their labels are modes."""
     low, high = (torch.tensor(ends, dtype=torch.float64) for ends in (bounds.low, bounds.high))
-    points, labels = {}, {}
-    for split, size in zip(SPLITS, (n, HELD_OUT, HELD_OUT), strict=True):
-        generator = rng.generator(torch.device("cpu"), 0, f"{name}-{split}")
-        labels[split] = torch.multinomial(mixture.weights, size, replacement=True, generator=generator)
+
+    def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        modes = torch.multinomial(mixture.weights, size, replacement=True, generator=generator)
         noise = torch.randn(size, len(low), generator=generator)
-        own = mixture.means[labels[split]] + mixture.stds[labels[split], None] * noise
-        points[split] = ((own - low) / (high - low)).float()
-    splits = points["train"], points["valid"], points["test"]
-    return DataSet(*splits, labels, white=1, bounds=bounds, density=mixture)
+        own = mixture.means[modes] + mixture.stds[modes, None] * noise
+        return ((own - low) / (high - low)).float(), modes
+
+    return points(name, n, draw, bounds, mixture)
 
 
 def _in_square(name: str, n: int, means: Tensor, std: float) -> DataSet:
@@ -111,13 +112,22 @@ def _in_square(name: str, n: int, means: Tensor, std: float) -> DataSet:
     outermost = means.abs().max().item()
     extent = max(1.5 * outermost, outermost + REACH * std)
     unit_means, unit_std = 0.5 + means / (2 * extent), std / (2 * extent)
-    points, labels = {}, {}
-    for split, size in zip(SPLITS, (n, HELD_OUT, HELD_OUT), strict=True):
-        generator = rng.generator(torch.device("cpu"), 0, f"{name}-{split}")
-        labels[split] = torch.randint(len(means), (size,), generator=generator)
-        noise = torch.randn(size, 2, generator=generator)
-        points[split] = unit_means[labels[split]] + unit_std * noise
+
+    def draw(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        modes = torch.randint(len(means), (size,), generator=generator)
+        return unit_means[modes] + unit_std * torch.randn(size, 2, generator=generator), modes
+
     mixture = _mixture(means.tolist(), [std] * len(means), [1.0] * len(means))
-    bounds = Bounds((-extent, -extent), (extent, extent))
-    splits = points["train"], points["valid"], points["test"]
-    return DataSet(*splits, labels, white=1, bounds=bounds, density=mixture)
+    return points(name, n, draw, Bounds((-extent, -extent), (extent, extent)), mixture)
+
+
+def points(name: str, n: int, draw: Draw, bounds: Bounds, density: Density | None = None) -> DataSet:
+    """Return n training points and HELD_OUT of each other split, the same in every run of the same `name`."""
+    splits, labels = [], {}
+    for split, size in zip(SPLITS, (n, HELD_OUT, HELD_OUT), strict=True):
+        drawn, classes = draw(size, rng.generator(torch.device("cpu"), 0, f"{name}-{split}"))
+        splits.append(drawn)
+        if classes is not None:
+            labels[split] = classes
+    train, valid, test = splits
+    return DataSet(train, valid, test, labels, white=1, bounds=bounds, density=density)

@@ -147,7 +147,7 @@ def manifold(
         encode = Asking(model.encode)
         codes = torch.cat([encode(data.batch("test", chunk)) for chunk in torch.split(test_rows, CHUNK)])
     points, axis_names = _project(codes.double().cpu().numpy(), method, generator)
-    labels = data.labels.get("test", torch.full((len(data.test),), -1))[test_rows.cpu()]
+    labels = data.labels_of("test")[test_rows]
     return _map(points, labels.cpu().numpy(), axis_names, data.class_names())
 
 
@@ -188,7 +188,7 @@ def _pairs(data: DataSet, n: int, generator: torch.Generator) -> tuple[Tensor, T
     """Return the rows of n test images, and for each that of an image of another class (any other, if there is one)."""
     if len(data.test) < 2:
         raise UsageError("kind=interpolation needs two test images, and the data set has fewer")
-    labels = data.labels.get("test", torch.full((len(data.test),), -1, device=generator.device))
+    labels = data.labels_of("test")
     firsts = torch.randint(len(data.test), (n,), generator=generator, device=generator.device)
     seconds = []
     for first in firsts:

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -62,7 +61,7 @@ def data_set(component: Component, data_dir: str, second: Component | None = Non
     if second is None:
         return data
     other = _one_data_set("dataset_b", second, data_dir)
-    pair = replace(data, second=other) if isinstance(other, DataSet) else other(data)
+    pair = replace(data, second=other) if isinstance(other, DataSet) else other.pair(data)
     if not isinstance(pair, DataSet) or pair.second is None:
         raise UsageError(f"dataset_b._target_={second['_target_']} gives no second data set")
     ours, theirs = pair.shape, pair.second.shape
@@ -73,7 +72,7 @@ def data_set(component: Component, data_dir: str, second: Component | None = Non
     return pair
 
 
-def _one_data_set(key: str, component: Component, data_dir: str) -> DataSet | Callable[[DataSet], DataSet]:
+def _one_data_set(key: str, component: Component, data_dir: str) -> DataSet | Derived:
     """Return what a data set's target gives: a data set, or a function of the first one that returns both."""
     data = make(key, component, Path(data_dir).expanduser())
     if not isinstance(data, DataSet) and not isinstance(data, Derived):
@@ -101,11 +100,10 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     """Return the training of a configuration at its start. Raises UsageError for a player that the model has not."""
     built = model(config.model, config.noise, data.spec(), config.seed, device)
     _check_batches(config.model["name"], built, data)
-    plan = plan_of(built, config.batch_size, data)
+    plan = Plan.of(built, config.batch_size, data.images_per_epoch)
     for stage in plan.stages:
         if stage.steps_per_epoch == 0:
-            n_images = max(len(each.train) for each in (data, data.second) if each is not None)
-            allowed = f"the {n_images:,} training images of {config.dataset['name']} allow"
+            allowed = f"the {data.images_per_epoch:,} training images of {config.dataset['name']} allow"
             step = f"one step takes {stage.images_per_step:,}"
             raise UsageError(
                 f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size"
@@ -120,11 +118,6 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
         for player, part in players.items()
     }
     return Training(built, plan, optimizers, None if config.ema is None else Average(built, config.ema))
-
-
-def plan_of(model: Model, batch_size: int, data: DataSet) -> Plan:
-    """Return the plan of a training. An epoch is one pass over the larger one of two data sets."""
-    return Plan.of(model, batch_size, max(len(each.train) for each in (data, data.second) if each is not None))
 
 
 def _check_batches(name: str, built: Model, data: DataSet) -> None:

@@ -16,6 +16,7 @@ from genexp.storage import weights
 from genexp.storage.checkpoint import fitting, load, load_latest
 from genexp.text import nearest
 from genexp.training import build
+from genexp.training.plan import Plan
 
 MOVABLE = "path"  # of a data set: its files may have moved; the digest says whether they are the same
 LISTED = 20  # classes that a message names
@@ -67,7 +68,7 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
         averages = {} if config.weights == "raw" else state.get("average", {})
         model.load_state_dict(state["model"] | averages)
         step, seconds = int(state["step"]), float(state["seconds"])
-    plan = build.plan_of(model, run.config.batch_size, data)
+    plan = Plan.of(model, run.config.batch_size, data.images_per_epoch)
     stage = plan.stage(max(step - 1, 0)).name
     return Trained(run, run.config, model, data, step, plan.epochs(step), stage, seconds, sampling)
 

@@ -174,7 +174,7 @@ class Session:
         logs.hparams(flat(config.identity()), scores.curves())
         if config.log.projector and isinstance(model, Autoencoder):
             images = self.data.images("valid", slice(0, PROJECTED))
-            labels = self.data.labels.get("valid", torch.full((len(images),), -1))[:PROJECTED]
+            labels = self.data.labels_of("valid")[:PROJECTED]
             with self.training.averaged():
                 logs.projector(codes(model, self.data), labels, images.cpu(), step)
         elif config.log.projector:

@@ -20,7 +20,7 @@ def numbered(n=40, channels=1, side=8):
 
 def test_each_image_is_in_one_half():
     first = numbered()
-    pair = other_half(None, transform="inverted")(first)
+    pair = other_half(None, transform="inverted").pair(first)
     for split in SPLITS:
         whole = {image.numpy().tobytes() for image in getattr(first, split)}
         a = {image.numpy().tobytes() for image in getattr(pair, split)}
@@ -33,7 +33,7 @@ def test_each_image_is_in_one_half():
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_both_halves_know_the_truth(transform):
     first = numbered(side=16)
-    pair = other_half(None, transform=transform)(first)
+    pair = other_half(None, transform=transform).pair(first)
     labels = {
         image.numpy().tobytes(): int(label) for image, label in zip(first.test, first.labels["test"], strict=True)
     }
@@ -66,15 +66,15 @@ def test_transforms_are_what_they_say():
 def test_what_cannot_be_halved_is_refused():
     one = numbered(1)
     with pytest.raises(UsageError, match="has one image"):
-        other_half(None, transform="inverted")(one)
+        other_half(None, transform="inverted").pair(one)
     with pytest.raises(UsageError, match="coloured is of grey images"):
-        other_half(None, transform="coloured")(numbered(channels=3))
+        other_half(None, transform="coloured").pair(numbered(channels=3))
 
 
 def test_a_pair_has_one_digest_and_moves_together():
     config = config_of("model=cyclegan", "dataset=digits")
     pair = build.data_set(config.dataset, "data", config.dataset_b)
-    other = other_half(None, transform="thick")(digits(None))
+    other = other_half(None, transform="thick").pair(digits(None))
     assert pair.digest() != digits(None).digest()
     assert pair.digest() != other.digest()
     assert pair.digest() == pair.to(torch.device("cpu")).digest()

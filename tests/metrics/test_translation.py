@@ -35,7 +35,7 @@ class Translation(Model):
 
 @pytest.fixture
 def pair():
-    return other_half(None, transform="inverted")(digits(None))
+    return other_half(None, transform="inverted").pair(digits(None))
 
 
 def invert(images):

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_state, config_of, last_checkpoint, read_metrics
+from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics
 from examples import AUTOENCODERS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -99,19 +99,11 @@ def test_watched_values_of_the_autoencoders(genexp):
 
 
 @pytest.mark.parametrize("model", DIGITS)
-def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, monkeypatch, model):
+def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, model):
     words = ["train", f"model={model}", "dataset=digits", *FAST, *DIGITS[model]]
     whole = genexp(*words, "epochs=2", "outputs_dir=whole")
-    original = module.Terminal.show
-
-    def show(self, tick):
-        original(self, tick)
-        if tick.step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(module.Terminal, "show", show)
-    assert genexp(*words, "epochs=2").code == 130
-    monkeypatch.setattr(module.Terminal, "show", original)
+    with interrupted_at(7):
+        assert genexp(*words, "epochs=2").code == 130
     resumed = genexp(*words, "epochs=2")
     assert re.search("going on from (layer 1, )?epoch", resumed.out)
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))

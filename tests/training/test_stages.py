@@ -1,12 +1,10 @@
 """Training in stages: what is frozen, what a stage is given, and stopping within and between stages."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
-from conftest import assert_same_state, last_checkpoint, read_metrics, without_times
+from conftest import assert_same_state, interrupted_at, last_checkpoint, read_metrics, without_times
 
 from genexp.data.digits import digits
 from genexp.models import Model, Outcome, Stage, Update, evaluating
@@ -90,18 +88,10 @@ def build_stacked():
 
 
 @pytest.mark.parametrize("step", [2, 2 * LENGTH, 2 * LENGTH + 1, 4 * LENGTH - 1, 4 * LENGTH, 5 * LENGTH + 3])
-def test_stopped_within_and_between_stages_the_end_is_the_same(genexp, monkeypatch, step):
+def test_stopped_within_and_between_stages_the_end_is_the_same(genexp, step):
     whole = genexp(*STACKED, "ema=0.9", "outputs_dir=whole")
-    original = session.Terminal.show
-
-    def show(self, tick):
-        original(self, tick)
-        if tick.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(session.Terminal, "show", show)
-    assert genexp(*STACKED, "ema=0.9").code == 130
-    monkeypatch.setattr(session.Terminal, "show", original)
+    with interrupted_at(step):
+        assert genexp(*STACKED, "ema=0.9").code == 130
     resumed = genexp(*STACKED, "ema=0.9")
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
     assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))

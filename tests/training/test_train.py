@@ -10,7 +10,7 @@ import time
 import filelock
 import pytest
 import torch
-from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
+from conftest import SMALL, assert_same_state, interrupted_at, last_checkpoint, read_metrics, without_times
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -110,22 +110,14 @@ def test_other_score_settings_score_again_without_training(genexp):
 
 
 @pytest.mark.parametrize("stop", [3, 11, 15])
-def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, monkeypatch, stop):
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, stop):
     """Ctrl-C within an epoch, at its end, and in the second: weights, optimizer state, lines and score are equal."""
     whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=whole")
-    original = module.Terminal.show
-
-    def show(self, tick):
-        original(self, tick)
-        if tick.step == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(module.Terminal, "show", show)
-    stopped = genexp("train", *SMALL, "epochs=3")
-    assert stopped.code == 130
-    assert f"interrupted at step {stop}" in stopped.err
-    assert "the same command goes on" in stopped.err
-    monkeypatch.setattr(module.Terminal, "show", original)
+    with interrupted_at(stop):
+        stopped = genexp("train", *SMALL, "epochs=3")
+        assert stopped.code == 130
+        assert f"interrupted at step {stop}" in stopped.err
+        assert "the same command goes on" in stopped.err
     time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
     resumed = genexp("train", *SMALL, "epochs=3")
     assert "going on from epoch" in resumed.out
