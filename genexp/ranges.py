@@ -40,6 +40,7 @@ class AsBefore:
     """
 
     value: Any
+    only_with: str | None = None  # another setting; while that is null, this one has no effect
 
 
 NAMES = {

@@ -74,7 +74,7 @@ def check_component(key: str, component: Component) -> Component:
 
 
 def defining(component: Component) -> Component:
-    """Return the component without the settings that it got later and that have their "as before" value.
+    """Return the component without the settings that it got later and that have their "as before" value, or no effect.
 
     This is its part in a run's identity: a new setting at that value does not move the runs made before it.
     """
@@ -82,8 +82,15 @@ def defining(component: Component) -> Component:
         declared = declared_settings("", str(component.get("_target_"))) or {}
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
-    before = {name: mark.value for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
-    return {name: value for name, value in component.items() if name not in before or before[name] != value}
+    marks = {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
+
+    def is_as_before(name: str, value: Any) -> bool:
+        mark = marks.get(name)
+        if mark is None:
+            return False
+        return bool(mark.value == value) or (mark.only_with is not None and component.get(mark.only_with) is None)
+
+    return {name: value for name, value in component.items() if not is_as_before(name, value)}
 
 
 def lower_is_better(metric: Component) -> bool:
