@@ -91,6 +91,8 @@ class Stage:
     updates: list[Update]
     epochs: int | None = None  # None for the last stage, which has the run's `epochs`
     codes: Callable[[Tensor], Tensor] | None = None  # images -> codes (n, d), by frozen layers and without noise
+    # Called before the first step, with the codes of up to 10,000 training images; with the images if there are none.
+    begin: Callable[[Tensor], None] | None = None
 
 
 class Model(nn.Module, ABC):
@@ -190,6 +192,14 @@ class Translator(Protocol):
 
 
 @runtime_checkable
+class Reconstructs(Protocol):
+    """A model that reconstructs images, such as an autoencoder or a Boltzmann machine."""
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the images, (n, C, H, W) in [0, 1], that the model makes of images, without noise or draws."""
+
+
+@runtime_checkable
 class HasDiscriminator(Protocol):
     """A model that judges whether images are data."""
 
@@ -212,6 +222,10 @@ class Autoencoder(Model):
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim)."""
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the reconstructions, (n, C, H, W) in [0, 1], of images without noise; its codes are not drawn."""
+        return self.decode(self.encode(images))
 
     @abstractmethod
     def play(self, images: Tensor) -> Outcome:

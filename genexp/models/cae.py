@@ -10,7 +10,7 @@ from torch.func import jacrev, vjp, vmap
 from genexp.data import DataSet, DataSpec
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
-from genexp.models.samplers import markov_chain, training_images
+from genexp.models.samplers import ChainSampler, Transition
 from genexp.noise import Corruption
 from genexp.ranges import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Units
 
@@ -22,7 +22,7 @@ SLOPES: dict[Units, Callable[[Tensor], Tensor]] = {  # s'(a) as a function of h 
 }
 
 
-class CAE(FullyConnectedAutoencoder):
+class CAE(ChainSampler, FullyConnectedAutoencoder):
     """Minimises the reconstruction error + λ‖J‖²_F, with J = ∂f/∂x the Jacobian of the encoder at its input.
 
     ‖J‖²_F is computed in closed form for one layer, and by automatic differentiation for more. `penalty=stochastic`
@@ -30,7 +30,7 @@ class CAE(FullyConnectedAutoencoder):
     """
 
     sample_kind = "mean"
-    sampler_settings = ("chains", "burn_in", "thinning", "walk_std")
+    sampler_settings = (*ChainSampler.sampler_settings, "walk_std")
 
     def __init__(
         self,
@@ -76,12 +76,11 @@ class CAE(FullyConnectedAutoencoder):
         tangents: Tensor = pull_back(torch.randn_like(codes))[0]
         return tangents.flatten(1).square().sum(1)
 
-    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return n states of the walk x ← g(f(x) + J Jᵀε), ε ~ N(0, `walk_std`² I), begun at training images.
+    def chain(self, images: Tensor, generator: torch.Generator, data: DataSet) -> tuple[Tensor, Transition]:
+        """Return the walk x ← g(f(x) + J Jᵀε), ε ~ N(0, `walk_std`² I).
 
         J Jᵀ keeps the noise along the directions that the encoder does not contract, and shrinks it along others.
         """
-        start = training_images(data, min(self.chains, n), generator)
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
             codes, pull_back = vjp(self.encode, state)[:2]
@@ -90,4 +89,4 @@ class CAE(FullyConnectedAutoencoder):
             state = self.decode(codes + push_forward(tangent)[0])
             return state, state.clamp(0, 1)
 
-        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
+        return images, step

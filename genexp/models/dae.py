@@ -9,18 +9,18 @@ from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Outcome
 from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
-from genexp.models.samplers import CHUNK, markov_chain, training_images
+from genexp.models.samplers import CHUNK, ChainSampler, Transition, training_images
 from genexp.noise import Corruption, unchanged
 from genexp.ranges import Count, PositiveInt
 
 
-class DAE(FullyConnectedAutoencoder):
+class DAE(ChainSampler, FullyConnectedAutoencoder):
     """Learns P(X | X̃), the distribution of the clean image given a corrupted one, X̃ ~ C(X̃ | X).
 
     If P is exact, the stationary distribution of the chain that alternates C and P is the data's.
     """
 
-    sampler_settings = ("chains", "burn_in", "thinning", "chain_state", "sample_kind")
+    sampler_settings = (*ChainSampler.sampler_settings, "chain_state", "sample_kind")
 
     def __init__(
         self,
@@ -57,9 +57,8 @@ class DAE(FullyConnectedAutoencoder):
                     state = self.draw_given(mean, (mean - images).square().mean())
         return Outcome({"autoencoder": torch.stack(errors).mean()}, {})
 
-    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return n samples of the chain X̃ ~ C(X̃ | X), X ~ P(X | X̃), begun at training images."""
-        start = training_images(data, min(self.chains, n), generator)
+    def chain(self, images: Tensor, generator: torch.Generator, data: DataSet) -> tuple[Tensor, Transition]:
+        """Return the chain X̃ ~ C(X̃ | X), X ~ P(X | X̃)."""
         variance = self.residual_variance(data, generator)
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +66,7 @@ class DAE(FullyConnectedAutoencoder):
             reconstructed = {"mean": mean, "draw": self.draw_given(mean, variance, generator)}
             return reconstructed[self.chain_state], reconstructed[self.sample_kind].clamp(0, 1)
 
-        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
+        return images, step
 
     def residual_variance(self, data: DataSet, generator: torch.Generator) -> Tensor:
         """Return the maximum-likelihood variance of P(X | X̃) under squared error, on CHUNK training images."""

@@ -1,8 +1,9 @@
-"""Samplers: plain functions that take a trained network and a random generator, and return samples."""
+"""Samplers: they take a trained network and a random generator, and return samples."""
 
-import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,20 +21,51 @@ def ancestral(decoder: Callable[..., Tensor], codes: Tensor, labels: Tensor | No
     return torch.cat([decoder(chunk, of_chunk) for chunk, of_chunk in chunks])
 
 
-def markov_chain(
-    step: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, n: int, *, burn_in: int, thinning: int
-) -> Tensor:
-    """Return n samples of len(start) parallel chains, `thinning` steps apart after `burn_in` steps.
+# Maps the states of all chains to their next states and to samples, (chains, C, H, W) in [0, 1].
+Transition = Callable[[Any], tuple[Any, Tensor]]
 
-    `step` maps the states of all chains to their next states and samples. The result has the first sample of every
-    chain, then the second of every chain, and so on.
+
+def markov_chain(step: Transition, state: Any, n: int, *, burn_in: int, thinning: int) -> Tensor:
+    """Return n samples of parallel chains, `thinning` steps apart after `burn_in` steps.
+
+    The result has the first sample of every chain, then the second of every chain, and so on.
     """
-    state, samples = start, []
-    for index in range(1, burn_in + thinning * math.ceil(n / len(start)) + 1):
+    samples: list[Tensor] = []
+    steps = 0
+    while sum(map(len, samples)) < n:
         state, sample = step(state)
-        if index > burn_in and (index - burn_in) % thinning == 0:
+        steps += 1
+        if steps > burn_in and (steps - burn_in) % thinning == 0:
             samples.append(sample)
     return torch.cat(samples)[:n]
+
+
+class ChainSampler(ABC):
+    """The sampler of a model whose samples are states of Markov chains, begun at training images.
+
+    A model derives from it beside `Model`; metrics and pictures then show how far its chains move.
+    """
+
+    sampler_settings: ClassVar[tuple[str, ...]] = ("chains", "burn_in", "thinning")
+    chains: int  # side by side
+    burn_in: int  # steps before the first sample of a chain
+    thinning: int  # steps from one sample of a chain to its next
+
+    @abstractmethod
+    def chain(self, images: Tensor, generator: torch.Generator, data: DataSet) -> tuple[Any, Transition]:
+        """Return the states of chains that begin at images, (n, C, H, W) in [0, 1], and the step that they take."""
+
+    def starts(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """Return the images at which the chains of n samples begin: the first draws from the sampler's generator."""
+        return training_images(data, min(self.chains, n), generator)
+
+    def walk(self, images: Tensor, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        """Return n samples, (n, C, H, W) in [0, 1], of chains that begin at images."""
+        state, step = self.chain(images, generator, data)
+        return markov_chain(step, state, n, burn_in=self.burn_in, thinning=self.thinning)
+
+    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
+        return self.walk(self.starts(n, generator, data), n, generator, data)
 
 
 def code_density(codes: Tensor, components: int, n: int, generator: torch.Generator) -> Tensor:

@@ -21,6 +21,7 @@ from genexp.optimizers import ScheduledOptimizer
 from genexp.training.average import Average
 from genexp.training.plan import Plan, PlannedStage
 
+BEGINNING = 10_000  # training images that a stage may look at before its first step
 CODES_IN_MEMORY = 2**31  # bytes; codes of a stage that are more are computed a minibatch at a time
 
 
@@ -113,6 +114,8 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
         stage = training.stage
         if minibatches is None or minibatches.stage is not stage:
             minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
+            if training.step == stage.first_step:
+                minibatches.begin()
         position = (training.step - stage.first_step) % stage.steps_per_epoch
         ends_epoch = position + 1 == stage.steps_per_epoch
         logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
@@ -157,6 +160,22 @@ class Minibatches:
         self.data, self.stage, self.batch_size, self.seed, self.model = data, stage, batch_size, seed, model
         self.epoch, self.orders = -1, dict[str, Tensor]()
         self.codes = self._all_codes()
+
+    def begin(self) -> None:
+        """Let the stage prepare its players. No checkpoint lies between this and the stage's first step."""
+        begin, place = self.stage.stage.begin, self.stage.first_step
+        if begin is None:
+            return
+        device, n = self.model.device, len(self.data.train)
+        rows = _order(n, min(n, BEGINNING), self.seed, "stage order", place, device)[:BEGINNING]
+        rng.reseed(device, self.seed, "stage", place)
+        if self.codes is not None:
+            codes = self.codes[rows]
+        else:
+            images = self.data.images("train", rows)
+            codes = images if self.stage.stage.codes is None else self._codes(images)
+        with torch.no_grad():
+            begin(codes)
 
     def rows(self, step: int) -> dict[str, Tensor]:
         """Return the rows, (minibatches, batch_size), of each data set that the step takes."""
