@@ -27,6 +27,7 @@ Bandwidths = Annotated[list[PositiveFloat], Field(min_length=1)]
 Numbers = Annotated[list[Number], Field(min_length=1)]
 PositiveFloats = Annotated[list[PositiveFloat], Field(min_length=1)]
 Shares = Annotated[list[Share], Field(min_length=1)]
+NonNegativeFloats = Annotated[list[NonNegativeFloat], Field(min_length=1)]
 Bins = Annotated[int, Field(ge=2)]
 Split = Literal["train", "valid", "test"]
 

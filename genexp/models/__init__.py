@@ -227,9 +227,12 @@ class Autoencoder(Model):
         """Return the reconstructions, (n, C, H, W) in [0, 1], of images without noise; its codes are not drawn."""
         return self.decode(self.encode(images))
 
-    @abstractmethod
     def play(self, images: Tensor) -> Outcome:
-        """Return the loss of the player "autoencoder" on images (n, C, H, W) in [0, 1]."""
+        """Return the loss of the player "autoencoder" on images (n, C, H, W) in [0, 1].
+
+        An autoencoder that is trained layer by layer has stages instead.
+        """
+        raise NotImplementedError
 
     def players(self) -> dict[str, nn.Module]:
         return {"autoencoder": self}

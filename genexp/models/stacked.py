@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -31,7 +32,10 @@ class TiedLayer(nn.Module):
         raise NotImplementedError
 
 
-class Stacked(ChainSampler, Autoencoder):
+Layer = TypeVar("Layer", bound=TiedLayer)
+
+
+class Stacked(ChainSampler, Autoencoder, Generic[Layer]):
     """Each layer is trained on the codes of the layers below it, which are frozen; a chain in the top layer samples.
 
     Images in [0, 1] and codes are taken as probabilities. The decoder goes down through the means of all layers.
@@ -39,7 +43,7 @@ class Stacked(ChainSampler, Autoencoder):
 
     sample_kind = "mean"
 
-    def __init__(self, name: str, data: DataSpec, layers: Sequence[TiedLayer], pretrain_epochs: int) -> None:
+    def __init__(self, name: str, data: DataSpec, layers: Sequence[Layer], pretrain_epochs: int) -> None:
         super().__init__()
         if data.points:
             raise UsageError(f"model={name} takes values as shades of grey, and this data set has points")

@@ -29,7 +29,7 @@ class DenoisingLayer(TiedLayer):
         return binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
-class StackedDAE(Stacked):
+class StackedDAE(Stacked[DenoisingLayer]):
     """Each layer is trained on the uncorrupted codes of the layers below it, which are frozen (section 3.1).
 
     With `fine_tuning` a last stage trains all layers together to reconstruct images, of which a share is masked.
@@ -76,8 +76,7 @@ class StackedDAE(Stacked):
     def play(self, images: Tensor) -> Outcome:
         """Return the cross-entropy of images and their reconstructions by all layers, from masked images."""
         x = images.flatten(1)
-        layer: DenoisingLayer = self.stack[0]  # type: ignore[assignment]
-        logits = self.preactivations(self.encode(layer.corrupt(x)))
+        logits = self.preactivations(self.encode(self.stack[0].corrupt(x)))
         return Outcome({"autoencoder": binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)}, {})
 
     def chain(self, images: Tensor, generator: torch.Generator, data: DataSet) -> tuple[Tensor, Transition]:
@@ -88,10 +87,9 @@ class StackedDAE(Stacked):
         their chain is one of images, through all layers.
         """
         below = 0 if self.fine_tuning else len(self.stack) - 1  # layers below the chain's state
-        lowest: DenoisingLayer = self.stack[below]  # type: ignore[assignment]
 
         def step(state: Tensor) -> tuple[Tensor, Tensor]:
-            codes = lowest.corrupt(state, generator)
+            codes = self.stack[below].corrupt(state, generator)
             for layer in self.stack[below:]:
                 codes = layer.encoder(codes)
             mean = codes

@@ -17,7 +17,7 @@ from genexp.config.schema import TrainConfig
 from genexp.data import DataSet, DataSpec, Derived
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
-from genexp.models import TENSORS, Model
+from genexp.models import TENSORS, Autoencoder, Model
 from genexp.score import Score
 from genexp.text import first_line, nearest
 from genexp.training.average import Average
@@ -149,6 +149,8 @@ def _mistake(built: Any) -> str | None:
         return "sample_kind should be 'draw' or 'mean', what a sample of it is"
     if type(built).updates is Model.updates and type(built).stages is Model.stages:
         return "it has neither updates() nor stages(), so there is nothing to train"
+    if isinstance(built, Autoencoder) and type(built).play is Autoencoder.play and type(built).stages is Model.stages:
+        return "it has neither play() nor stages(), so there is nothing to train"
     if built.conditional and "labels" not in inspect.signature(built.sample).parameters:
         return "it is conditional, so sample() should take `labels`: sample(self, n, generator, data, labels)"
     players, stages = built.players(), built.stages()
