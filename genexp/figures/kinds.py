@@ -15,8 +15,8 @@ from genexp.data import DataSet
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import pictures
 from genexp.figures.canvas import Picture, grid, rendered, style
-from genexp.figures.nearest import nearest
 from genexp.figures.points import POINTS
+from genexp.metrics.nearest import nearest
 from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Translator, draw, evaluating
 from genexp.models.samplers import CHUNK, ancestral
 

@@ -14,7 +14,7 @@ from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
-from genexp.figures import nearest
+from genexp.metrics import nearest
 from genexp.figures.canvas import FRAME, grid
 from genexp.figures.curves import curves, save_figure
 from genexp.models import draw, evaluating
