@@ -5,11 +5,12 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from genexp.config.command_line import CommandLine
@@ -30,7 +31,7 @@ class Answer:
 
     mean: float  # over seeds
     stderr: float | None  # over what is scored, the mean of the runs' own
-    score: Score  # of the first run
+    scores: list[Score]  # of each run
     sigmas: list[float]  # each window width that a run, or one of its folds, chose
     runs: int = 1
     seed_spread: float | None = None  # standard deviation over seeds, n − 1; None for one run
@@ -44,7 +45,18 @@ class Answer:
     @classmethod
     def alone(cls, score: Score) -> "Answer":
         """Return the score of images that no model drew."""
-        return cls(score.mean, score.stderr, score, _sigmas([score]))
+        return cls(score.mean, score.stderr, [score], _sigmas([score]))
+
+    @property
+    def score(self) -> Score:
+        """The score of the first run, for what all runs have in common."""
+        return self.scores[0]
+
+    def detail(self, name: str) -> float | None:
+        """Return the mean over runs of a value beside the score; None if it is missing in one of them."""
+        values = [score.details.get(name) for score in self.scores]
+        numbers = [value for value in values if value is not None]
+        return statistics.fmean(numbers) if len(numbers) == len(values) else None
 
     @property
     def is_short(self) -> bool:
@@ -91,13 +103,17 @@ def identity_but_seed(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.identity().items() if key != "seed"}
 
 
-def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> Answer | None:
+def answer(
+    config: TrainConfig, metric: Component, states: list[RunState], sampling: Mapping[str, Any] = MappingProxyType({})
+) -> Answer | None:
     """Return the mean score by `metric` of the experiment's runs, one for each seed; None if none has such a score.
+
+    `sampling` says how the samples were drawn, if otherwise than by the run itself: `results.RAW`, from raw weights.
 
     Where none was scored as asked, the same metric under other settings is taken, and `exact` is False. Runs of fewer
     epochs than the longest, and on other data, are left out: unlike runs have no common mean.
     """
-    scored = [(state, entry) for state in states if (entry := _evaluation(state, metric)) is not None]
+    scored = [(state, entry) for state in states if (entry := _evaluation(state, metric, sampling)) is not None]
     exact = [(state, entry) for state, entry in scored if _defining(metric, entry.settings) == defining(metric)]
     if not scored:
         return None
@@ -115,7 +131,7 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
     return Answer(
         mean=statistics.fmean(means),
         stderr=statistics.fmean(stderrs) if stderrs else None,
-        score=scores[0],
+        scores=scores,
         sigmas=_sigmas(scores),
         runs=len(by_seed),
         seed_spread=statistics.stdev(means) if len(means) > 1 else None,
@@ -128,15 +144,15 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState]) -> An
     )
 
 
-def _evaluation(state: RunState, metric: Component) -> Evaluation | None:
-    """Return the run's score by this metric, of its last step, from its own seed and sampler; as asked if there is one.
+def _evaluation(state: RunState, metric: Component, sampling: Mapping[str, Any]) -> Evaluation | None:
+    """Return the run's score by this metric, of its last step, from its own seed; as asked if there is one.
 
     There may still be several, by different extractors: the newest is taken.
     """
     evaluations = [
         evaluation
         for evaluation in state.run.evaluations().values()
-        if evaluation.metric == metric["name"] and not evaluation.sampling
+        if evaluation.metric == metric["name"] and evaluation.sampling == sampling
         if state.config is not None and evaluation.seed == state.config.seed
     ]
 

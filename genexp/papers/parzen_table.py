@@ -10,6 +10,7 @@ from genexp.config.components import Component
 from genexp.config.schema import TableConfig
 from genexp.errors import GenexpError
 from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
+from genexp.papers.beside import CHAINS, WEIGHTS, Named, chains_table, weights_table
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import Cell, ParzenTable, Published, Row
 from genexp.runs.find import RunState
@@ -70,9 +71,26 @@ def parzen_document(
             except GenexpError as error:
                 notes.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
         tables.append(Table(_columns(metric, footnotes), lines, f"{table.title}: {column.title}"))
+        named = [_named(row.name, row.cells[key], states, folder) for row in table.rows if key in row.cells]
+        rows = [row for row in named if row is not None]
+        for beside, meaning in (
+            (chains_table(rows, f"Chains: {column.title}"), CHAINS),
+            (weights_table(rows, f"Averaged weights: {column.title}"), WEIGHTS),
+        ):
+            if beside is not None:
+                tables.append(beside)
+                notes.append(meaning)
     for each in tables:
         each.cells()  # collects the footnotes
     return Document(title, tables, [*notes, MEANING, *footnotes.lines(), THEIS])
+
+
+def _named(name: str, cell: Cell, states: list[RunState], folder: str | None) -> Named | None:
+    """Return the runs of a cell; None if it names no experiment."""
+    if cell.train is None:
+        return None
+    recipe = experiment(cell.train, folder)
+    return Named(name, recipe, runs_of(recipe, states))
 
 
 def _line(row: Row, cell: Cell, metric: Component, states: list[RunState], folder: str | None) -> Line:
