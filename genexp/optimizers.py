@@ -29,14 +29,25 @@ class LearningRate(TypedDict):
 class ScheduledOptimizer:
     """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, lr_epochs: int | None = None) -> None:
         self.optimizer = optimizer
         self.schedule = schedule
+        self.lr_epochs = lr_epochs
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
 
-    def step(self, gradients: Sequence[Tensor], step: int, epoch: int) -> None:
+    def settings(self, step: int, epoch: float) -> dict[str, float]:
+        """Return the settings after `step` steps and `epoch` epochs of the stage, with their fraction.
+
+        The schedule's learning rate is multiplied by 1 − epoch / lr_epochs, which falls at each step.
+        """
+        settings = self.schedule(step, int(epoch))
+        if self.lr_epochs is not None:
+            settings["lr"] *= max(0.0, 1 - epoch / self.lr_epochs)
+        return settings
+
+    def step(self, gradients: Sequence[Tensor], step: int, epoch: float) -> None:
         """Update each parameter with its gradient and the settings of this step and epoch."""
-        self.optimizer.param_groups[0].update(self.schedule(step, epoch))
+        self.optimizer.param_groups[0].update(self.settings(step, epoch))
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
@@ -49,18 +60,10 @@ class ScheduledOptimizer:
         self.optimizer.load_state_dict(state)
 
 
-def learning_rate(rate: LearningRate) -> Schedule:
-    """Return the schedule max(lr / lr_decay^step · (1 − epoch / lr_epochs), lr_min).
-
-    The first factor is pylearn2's `ExponentialDecay`. The second one, without `lr_epochs`, is 1.
-    """
-    log_decay, epochs = math.log(rate["lr_decay"]), rate.get("lr_epochs") or math.inf
-
-    def schedule(step: int, epoch: int) -> dict[str, float]:
-        lr = rate["lr"] * math.exp(-log_decay * step) * max(0.0, 1 - epoch / epochs)
-        return {"lr": max(lr, rate["lr_min"])}
-
-    return schedule
+def exponential_decay(rate: LearningRate) -> Schedule:
+    """Return the schedule lr = max(lr / lr_decay^step, lr_min) (pylearn2 `ExponentialDecay`)."""
+    log_decay = math.log(rate["lr_decay"])
+    return lambda step, epoch: {"lr": max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])}
 
 
 def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> Callable[[float], float]:
@@ -94,7 +97,7 @@ def sgd(
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
     if momentum_ramp[1] < momentum_ramp[0]:
         raise UsageError(f"optimizer.momentum_ramp={momentum_ramp} ends before it begins; write [first,last] epoch")
-    decay, ramp = learning_rate(rate), linear_ramp(momentum, momentum_final, momentum_ramp)
+    decay, ramp = exponential_decay(rate), linear_ramp(momentum, momentum_final, momentum_ramp)
     optimizer = torch.optim.SGD(parameters, rate["lr"], momentum, 0, rate["weight_decay"], nesterov, fused=True)
     # torch keeps no v while the momentum is exactly 0; with this one it does, and 1e-308·v is 0 in float32.
     least = sys.float_info.min if momentum_first_epoch == 1 and momentum_final is not None else 0.0
@@ -102,7 +105,7 @@ def sgd(
     def schedule(step: int, epoch: int) -> dict[str, float]:
         return decay(step, epoch) | {"momentum": max(ramp(epoch + momentum_first_epoch), least)}
 
-    return ScheduledOptimizer(optimizer, schedule)
+    return ScheduledOptimizer(optimizer, schedule, rate.get("lr_epochs"))
 
 
 def adam(
@@ -115,7 +118,7 @@ def adam(
 ) -> ScheduledOptimizer:
     """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
     optimizer = torch.optim.Adam(parameters, rate["lr"], (beta1, beta2), eps, rate["weight_decay"], fused=True)
-    return ScheduledOptimizer(optimizer, learning_rate(rate))
+    return ScheduledOptimizer(optimizer, exponential_decay(rate), rate.get("lr_epochs"))
 
 
 def rmsprop(
@@ -127,9 +130,13 @@ def rmsprop(
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Return RMSprop: gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
-    decay = learning_rate(rate)
+    decay = exponential_decay(rate)
     optimizer = torch.optim.RMSprop(parameters, rate["lr"], alpha, eps, rate["weight_decay"], momentum)
-    return ScheduledOptimizer(optimizer, lambda step, epoch: decay(step, epoch) | {"momentum": momentum})
+
+    def schedule(step: int, epoch: int) -> dict[str, float]:
+        return decay(step, epoch) | {"momentum": momentum}
+
+    return ScheduledOptimizer(optimizer, schedule, rate.get("lr_epochs"))
 
 
 def adadelta(
@@ -141,4 +148,4 @@ def adadelta(
 ) -> ScheduledOptimizer:
     """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
     optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, rate["weight_decay"])
-    return ScheduledOptimizer(optimizer, learning_rate(rate))
+    return ScheduledOptimizer(optimizer, exponential_decay(rate), rate.get("lr_epochs"))

@@ -34,8 +34,8 @@ class ContractiveLayer(TiedLayer):
         """Return cross-entropy + λ‖J‖²_F + γ E‖J(x) − J(x + ε)‖²_F, the mean over rows (n, inputs) in [0, 1]."""
         h = self.encoder(x)
         squares = self.linear.weight.square().sum(1)
-        slopes = (h * (1 - h)).float()
-        loss: Tensor = binary_cross_entropy_with_logits(self.decoder(h).float(), x, reduction="sum") / len(x)
+        slopes = (h * (1 - h)).to(squares.dtype)
+        loss: Tensor = binary_cross_entropy_with_logits(self.decoder(h).to(x.dtype), x, reduction="sum") / len(x)
         loss = loss + self.contraction * (slopes.square() @ squares).mean()
         if self.hessian:
             loss = loss + self.hessian * self.hessian_penalty(x, slopes, squares)

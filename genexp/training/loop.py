@@ -139,7 +139,9 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             moved = {player for update, _ in stage.moves for player in update.players}
             for player, optimizer in training.optimizers.items():
                 if player in moved:
-                    settings = optimizer.schedule(training.step - stage.first_step - 1, stage.epoch(training.step - 1))
+                    settings = optimizer.settings(
+                        training.step - stage.first_step - 1, stage.progress(training.step - 1)
+                    )
                     values |= {f"{name}/{player}": value for name, value in settings.items()}
         training.seconds += time.perf_counter() - started
         if values is not None:
@@ -253,7 +255,7 @@ def _move(
         if norms is not None:
             norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
         step = training.step - stage.first_step
-        training.optimizers[player].step(gradient, step, stage.epoch(training.step))
+        training.optimizers[player].step(gradient, step, stage.progress(training.step))
     return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
 
 

@@ -26,6 +26,10 @@ class PlannedStage:
         """Return the epochs of this stage that are completed after `step` steps of the training."""
         return (step - self.first_step) // self.steps_per_epoch
 
+    def progress(self, step: int) -> float:
+        """Return the same with the fraction of the epoch that has begun."""
+        return (step - self.first_step) / self.steps_per_epoch
+
 
 @dataclass(frozen=True)
 class Plan:

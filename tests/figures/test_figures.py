@@ -14,9 +14,9 @@ from genexp.data import DataSet
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
-from genexp.metrics import nearest
 from genexp.figures.canvas import FRAME, grid
 from genexp.figures.curves import curves, save_figure
+from genexp.metrics import nearest
 from genexp.models import draw, evaluating
 from genexp.training import build
 
