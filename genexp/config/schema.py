@@ -171,7 +171,9 @@ class RerunConfig(Schema):
 
 
 class FigureConfig(ReopenedConfig):
-    kind: Literal["samples", "neighbours", "interpolation", "reconstructions", "manifold", "translations", "curves"]
+    kind: Literal[
+        "samples", "neighbours", "interpolation", "reconstructions", "manifold", "chains", "translations", "curves"
+    ]
     rows: ranges.PositiveInt
     columns: Annotated[int, Field(ge=2)]
     method: Literal["tsne", "pca"]

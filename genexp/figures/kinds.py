@@ -17,8 +17,8 @@ from genexp.figures import pictures
 from genexp.figures.canvas import Picture, grid, rendered, style
 from genexp.figures.points import POINTS
 from genexp.metrics.nearest import nearest
-from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Translator, draw, evaluating
-from genexp.models.samplers import CHUNK, ancestral
+from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Reconstructs, Translator, draw, evaluating
+from genexp.models.samplers import CHUNK, ChainSampler, ancestral
 
 GAP = 6  # pixels between samples and their neighbours, enough for a visible frame
 MAPPED = 2500  # the most test images in a map of codes
@@ -87,15 +87,26 @@ def interpolation(
 def reconstructions(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
     """Draw `rows` rows of validation images, each above its corrupted images, if there are any, and reconstructions.
 
-    Raises UsageError for a model without an encoder.
+    Raises UsageError for a model that reconstructs none.
     """
     _refuse_points(data, "reconstructions")
-    if not isinstance(model, Autoencoder):
+    if not isinstance(model, Reconstructs):
         raise UsageError(
             "kind=reconstructions: this model has no encoder, so it reconstructs no images\n"
             "Use kind=samples or kind=neighbours"
         )
     return pictures.of_reconstructions(model, data, generator, rows, columns)
+
+
+def chains(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
+    """Draw consecutive samples of a chain in each row, from the training image where it begins.
+
+    Raises UsageError for a model that samples without a Markov chain.
+    """
+    _refuse_points(data, "chains")
+    if not isinstance(model, ChainSampler):
+        raise UsageError("kind=chains: this model samples without a Markov chain\nUse kind=samples")
+    return pictures.of_chains(model, data, generator, rows, columns)
 
 
 def translations(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:

@@ -10,11 +10,13 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.figures.canvas import Picture, grid
 from genexp.figures.points import POINTS, of_points
-from genexp.models import Asking, Autoencoder, Model, Side, Translator, draw, evaluating
+from genexp.models import Asking, Autoencoder, Model, Reconstructs, Side, Translator, draw, evaluating
+from genexp.models.samplers import ChainSampler, markov_chain, training_images
 from genexp.noise import unchanged
 
 TILES = 64  # samples or filters in a grid
 CLASSES = 20  # the most classes of a conditional model that have a row
+WALKS, WALKED = 8, 16  # chains in a picture, and images of each
 RECONSTRUCTED = 10  # images in a row above their reconstructions
 
 
@@ -25,8 +27,10 @@ def of_model(model: Model, data: DataSet, generator: torch.Generator) -> Iterato
         return
     for layer, picture in of_filters(model, data).items():
         yield f"filters/{layer}", picture
-    if isinstance(model, Autoencoder):
+    if isinstance(model, Reconstructs):
         yield "reconstructions", of_reconstructions(model, data, generator)
+    if isinstance(model, ChainSampler):
+        yield "chains", of_chains(model, data, generator)
     if isinstance(model, Translator) and data.second is not None:
         yield "translations", of_translations(model, data)
 
@@ -65,20 +69,40 @@ def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None, model: 
 
 
 def of_reconstructions(
-    model: Autoencoder, data: DataSet, generator: torch.Generator, rows: int = 2, columns: int = RECONSTRUCTED
+    model: Reconstructs, data: DataSet, generator: torch.Generator, rows: int = 2, columns: int = RECONSTRUCTED
 ) -> Picture:
     """Draw `rows` rows of validation images, and below each row its reconstructions.
 
-    If the model corrupts its input, the corrupted images stand between the two.
+    If an autoencoder corrupts its input, the corrupted images stand between the two, and are what is reconstructed.
     """
     batch = data.batch("valid", slice(0, rows * columns))
     images = batch["images"]
+    if not isinstance(model, Autoencoder):
+        assert isinstance(model, Model)
+        with evaluating(model):
+            return _rows_of_versions([images, model.reconstruct(images)], columns)
     corrupted = model.noise(images, generator)
     with evaluating(model):
         codes = Asking(model.encode)(batch | {"images": corrupted})
         reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
     versions = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
     return _rows_of_versions(versions, columns)
+
+
+def of_chains(
+    model: ChainSampler, data: DataSet, generator: torch.Generator, rows: int = WALKS, columns: int = WALKED
+) -> Picture:
+    """Draw a row for each of `rows` chains: the training image where it begins, then a sample each `thinning` steps.
+
+    There is no burn-in, so the picture shows how a chain leaves its image, and how it mixes.
+    """
+    assert isinstance(model, Model)
+    images = training_images(data, rows, generator)
+    with evaluating(model):
+        state, step = model.chain(images, generator, data)
+        walked = markov_chain(step, state, rows * (columns - 1), burn_in=0, thinning=model.thinning)
+    tiles = torch.cat([images, walked]).view(columns, rows, *data.shape).transpose(0, 1)
+    return grid(tiles.flatten(0, 1), columns)
 
 
 def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: int = RECONSTRUCTED) -> Picture:

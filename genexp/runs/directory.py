@@ -25,7 +25,7 @@ from genexp.text import now
 LOCK = ".lock"
 TRAINING_WRITES = (  # beginnings of names that only training writes, complete or not
     *(".config.yaml.", ".status.json.", ".data.json.", ".provenance.json.", ".metrics.jsonl.", ".error.txt."),
-    *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "translations", "tensorboard"),
+    *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "chains", "translations", "tensorboard"),
 )
 FOREIGN_AGE = 86400  # seconds after which another command's unfinished file counts as left behind
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics
-from examples import AUTOENCODERS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
+from examples import AUTOENCODERS, CHAINS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,6 +25,27 @@ ON_POINTS = {  # points are no shades of grey
     "vae": ["model.likelihood=gaussian"],
     "gan": [],  # the discriminator's output stands beside the samples
 }
+
+SCORES = {"vae": {"parzen", "elbo", "iwae"}, "cyclegan": {"parzen", "translation_error"}}
+SCORES |= {model: {"parzen", "chain"} for model in CHAINS}
+PLAYERS = {model: {"autoencoder"} for model in AUTOENCODERS} | {
+    "stacked_dae": {"layer_1", "layer_2", "autoencoder"},
+    "stacked_cae": {"layer_1", "layer_2"},
+    "gsn": {"gsn"},
+    "dbn": {"layer_1", "layer_2"},
+    "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
+}
+LAST_PLAYERS = {"stacked_dae": {"autoencoder"}, "stacked_cae": {"layer_2"}, "dbn": {"layer_2"}}  # of the last stage
+LAST_PICTURES = {
+    "stacked_dae": "epoch-0004-fine-tuning.png",
+    "stacked_cae": "epoch-0003-layer_2.png",
+    "dbn": "epoch-0003-layer_2.png",
+}
+FILTERS = {model: ["filters/encoder"] for model in AUTOENCODERS} | {
+    **{model: ["filters/layer_1", "filters/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn")},
+    **{"gsn": ["filters/layer_1"], "gan": ["filters/discriminator"]},
+}
+RECONSTRUCTING = (*AUTOENCODERS, "gsn", "dbn")
 
 
 def events(run):
@@ -45,37 +66,33 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
     assert "{:,} train, {:,} valid, {:,} test".format(*sizes) in answer.out
     assert "warning" not in answer.err.lower()
     results = json.loads((answer.run / "results.json").read_text())
-    expected = {"vae": {"parzen", "elbo", "iwae"}, "cyclegan": {"parzen", "translation_error"}}
-    assert set(results["scores"]) == expected.get(model, {"parzen"})
+    assert set(results["scores"]) == SCORES.get(model, {"parzen"})
     for name, found in results["scores"].items():
-        assert np.isfinite([found["mean"], found["stderr"]]).all()
-        in_nats = f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {sizes[2]} test images"
-        assert (in_nats in answer.out) == (name != "translation_error")
-    last = "epoch-0004-fine-tuning.png" if model == "stacked_dae" else "epoch-0002.png"
+        assert np.isfinite(found["mean"])
+        if name not in ("translation_error", "chain"):
+            in_nats = f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {sizes[2]} test images"
+            assert in_nats in answer.out
+    last = LAST_PICTURES.get(model, "epoch-0002.png")
     assert Image.open(answer.run / "samples" / last).size == (8 * 33 + 1, 8 * 33 + 1)
 
     shown = events(answer.run).Tags()
-    players = {
-        "stacked_dae": {"layer_1", "layer_2", "autoencoder"},
-        "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
-    }
-    default = {"discriminator", "generator"} if "gan" in model else {"autoencoder"}
-    assert {f"loss/{player}" for player in players.get(model, default)} <= set(shown["scalars"])
-    losses = (
-        {"loss/autoencoder"} if model == "stacked_dae" else {f"loss/{name}" for name in players.get(model, default)}
-    )
-    assert losses | {"lr/autoencoder"} & set(shown["scalars"]) <= set(read_metrics(answer.run)[-1])
-    pictures = {"samples"}
+    players = PLAYERS.get(model, {"discriminator", "generator"})
+    assert {f"loss/{player}" for player in players} <= set(shown["scalars"])
+    last_players = LAST_PLAYERS.get(model, players)
+    recorded = {f"{curve}/{player}" for player in last_players for curve in ("loss", "lr")}
+    assert recorded <= set(read_metrics(answer.run)[-1])
+    pictures = {"samples", *FILTERS.get(model, [])}
     if model in AUTOENCODERS:
-        filters = {"filters/layer_1", "filters/layer_2"} if model == "stacked_dae" else {"filters/encoder"}
-        pictures |= {"reconstructions", *filters}
         assert shown["histograms"] == ["codes"]
+    if model in RECONSTRUCTING:
+        pictures.add("reconstructions")
         rows = 6 if model == "dae" else 4  # with the corrupted inputs between
         assert Image.open(answer.run / "reconstructions" / last).size == (10 * 33 + 1, rows * 33 + 1)
+    if model in CHAINS:
+        pictures.add("chains")
+        assert Image.open(answer.run / "chains" / last).size == (16 * 33 + 1, 8 * 33 + 1)
     if model == "cyclegan":
         pictures.add("translations")
-    if model == "gan":
-        pictures.add("filters/discriminator")
     assert set(shown["images"]) == pictures
     assert "_hparams_/session_start_info" in events(answer.run).summary_metadata
 
@@ -122,6 +139,8 @@ VARIANTS = [
     ["model=cae", "model.penalty=stochastic", "model.code_units=tanh", "noise=gaussian", *DIGITS["cae"]],
     ["model=vae", "model.likelihood=gaussian", "model.sample_kind=draw", "model.beta=4", *DIGITS["vae"]],
     ["model=vae", "noise=salt_and_pepper", "optimizer=adadelta", *DIGITS["vae"]],
+    ["model=stacked_cae", "model.hessian=1", *DIGITS["stacked_cae"], "model.hidden=[20]"],
+    ["model=gsn", "model.units=sigmoid", "model.chain_state=mean", "model.start=first_test_image", *DIGITS["gsn"]],
     ["model=dcgan", "model.updates=simultaneous", "model.generator_output=sigmoid", *DIGITS["dcgan"]],
     ["model=gan", "model.generator_output=linear", "model.generator_units=[tanh]", "noise=masking", *DIGITS["gan"]],
     ["model=gan", "optimizer@optimizers.generator=adam_gan", *DIGITS["gan"]],
