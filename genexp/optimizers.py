@@ -2,7 +2,9 @@
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 import torch
@@ -10,7 +12,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from genexp.errors import UsageError
-from genexp.ranges import AsBefore, DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat, PositiveInt
+from genexp.ranges import (
+    AsBefore,
+    DecayFactor,
+    Fraction,
+    Interval,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    RateStages,
+)
 
 # (steps, epochs completed) in this stage of training -> lr, and momentum if it has one
 Schedule = Callable[[int, int], dict[str, float]]
@@ -23,6 +34,7 @@ class LearningRate(TypedDict):
     lr_decay: DecayFactor
     lr_min: NonNegativeFloat
     lr_epochs: Annotated[PositiveInt | None, AsBefore(None)]
+    lr_stages: Annotated[RateStages | None, AsBefore(None)]
     weight_decay: NonNegativeFloat
 
 
@@ -60,10 +72,21 @@ class ScheduledOptimizer:
         self.optimizer.load_state_dict(state)
 
 
-def exponential_decay(rate: LearningRate) -> Schedule:
-    """Return the schedule lr = max(lr / lr_decay^step, lr_min) (pylearn2 `ExponentialDecay`)."""
+def learning_rate(rate: LearningRate) -> Schedule:
+    """Return the schedule max(lr / lr_decay^step · factor of the stage, lr_min).
+
+    The first part is pylearn2's `ExponentialDecay`. `lr_stages` has the epochs and the factor of each stage, one stage
+    after another; the last factor stays. Without it the factor is 1.
+    """
     log_decay = math.log(rate["lr_decay"])
-    return lambda step, epoch: {"lr": max(rate["lr"] * math.exp(-log_decay * step), rate["lr_min"])}
+    stages = rate.get("lr_stages") or [[math.inf, 1.0]]
+    ends = list(accumulate(length for length, _ in stages))
+
+    def schedule(step: int, epoch: int) -> dict[str, float]:
+        _, factor = stages[min(bisect_right(ends, epoch), len(stages) - 1)]
+        return {"lr": max(rate["lr"] * math.exp(-log_decay * step) * factor, rate["lr_min"])}
+
+    return schedule
 
 
 def linear_ramp(start: float, end: float | None, interval: Sequence[float]) -> Callable[[float], float]:
@@ -97,7 +120,7 @@ def sgd(
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum above 0")
     if momentum_ramp[1] < momentum_ramp[0]:
         raise UsageError(f"optimizer.momentum_ramp={momentum_ramp} ends before it begins; write [first,last] epoch")
-    decay, ramp = exponential_decay(rate), linear_ramp(momentum, momentum_final, momentum_ramp)
+    decay, ramp = learning_rate(rate), linear_ramp(momentum, momentum_final, momentum_ramp)
     optimizer = torch.optim.SGD(parameters, rate["lr"], momentum, 0, rate["weight_decay"], nesterov, fused=True)
     # torch keeps no v while the momentum is exactly 0; with this one it does, and 1e-308·v is 0 in float32.
     least = sys.float_info.min if momentum_first_epoch == 1 and momentum_final is not None else 0.0
@@ -118,7 +141,7 @@ def adam(
 ) -> ScheduledOptimizer:
     """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
     optimizer = torch.optim.Adam(parameters, rate["lr"], (beta1, beta2), eps, rate["weight_decay"], fused=True)
-    return ScheduledOptimizer(optimizer, exponential_decay(rate), rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("lr_epochs"))
 
 
 def rmsprop(
@@ -130,7 +153,7 @@ def rmsprop(
     **rate: Unpack[LearningRate],
 ) -> ScheduledOptimizer:
     """Return RMSprop: gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
-    decay = exponential_decay(rate)
+    decay = learning_rate(rate)
     optimizer = torch.optim.RMSprop(parameters, rate["lr"], alpha, eps, rate["weight_decay"], momentum)
 
     def schedule(step: int, epoch: int) -> dict[str, float]:
@@ -148,4 +171,4 @@ def adadelta(
 ) -> ScheduledOptimizer:
     """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
     optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, rate["weight_decay"])
-    return ScheduledOptimizer(optimizer, exponential_decay(rate), rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("lr_epochs"))

@@ -43,7 +43,10 @@ RUNS = {  # a run of every model that takes a second or two
     "dae": ["model=dae", "dataset=digits", "epochs=20", *CHAIN],
     "dcgan": ["model=dcgan", "dataset=digits", "epochs=3", "model.channels=4", "model.latent_dim=8"],
     "gan": GAN,
-    "vae": ["model=vae", "dataset=digits", "epochs=15", "model.hidden=[32]", "metrics.iwae.n_samples=5"],
+    "vae": [
+        *("model=vae", "dataset=digits", "epochs=15", "model.hidden=[32]", "metrics.iwae.n_samples=5"),
+        *("dataset.binarize=fresh", "model.objective=iwae", "model.k=3"),
+    ],
     "stacked_dae": [
         *("model=stacked_dae", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48,32]"),
         *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),

@@ -7,8 +7,9 @@ from genexp.config.schema import TableConfig
 from genexp.errors import UsageError
 from genexp.papers import published
 from genexp.papers.answers import experiment, runs_of
+from genexp.papers.likelihood_table import likelihood_document
 from genexp.papers.parzen_table import parzen_document
-from genexp.papers.published import ParzenTable, TextTable, experiments
+from genexp.papers.published import LikelihoodTable, ParzenTable, TextTable, experiments
 from genexp.papers.scores_table import scores_document, text_document
 from genexp.runs.find import find
 from genexp.storage.files import atomic, would_write, writing
@@ -52,6 +53,8 @@ def table_document(config: TableConfig, folder: str | None) -> Document:
     states = find(outputs)
     if isinstance(table, ParzenTable):
         document = parzen_document(config, folder, paper.title, table, states)
+    elif isinstance(table, LikelihoodTable):
+        document = likelihood_document(folder, paper.title, table, states)
     else:
         document = scores_document(config, folder, paper.title, table, states)
     recipes = [experiment(wanted.train, folder) for wanted in experiments(table, "full")]

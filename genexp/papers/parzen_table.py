@@ -1,21 +1,27 @@
 """A table of Parzen scores: published numbers, this project's runs beside them, and yardsticks."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any
-
 from genexp.config.components import Component
 from genexp.config.schema import TableConfig
 from genexp.errors import GenexpError
-from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
+from genexp.papers.answers import Answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.beside import CHAINS, WEIGHTS, Named, chains_table, weights_table
+from genexp.papers.columns import (
+    Line,
+    cell,
+    here_column,
+    line_of,
+    model_column,
+    of,
+    published_column,
+    samples_column,
+    seeds_column,
+    training_columns,
+)
 from genexp.papers.notes import THEIS, Footnotes, minus
-from genexp.papers.published import Cell, ParzenTable, Published, Row
+from genexp.papers.published import Cell, ParzenTable
 from genexp.runs.find import RunState
 from genexp.tables import Column, Document, Table, values
-from genexp.text import count, first_line
+from genexp.text import first_line
 
 YARDSTICKS = {
     "training_images": "training images",
@@ -30,23 +36,6 @@ MEANING = (
 )
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row of the table: a published number, and its answer or why there is none."""
-
-    name: str
-    published: Published | None
-    answer: Answer | None
-    state: str = ""
-
-    def difference(self) -> float | None:
-        """Return the answer less the published number, in combined standard errors."""
-        if self.answer is None or self.published is None or self.published.spread is None:
-            return None
-        combined = math.hypot(self.answer.standard_error(), self.published.spread)
-        return (self.answer.mean - self.published.value) / combined if combined else None
-
-
 def parzen_document(
     config: TableConfig, folder: str | None, title: str, table: ParzenTable, states: list[RunState]
 ) -> Document:
@@ -55,7 +44,8 @@ def parzen_document(
     for key, column in table.columns.items():
         recipe = experiment(column.train, folder)
         metric = recipe.metrics["parzen"]
-        lines = [_line(row, row.cells[key], metric, states, folder) for row in table.rows if key in row.cells]
+        rows = [row for row in table.rows if key in row.cells]
+        lines = [line_of(row, row.cells[key], metric, states, folder) for row in rows]
         notes += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
         notes.append(f"Published ± on {column.title}: {column.spread}.")
         answers = [line.answer for line in lines if line.answer]
@@ -72,10 +62,10 @@ def parzen_document(
                 notes.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
         tables.append(Table(_columns(metric, footnotes), lines, f"{table.title}: {column.title}"))
         named = [_named(row.name, row.cells[key], states, folder) for row in table.rows if key in row.cells]
-        rows = [row for row in named if row is not None]
+        with_runs = [each for each in named if each is not None]
         for beside, meaning in (
-            (chains_table(rows, f"Chains: {column.title}"), CHAINS),
-            (weights_table(rows, f"Averaged weights: {column.title}"), WEIGHTS),
+            (chains_table(with_runs, f"Chains: {column.title}"), CHAINS),
+            (weights_table(with_runs, f"Averaged weights: {column.title}"), WEIGHTS),
         ):
             if beside is not None:
                 tables.append(beside)
@@ -93,40 +83,8 @@ def _named(name: str, cell: Cell, states: list[RunState], folder: str | None) ->
     return Named(name, recipe, runs_of(recipe, states))
 
 
-def _line(row: Row, cell: Cell, metric: Component, states: list[RunState], folder: str | None) -> Line:
-    """Return the answer of this project's runs to a cell, or why there is none."""
-    if cell.train is None:
-        return Line(row.name, cell, None, row.missing or "no recipe yet")
-    recipe = experiment(cell.train, folder)
-    runs = runs_of(recipe, states)
-    mean = answer(recipe, metric, runs)
-    if mean is None:
-        return Line(row.name, cell, None, f"{runs[0].status} {runs[0].epoch}/{runs[0].epochs}" if runs else "not run")
-    others = f"{count(mean.left_out, 'other run')} of fewer epochs, other data or other settings left out"
-    return Line(row.name, cell, mean, others if mean.left_out else "")
-
-
 def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
     """Return the columns of the table, in which the marks and sources of the cells are collected."""
-
-    def published(line: Line) -> str:
-        number = line.published
-        if number is None:
-            return ""
-        marks = {"recalled": "*", "quoted": "°"}.get(number.status, "")
-        marks += "ᵐ" if number.sample_kind == "mean" else ""
-        spread = "" if number.spread is None else f" ± {number.spread:g}"
-        return f"{minus(f'{number.value:g}{spread}')}{footnotes.mark(marks)} {footnotes.number(number.source)}"
-
-    def here(line: Line) -> str:
-        mean = line.answer
-        if mean is None:
-            return line.state
-        marks = "†" if mean.is_short else ""
-        marks += "" if mean.exact and mean.score.n_samples == metric["n_samples"] else "‡"
-        marks += "ᵐ" if mean.score.sample_kind == "mean" else ""
-        stderr = "" if mean.stderr is None else f" ± {mean.stderr:.1f}"
-        return minus(f"{mean.mean:.1f}{stderr}{footnotes.mark(marks)}")
 
     def difference(line: Line) -> str:
         value = line.difference()
@@ -135,38 +93,13 @@ def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
     def sigmas(mean: Answer) -> str:
         return ", ".join(f"{sigma:.3g}" for sigma in mean.sigmas)
 
-    def minutes(mean: Answer) -> str:
-        return "" if mean.minutes is None else f"{mean.minutes:.1f}"
-
     return [
-        Column("model", lambda line: line.name, values(model=lambda line: line.name)),
-        Column("published", published, _published_record),
-        Column("here ± test", here, values(note=lambda line: line.state, here=_of("mean"), stderr=_of("stderr"))),
-        Column("± seeds", _cell(Answer.seeds), values(seed_spread=_of("seed_spread"), runs=_of("runs"))),
+        model_column(),
+        published_column(footnotes),
+        here_column(footnotes, 1, metric["n_samples"]),
+        seeds_column(),
         Column("Δ/SE", difference, values(difference_in_standard_errors=Line.difference)),
-        Column(
-            "samples",
-            _cell(lambda mean: f"{mean.score.n_samples:,}"),
-            values(n_samples=_of("score.n_samples"), sample_kind=_of("score.sample_kind")),
-        ),
-        Column("σ", _cell(sigmas), values(sigma=_of("sigmas"))),
-        Column("epochs", _cell(Answer.epochs), values(epochs=_of("epoch"), recipe_epochs=_of("recipe_epochs"))),
-        Column("min", _cell(minutes), values(minutes=_of("minutes"))),
+        samples_column(),
+        Column("σ", cell(sigmas), values(sigma=of("sigmas"))),
+        *training_columns(),
     ]
-
-
-def _cell(show: Callable[[Answer], str]) -> Callable[[Line], str]:
-    """Return what shows a row's answer; a row without one has an empty cell."""
-    return lambda line: "" if line.answer is None else show(line.answer)
-
-
-def _of(attribute: str) -> Callable[[Line], Any]:
-    """Return what reads an attribute of a row's answer; of a row without one, None."""
-    read = attrgetter(attribute)
-    return lambda line: None if line.answer is None else read(line.answer)
-
-
-def _published_record(line: Line) -> dict[str, Any]:
-    names = {"value": "published", "spread": "published_spread", "sample_kind": "published_sample_kind"}
-    names |= {"status": "status", "source": "source"}
-    return {} if line.published is None else {name: getattr(line.published, key) for key, name in names.items()}

@@ -80,7 +80,23 @@ class ScoresTable(Schema):
     rows: list[ScoresRow]
 
 
-Table = ParzenTable | TextTable | ScoresTable
+class LikelihoodRow(Cell):
+    """A published log-likelihood of binary images, in nats, and the run that reproduces it, if there is one."""
+
+    name: str
+    missing: str | None = None  # why it has no run
+    kind: Literal["bound", "estimate", "exact"]  # of the published number and of ours
+    images: Literal["threshold", "fresh", "fixed"] | None = None  # how they were binarized; None: not known
+    metric: str  # by which the run is scored, with the recipe's settings
+
+
+class LikelihoodTable(Schema):
+    kind: Literal["likelihood"]
+    title: str
+    rows: list[LikelihoodRow]
+
+
+Table = ParzenTable | TextTable | ScoresTable | LikelihoodTable
 
 
 class Paper(Schema):
@@ -124,6 +140,7 @@ def experiments(table: Table, budget: str) -> Iterator[Experiment]:
                 if cell is not None and cell.train is not None:
                     settings = [*cell.train, *(cell.quick if budget == "quick" else [])]
                     yield Experiment(f"{row.name} on {column.title}", settings, column.on_request)
-    elif isinstance(table, ScoresTable):
-        for scored in table.rows:
-            yield Experiment(scored.name, [*scored.train, *(scored.quick if budget == "quick" else [])], False)
+    elif isinstance(table, ScoresTable | LikelihoodTable):
+        for each in table.rows:
+            if each.train is not None:
+                yield Experiment(each.name, [*each.train, *(each.quick if budget == "quick" else [])], False)

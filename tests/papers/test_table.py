@@ -16,7 +16,7 @@ from genexp.data.digits import digits
 from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.papers import answers, yardsticks
 from genexp.papers import published as papers
-from genexp.papers.published import ParzenTable, ScoresTable
+from genexp.papers.published import LikelihoodTable, ParzenTable, ScoresTable
 from genexp.runs.find import find
 from genexp.tables import Column, Document, Table, render
 
@@ -253,6 +253,104 @@ def test_all_formats_hold_the_same_numbers(toy, tmp_path):
     assert (tmp_path / "t.tex").read_text() == shown["latex"]
 
 
+LIKELIHOODS = """
+name: bounds
+title: Bounds
+tables:
+  likelihood:
+    kind: likelihood
+    title: Log-likelihoods
+    rows:
+      - name: VAE
+        value: -21.5
+        status: quoted
+        source: A book
+        kind: bound
+        images: fresh
+        metric: iwae
+        train: [model=vae, dataset=digits, dataset.binarize=fresh, "model.hidden=[8]", epochs=3]
+        quick: [epochs=1]
+      - name: fixed VAE
+        value: -22
+        status: read
+        source: A letter
+        kind: bound
+        metric: elbo
+        train: [model=vae, dataset=digits, dataset.binarize=fixed, "model.hidden=[8]", epochs=1, ~metrics.parzen]
+      - {name: RBM, value: -20.25, status: recalled, source: A book, kind: estimate, metric: ais, missing: no model yet}
+"""
+
+
+@pytest.fixture
+def likelihoods(genexp, tmp_path):
+    """The command line with a small paper of log-likelihoods."""
+    (tmp_path / "conf/paper").mkdir(parents=True)
+    (tmp_path / "conf/paper/bounds.yaml").write_text(LIKELIHOODS)
+    words = ["--config-dir", str(tmp_path / "conf"), "paper=bounds", "table=likelihood", "data_dir=nothing"]
+    return lambda command, *more: genexp(command, *words, *more)
+
+
+def test_likelihoods_of_runs_stand_beside_the_published_ones(likelihoods, tmp_path):
+    answer = likelihoods("reproduce", "budget=quick", "seeds=2")
+    assert answer.code == 0, answer.err
+    scores: dict[str, list[dict]] = {"fresh": [], "fixed": []}
+    for state in find(tmp_path / "outputs"):
+        content = json.loads((state.run.path / "results.json").read_text())
+        scores[state.config.dataset["binarize"]].append(content["scores"])
+    vae, fixed, rbm = json.loads(likelihoods("table", "format=json").out)["tables"][0]["rows"]
+    means = [score["iwae"]["mean"] for score in scores["fresh"]]
+    assert vae["here"] == pytest.approx(sum(means) / 2)
+    assert vae["seed_spread"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
+    assert fixed["here"] == pytest.approx(sum(score["elbo"]["mean"] for score in scores["fixed"]) / 2)
+    assert (vae["n_samples"], vae["epochs"], vae["recipe_epochs"], fixed["n_samples"]) == (50, 1, 3, 1)
+    assert [(row["images"], row["number"], row["metric"]) for row in (vae, fixed, rbm)] == [
+        ("fresh", "bound", "iwae"), ("not known; here fixed", "bound", "elbo"), ("not known", "estimate", "ais"),
+    ]  # fmt: skip
+    assert [row["published"] for row in (vae, fixed, rbm)] == [-21.5, -22, -20.25]
+    assert [row["status"] for row in (vae, fixed, rbm)] == ["quoted", "read", "recalled"]
+    assert "here" not in rbm
+
+    shown = likelihoods("table").out
+    (line,) = [line for line in shown.splitlines() if line.startswith(" VAE")]
+    assert f"{vae['here']:.2f} ± {vae['stderr']:.2f}†".replace("-", "−") in line
+    assert "lower bound, iwae" in line
+    assert "−21.5° [1]" in line
+    assert re.search(r"−20\.25\* \[1\] +no model yet", shown)
+    for said in ("[1] A book", "Mean log p(x)", "1/3", "Parzen scores are densities"):
+        assert said in " ".join(shown.split())
+    shown = {form: likelihoods("table", f"format={form}").out for form in ("markdown", "latex", "csv")}
+    rows = list(csv.DictReader(io.StringIO(shown["csv"])))
+    assert float(rows[0]["here"]) == vae["here"]
+    assert not re.search("[^\x00-\x7f]", shown["latex"])
+    value = f"{vae['here']:.2f}"
+    assert value.replace("-", "−") in shown["markdown"]
+    assert value.replace("-", "$-$") in shown["latex"]
+
+
+def test_a_likelihood_by_a_metric_that_the_recipe_has_not_is_a_mistake_of_the_paper(likelihoods, tmp_path):
+    file = tmp_path / "conf/paper/bounds.yaml"
+    file.write_text(file.read_text().replace("metric: iwae", "metric: ais"))
+    answer = likelihoods("table")
+    assert answer.code == 2
+    assert "the paper's file is wrong: VAE has metric ais, and its runs are scored by parzen, elbo, iwae" in answer.err
+
+
+def test_published_likelihoods_are_of_images_as_the_recipes_make_them():
+    table = paper("goodfellow2014").tables["likelihood"]
+    assert isinstance(table, LikelihoodTable)
+    assert {row.name: row.value for row in table.rows if row.train} == {
+        "VAE, k = 1": -86.76, "VAE, k = 50": -86.35, "IWAE, k = 50": -84.78,
+    }  # fmt: skip
+    for row in table.rows:
+        assert (row.train is None) == (row.missing is not None)
+        if row.train is not None:
+            recipe = answers.experiment(row.train, None)
+            assert recipe.dataset["binarize"] == row.images
+            assert recipe.metrics[row.metric]["n_samples"] == 5000
+            assert recipe.model["k"] == (1 if "k = 1" in row.name else 50)
+            assert recipe.model["objective"] == ("iwae" if "IWAE" in row.name else "elbo")
+
+
 def test_text_survives_every_format():
     awkward = "50% of A_b & C#1 | ~x^2 {y} \\z $5"
     columns = [Column("a", lambda row: row[0], lambda row: {"a": row[0]}),
@@ -271,7 +369,7 @@ def test_text_survives_every_format():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["table=3"], "The tables are: 1, neighbours, 2, scores"),
+        (["table=3"], "The tables are: 1, neighbours, 2, scores, likelihood"),
         (["table=neigbours"], "did you mean 'neighbours'?"),
         (["format=html"], "'markdown'"),
         (["paper=goodfelow2014"], "did you mean 'goodfellow2014'?"),
