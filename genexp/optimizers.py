@@ -24,14 +24,21 @@ class LearningRate(TypedDict):
     lr_min: NonNegativeFloat
     lr_epochs: Annotated[PositiveInt | None, AsBefore(None)]
     weight_decay: NonNegativeFloat
+    max_col_norm: Annotated[PositiveFloat | None, AsBefore(None)]
 
 
 class ScheduledOptimizer:
-    """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule."""
+    """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+    With `max_col_norm` the norm of each unit's incoming weights is at most this after every step: pylearn2's constraint
+    of that name, for a column there is a row of an `nn.Linear` here. Only matrices are bounded, so biases and
+    convolutions are free. A maxout unit has a row for each of its pieces; the rows of an `nn.Embedding` are bounded, too.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, max_col_norm: float | None = None) -> None:
         self.optimizer = optimizer
         self.schedule = schedule
+        self.max_col_norm = max_col_norm
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
 
     def step(self, gradients: Sequence[Tensor], step: int, epoch: int) -> None:
@@ -41,6 +48,9 @@ class ScheduledOptimizer:
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.max_col_norm is not None:
+            for matrix in (parameter.detach() for parameter in self.parameters if parameter.ndim == 2):
+                matrix.renorm_(2, 0, self.max_col_norm)
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -102,7 +112,7 @@ def sgd(
     def schedule(step: int, epoch: int) -> dict[str, float]:
         return decay(step, epoch) | {"momentum": max(ramp(epoch + momentum_first_epoch), least)}
 
-    return ScheduledOptimizer(optimizer, schedule)
+    return ScheduledOptimizer(optimizer, schedule, rate.get("max_col_norm"))
 
 
 def adam(
@@ -115,7 +125,7 @@ def adam(
 ) -> ScheduledOptimizer:
     """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
     optimizer = torch.optim.Adam(parameters, rate["lr"], (beta1, beta2), eps, rate["weight_decay"], fused=True)
-    return ScheduledOptimizer(optimizer, learning_rate(rate))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("max_col_norm"))
 
 
 def rmsprop(
@@ -129,7 +139,11 @@ def rmsprop(
     """Return RMSprop: gradients divided by the root of their running mean square (Tieleman and Hinton 2012)."""
     decay = learning_rate(rate)
     optimizer = torch.optim.RMSprop(parameters, rate["lr"], alpha, eps, rate["weight_decay"], momentum)
-    return ScheduledOptimizer(optimizer, lambda step, epoch: decay(step, epoch) | {"momentum": momentum})
+
+    def schedule(step: int, epoch: int) -> dict[str, float]:
+        return decay(step, epoch) | {"momentum": momentum}
+
+    return ScheduledOptimizer(optimizer, schedule, rate.get("max_col_norm"))
 
 
 def adadelta(
@@ -141,4 +155,4 @@ def adadelta(
 ) -> ScheduledOptimizer:
     """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
     optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, rate["weight_decay"])
-    return ScheduledOptimizer(optimizer, learning_rate(rate))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("max_col_norm"))

@@ -10,6 +10,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from genexp import noise, optimizers, rng
+from genexp.config.components import check_component
 from genexp.device import select
 from genexp.errors import UsageError
 from genexp.training.build import target
@@ -183,6 +184,55 @@ def test_the_published_adadelta_step():
         steps = 0.9 * steps + 0.1 * delta * delta
         x += delta
     assert w.item() == pytest.approx(x, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
+def test_a_bound_on_column_norms_is_kept_after_every_step(name):
+    """The bounded step is the free one, in float64, with each long row scaled to the bound."""
+    bound = 0.8
+    settings = config_of(f"optimizer={name}", "optimizer.lr=0.3").optimizer
+    assert settings["max_col_norm"] is None
+    shapes = [(6, 50), (1, 6), (6,), (3, 2, 5, 5)]  # two fully connected layers, a bias, a convolution
+    torch.manual_seed(0)
+    start = [0.1 * torch.randn(shape) for shape in shapes]
+    start[0] *= torch.tensor([0.1, 2, 0, 0, 0.5, 4]).view(6, 1)  # short and long rows, and units without weights
+    bounded, free = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    ours = target(settings | {"max_col_norm": bound})(bounded)
+    theirs = target(settings)(free)
+    touched = set()
+    for step in range(4):
+        gradients = [torch.randn(shape) for shape in shapes]
+        gradients[0][3] = 0
+        ours.step([g.clone() for g in gradients], step, 0)
+        theirs.step([g.clone() for g in gradients], step, 0)
+        for w, reference in zip(bounded, free, strict=True):
+            expected = reference.detach().double()
+            if w.ndim == 2:
+                norms = expected.pow(2).sum(1, keepdim=True).sqrt()
+                touched |= set((norms > bound).flatten().tolist())
+                expected = torch.where(norms > bound, expected * (bound / norms), expected)
+                assert w.detach().double().norm(dim=1).max() <= bound * (1 + 1e-6)
+            assert torch.allclose(w.detach().double(), expected, rtol=1e-5, atol=1e-7)
+            reference.data.copy_(w.data)
+    assert touched == {True, False}
+    assert (bounded[0][3] == 0).all()
+    assert bounded[3].detach().flatten(1).norm(dim=1).min() > bound
+
+
+def test_a_player_of_its_own_optimizer_has_its_own_bound():
+    config = config_of(
+        *("model=gan", "dataset=digits", "optimizer.max_col_norm=2", "optimizer@optimizers.generator=adam"),
+        "optimizers.generator.max_col_norm=0.5",
+    )
+    assert (config.optimizer["max_col_norm"], config.optimizers["generator"]["max_col_norm"]) == (2.0, 0.5)
+
+
+def test_without_a_bound_an_experiment_is_the_one_it_was_before_there_were_bounds():
+    config = config_of("model=gan", "dataset=digits")
+    kept = {key: value for key, value in config.optimizer.items() if key != "max_col_norm"}
+    assert "max_col_norm" not in config.identity()["optimizer"]
+    assert check_component("optimizer", kept)["max_col_norm"] is None
+    assert config_of("model=gan", "dataset=digits", "optimizer.max_col_norm=2").identity() != config.identity()
 
 
 def test_a_missing_device_is_named():
