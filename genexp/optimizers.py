@@ -30,9 +30,9 @@ class LearningRate(TypedDict):
 class ScheduledOptimizer:
     """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule.
 
-    With `max_col_norm` the norm of each unit's incoming weights is at most this after every step: pylearn2's constraint
-    of that name, for a column there is a row of an `nn.Linear` here. Only matrices are bounded, so biases and
-    convolutions are free. A maxout unit has a row for each of its pieces; the rows of an `nn.Embedding` are bounded, too.
+    With `max_col_norm`, no row of a matrix has a larger norm after a step. This is pylearn2's constraint of that name:
+    its columns are the rows of an `nn.Linear`, each unit's incoming weights. A maxout unit has a row for each piece.
+    Biases and convolutions are no matrices, so they are not bounded; the weights of an `nn.Embedding` are a matrix.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, max_col_norm: float | None = None) -> None:

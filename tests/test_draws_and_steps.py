@@ -196,6 +196,7 @@ def test_a_bound_on_column_norms_is_kept_after_every_step(name):
     torch.manual_seed(0)
     start = [0.1 * torch.randn(shape) for shape in shapes]
     start[0] *= torch.tensor([0.1, 2, 0, 0, 0.5, 4]).view(6, 1)  # short and long rows, and units without weights
+    start[3] *= 3
     bounded, free = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
     ours = target(settings | {"max_col_norm": bound})(bounded)
     theirs = target(settings)(free)
