@@ -33,6 +33,9 @@ def events(run):
     return accumulator
 
 
+LAST_PICTURE = {"stacked_dae": "epoch-0004-fine-tuning.png", "stacked_gan": "epoch-0003-both_generators.png"}
+
+
 def test_every_model_is_tested_here():
     assert set(MODELS) == set(DIGITS) | OTHER_SIZES
 
@@ -51,19 +54,19 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
         assert np.isfinite([found["mean"], found["stderr"]]).all()
         in_nats = f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {sizes[2]} test images"
         assert (in_nats in answer.out) == (name != "translation_error")
-    last = "epoch-0004-fine-tuning.png" if model == "stacked_dae" else "epoch-0002.png"
+    last = LAST_PICTURE.get(model, "epoch-0002.png")
     assert Image.open(answer.run / "samples" / last).size == (8 * 33 + 1, 8 * 33 + 1)
 
     shown = events(answer.run).Tags()
     players = {
         "stacked_dae": {"layer_1", "layer_2", "autoencoder"},
         "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
+        "stacked_gan": {"generator_1", "discriminator_1", "generator_2", "discriminator_2"},
     }
     default = {"discriminator", "generator"} if "gan" in model else {"autoencoder"}
     assert {f"loss/{player}" for player in players.get(model, default)} <= set(shown["scalars"])
-    losses = (
-        {"loss/autoencoder"} if model == "stacked_dae" else {f"loss/{name}" for name in players.get(model, default)}
-    )
+    in_last_stage = {"stacked_dae": {"autoencoder"}, "stacked_gan": {"generator_2", "discriminator_2"}}
+    losses = {f"loss/{name}" for name in in_last_stage.get(model, players.get(model, default))}
     assert losses | {"lr/autoencoder"} & set(shown["scalars"]) <= set(read_metrics(answer.run)[-1])
     pictures = {"samples"}
     if model in AUTOENCODERS:
@@ -74,7 +77,7 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
         assert Image.open(answer.run / "reconstructions" / last).size == (10 * 33 + 1, rows * 33 + 1)
     if model == "cyclegan":
         pictures.add("translations")
-    if model == "gan":
+    if model in ("gan", "stacked_gan"):
         pictures.add("filters/discriminator")
     assert set(shown["images"]) == pictures
     assert "_hparams_/session_start_info" in events(answer.run).summary_metadata
@@ -105,7 +108,7 @@ def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, model)
     with interrupted_at(7):
         assert genexp(*words, "epochs=2").code == 130
     resumed = genexp(*words, "epochs=2")
-    assert re.search("going on from (layer 1, )?epoch", resumed.out)
+    assert re.search("going on from (layer 1, |first generator, )?epoch", resumed.out)
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
     scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
     assert scores[0] == scores[1]
@@ -260,9 +263,30 @@ def small_tfd(data_dir):
     savemat(data_dir / "TFD" / "TFD_48x48.mat", {"images": images, "labs_ex": labels, "folds": folds})
 
 
+SMALL_TFD = [
+    *("model.generator_hidden=[20,20]", "model.discriminator_hidden=[10]", "model.front_hidden=[15]"),
+    *("model.generator_output_sparse=5", "model.pretrain_epochs=3"),
+]
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])  # 2 steps an epoch: in the first stage, at its end, in the second
+def test_the_recipe_for_faces_goes_on_in_either_stage(genexp, tmp_path, step):
+    small_tfd(tmp_path / "data")
+    words = ["train", "experiment=goodfellow2014/gan_tfd", *SMALL_TFD, "epochs=3", "data_dir=data"]
+    words += ["metrics.parzen.n_samples=50", "device.threads=1"]
+    whole = genexp(*words, "outputs_dir=whole")
+    with interrupted_at(step):
+        assert genexp(*words).code == 130
+    resumed = genexp(*words)
+    assert f"going on from {'first generator' if step < 6 else 'both generators'}, epoch" in resumed.out
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
+    assert scores[0] == scores[1]
+
+
 def test_faces_are_scored_on_all_folds_and_stand_in_the_table(genexp, tmp_path):
     small_tfd(tmp_path / "data")
-    words = ["experiment=goodfellow2014/gan_tfd", "model.generator_hidden=[20,20]", "model.discriminator_hidden=[10]"]
+    words = ["experiment=goodfellow2014/gan_tfd", *SMALL_TFD]
     answer = genexp("train", *words, "epochs=2", "data_dir=data", "metrics.parzen.n_samples=200")
     assert answer.code == 0, answer.err
     assert "nats over 5 folds (200 samples, σ = " in answer.out
