@@ -28,7 +28,7 @@ class Cell(Published):
     """A published number, and the run that reproduces it, if there is one."""
 
     train: list[str] | None = None  # settings of its `genexp train` command line
-    quick: list[str] = []  # settings that budget=quick adds
+    quick: list[str] | None = []  # settings that budget=quick adds; null: it leaves this run out
 
 
 class Row(Schema):
@@ -42,6 +42,7 @@ class Column(Schema):
     train: list[str]  # settings that choose its data set
     spread: str  # the meaning of the spread of its published numbers
     on_request: bool = False  # the data set is given on request only
+    note: str | None = None  # shown below the table while no run answers a cell of the column
 
 
 class ParzenTable(Schema):
@@ -121,9 +122,9 @@ def experiments(table: Table, budget: str) -> Iterator[Experiment]:
         for key, column in table.columns.items():
             for row in table.rows:
                 cell = row.cells.get(key)
-                if cell is not None and cell.train is not None:
-                    settings = [*cell.train, *(cell.quick if budget == "quick" else [])]
-                    yield Experiment(f"{row.name} on {column.title}", settings, column.on_request)
+                added = [] if cell is None or budget != "quick" else cell.quick
+                if cell is not None and cell.train is not None and added is not None:
+                    yield Experiment(f"{row.name} on {column.title}", [*cell.train, *added], column.on_request)
     elif isinstance(table, ScoresTable):
         for scored in table.rows:
             yield Experiment(scored.name, [*scored.train, *(scored.quick if budget == "quick" else [])], False)
