@@ -36,15 +36,22 @@ class LearningRate(TypedDict):
     lr_epochs: Annotated[PositiveInt | None, AsBefore(None)]
     lr_stages: Annotated[RateStages | None, AsBefore(None)]
     weight_decay: NonNegativeFloat
+    max_col_norm: Annotated[PositiveFloat | None, AsBefore(None)]
 
 
 class ScheduledOptimizer:
-    """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule."""
+    """A torch optimizer for one player that takes its gradients as arguments and its settings from a schedule.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, lr_epochs: int | None = None) -> None:
+    With `max_col_norm`, no row of a matrix has a larger norm after a step. This is pylearn2's constraint of that name:
+    its columns are the rows of an `nn.Linear`, each unit's incoming weights. A maxout unit has a row for each piece.
+    Biases and convolutions are no matrices, so they are not bounded; the weights of an `nn.Embedding` are a matrix.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, rate: LearningRate | None = None) -> None:
         self.optimizer = optimizer
         self.schedule = schedule
-        self.lr_epochs = lr_epochs
+        self.lr_epochs = None if rate is None else rate.get("lr_epochs")
+        self.max_col_norm = None if rate is None else rate.get("max_col_norm")
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
 
     def settings(self, step: int, epoch: float) -> dict[str, float]:
@@ -64,6 +71,9 @@ class ScheduledOptimizer:
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.max_col_norm is not None:
+            for matrix in (parameter.detach() for parameter in self.parameters if parameter.ndim == 2):
+                matrix.renorm_(2, 0, self.max_col_norm)
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -128,7 +138,7 @@ def sgd(
     def schedule(step: int, epoch: int) -> dict[str, float]:
         return decay(step, epoch) | {"momentum": max(ramp(epoch + momentum_first_epoch), least)}
 
-    return ScheduledOptimizer(optimizer, schedule, rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, schedule, rate)
 
 
 def adam(
@@ -141,7 +151,7 @@ def adam(
 ) -> ScheduledOptimizer:
     """Return Adam (Kingma and Ba 2015, Algorithm 1)."""
     optimizer = torch.optim.Adam(parameters, rate["lr"], (beta1, beta2), eps, rate["weight_decay"], fused=True)
-    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate)
 
 
 def rmsprop(
@@ -159,7 +169,7 @@ def rmsprop(
     def schedule(step: int, epoch: int) -> dict[str, float]:
         return decay(step, epoch) | {"momentum": momentum}
 
-    return ScheduledOptimizer(optimizer, schedule, rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, schedule, rate)
 
 
 def adadelta(
@@ -171,4 +181,4 @@ def adadelta(
 ) -> ScheduledOptimizer:
     """Return Adadelta (Zeiler 2012, Algorithm 1, which has lr = 1)."""
     optimizer = torch.optim.Adadelta(parameters, rate["lr"], rho, eps, rate["weight_decay"])
-    return ScheduledOptimizer(optimizer, learning_rate(rate), rate.get("lr_epochs"))
+    return ScheduledOptimizer(optimizer, learning_rate(rate), rate)

@@ -12,6 +12,11 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
     "cae": ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"],
     "vae": ["model.hidden=[32]", "model.latent_dim=5", "metrics.iwae.n_samples=5"],
     "gan": ["model.generator_hidden=[32]", "model.discriminator_hidden=[16]", "model.latent_dim=8"],
+    "stacked_gan": [
+        *("model.generator_hidden=[32]", "model.front_hidden=[24]", "model.discriminator_hidden=[16]"),
+        *("model.latent_dim=8", "model.pretrain_epochs=1", "model.generator_sigmoid_bias=-2"),
+        *("model.generator_output_sparse=10", "optimizer.max_col_norm=1.9365"),
+    ],
     "dcgan": ["model.channels=4", "model.latent_dim=8"],
     "stacked_dae": [
         *("model.hidden=[32,16]", "model.masking=[0.1,0.2]", "model.pretrain_epochs=1", "model.fine_tuning=true"),

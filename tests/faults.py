@@ -60,6 +60,10 @@ RUNS = {  # a run of every model that takes a second or two
         *("model=dbn", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
         *("model.persistent_chains=20", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
+    "stacked_gan": [
+        *("model=stacked_gan", "dataset=digits", "epochs=10", "model.pretrain_epochs=8", "model.front_hidden=[48]"),
+        *("model.generator_hidden=[64]", "model.discriminator_hidden=[32]", "optimizer.max_col_norm=1.5", "ema=0.9"),
+    ],
     "cyclegan": [
         *("model=cyclegan", "dataset=digits", "epochs=2", "batch_size=30", "model.channels=4", "model.blocks=1"),
         *("model.discriminator_channels=4", "model.pool=20", "~metric@metrics.translation_accuracy", "ema=0.99"),

@@ -10,9 +10,13 @@ from scipy.stats import kstest
 from torch import nn
 
 from genexp import noise, optimizers, rng
+from genexp.config.components import check_component
+from genexp.data.digits import digits
 from genexp.device import select
 from genexp.errors import UsageError
+from genexp.training import build
 from genexp.training.build import target
+from genexp.training.loop import train
 
 CPU = torch.device("cpu")
 SGD = {"lr_decay": 1.0, "lr_min": 0.0, "momentum_final": None, "momentum_ramp": [1, 250], "nesterov": False}
@@ -139,6 +143,77 @@ def test_learning_rate_and_momentum_follow_the_published_schedules():
     assert made.schedule(10**8, 400) == {"lr": 1e-6, "momentum": pytest.approx(0.7)}
 
 
+def ramped(parameters, first_epoch, **settings):
+    """SGD whose momentum rises in the epochs of `momentum_ramp`; the first epoch has the number `first_epoch`."""
+    words = {"lr": 0.1, "weight_decay": 0.0, "momentum": 0.5, "momentum_final": 0.7, "momentum_ramp": [1, 5]}
+    return optimizers.sgd(parameters, **SGD | words | settings, momentum_first_epoch=first_epoch)
+
+
+@pytest.mark.parametrize(
+    ("first_epoch", "expected"),
+    [(1, [0.5, 0.55, 0.6, 0.65, 0.7, 0.7]), (0, [0.5, 0.5, 0.55, 0.6, 0.65, 0.7])],
+)
+def test_the_first_epoch_of_a_momentum_ramp_has_the_stated_number(first_epoch, expected):
+    made = ramped([nn.Parameter(torch.zeros(1))], first_epoch)
+    assert [made.schedule(0, epoch)["momentum"] for epoch in range(6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("first_epoch", [0, 1])
+def test_a_momentum_that_rises_from_0_keeps_its_first_gradients_if_the_first_epoch_is_1(first_epoch):
+    """v ← μv + g and w ← w − lr·v by hand, over three epochs of two steps; numbered from 0, v begins when μ > 0."""
+    w = nn.Parameter(torch.tensor([1.0, -2.0]))
+    made = ramped([w], first_epoch, momentum=0.0, momentum_final=0.6, momentum_ramp=[1, 3])
+    gradients = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    x, v = w.detach().double().clone(), torch.zeros(2, dtype=torch.float64)
+    for step, g in enumerate(gradients):
+        made.step([g.clone()], step, step // 2)
+        mu = ([0.0, 0.3, 0.6] if first_epoch == 1 else [0.0, 0.0, 0.3])[step // 2]
+        begins = first_epoch == 0 and step == 4  # torch forgets v while μ is 0
+        v = g.double() if begins else mu * v + g.double()
+        x -= 0.1 * v
+    assert torch.allclose(w.detach().double(), x, atol=1e-6)
+
+
+def test_the_number_of_the_first_epoch_makes_an_experiment_only_where_there_is_a_ramp():
+    words = ["model=gan", "dataset=digits"]
+    without, ramp = config_of(*words), config_of(*words, "optimizer.momentum_final=0.7")
+    assert without.optimizer["momentum_first_epoch"] == ramp.optimizer["momentum_first_epoch"] == 1
+    assert "momentum_first_epoch" not in without.identity()["optimizer"]
+    assert without.identity() == config_of(*words, "optimizer.momentum_first_epoch=0").identity()
+    assert ramp.identity()["optimizer"]["momentum_first_epoch"] == 1
+    as_before = config_of(*words, "optimizer.momentum_final=0.7", "optimizer.momentum_first_epoch=0")
+    assert "momentum_first_epoch" not in as_before.identity()["optimizer"]
+    assert as_before.identity() != ramp.identity()
+    kept = {key: value for key, value in ramp.optimizer.items() if key != "momentum_first_epoch"}
+    assert check_component("optimizer", kept) == as_before.optimizer
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
+def test_a_learning_rate_falls_linearly_by_epoch_to_0(name):
+    words = [f"optimizer={name}", "optimizer.lr=0.2", "optimizer.lr_epochs=4", "optimizer.lr_decay=1.01"]
+    made = target(config_of(*words).optimizer)([nn.Parameter(torch.ones(3))])
+    for epoch, share in enumerate([1, 0.75, 0.5, 0.25, 0, 0]):
+        for step in (10 * epoch, 10 * epoch + 9):
+            assert made.schedule(step, epoch)["lr"] == pytest.approx(0.2 * share / 1.01**step)
+    least = target(config_of(*words, "optimizer.lr_min=0.03").optimizer)([nn.Parameter(torch.ones(3))])
+    assert least.schedule(30, 3)["lr"] == pytest.approx(0.25 * 0.2 / 1.01**30)
+    assert least.schedule(40, 4)["lr"] == 0.03
+
+
+def test_epochs_of_schedules_are_those_of_the_stage():
+    data = digits(None)
+    words = ["model=stacked_dae", "dataset=digits", "model.hidden=[8,4]", "model.masking=[0.1,0.1]", "batch_size=100"]
+    config = config_of(
+        *words, "model.pretrain_epochs=3", "optimizer=sgd", "optimizer.lr=0.3", "optimizer.lr_epochs=3",
+        "optimizer.momentum_final=0.7", "optimizer.momentum_ramp=[1,3]",
+    )  # fmt: skip
+    training = build.training(config, data, CPU)
+    ticks = [tick for tick in train(config, training, data, 3) if tick.ends_epoch]
+    for layer, epochs in ((1, ticks[:3]), (2, ticks[3:])):
+        values = [(tick.values[f"lr/layer_{layer}"], tick.values[f"momentum/layer_{layer}"]) for tick in epochs]
+        assert values == [pytest.approx(pair) for pair in [(0.3, 0.5), (0.2, 0.6), (0.1, 0.7)]]
+
+
 def test_sgd_step_is_the_formula():
     w = nn.Parameter(torch.tensor([1.0, -2.0]))
     made = optimizers.sgd([w], lr=0.1, momentum=0.5, weight_decay=0.0, **SGD)
@@ -183,6 +258,56 @@ def test_the_published_adadelta_step():
         steps = 0.9 * steps + 0.1 * delta * delta
         x += delta
     assert w.item() == pytest.approx(x, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
+def test_a_bound_on_column_norms_is_kept_after_every_step(name):
+    """The bounded step is the free one, in float64, with each long row scaled to the bound."""
+    bound = 0.8
+    settings = config_of(f"optimizer={name}", "optimizer.lr=0.3").optimizer
+    assert settings["max_col_norm"] is None
+    shapes = [(6, 50), (1, 6), (6,), (3, 2, 5, 5)]  # two fully connected layers, a bias, a convolution
+    torch.manual_seed(0)
+    start = [0.1 * torch.randn(shape) for shape in shapes]
+    start[0] *= torch.tensor([0.1, 2, 0, 0, 0.5, 4]).view(6, 1)  # short and long rows, and units without weights
+    start[3] *= 3
+    bounded, free = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    ours = target(settings | {"max_col_norm": bound})(bounded)
+    theirs = target(settings)(free)
+    touched = set()
+    for step in range(4):
+        gradients = [torch.randn(shape) for shape in shapes]
+        gradients[0][3] = 0
+        ours.step([g.clone() for g in gradients], step, 0)
+        theirs.step([g.clone() for g in gradients], step, 0)
+        for w, reference in zip(bounded, free, strict=True):
+            expected = reference.detach().double()
+            if w.ndim == 2:
+                norms = expected.pow(2).sum(1, keepdim=True).sqrt()
+                touched |= set((norms > bound).flatten().tolist())
+                expected = torch.where(norms > bound, expected * (bound / norms), expected)
+                assert w.detach().double().norm(dim=1).max() <= bound * (1 + 1e-6)
+            assert torch.allclose(w.detach().double(), expected, rtol=1e-5, atol=1e-7)
+            reference.data.copy_(w.data)
+    assert touched == {True, False}
+    assert (bounded[0][3] == 0).all()
+    assert bounded[3].detach().flatten(1).norm(dim=1).min() > bound
+
+
+def test_a_player_of_its_own_optimizer_has_its_own_bound():
+    config = config_of(
+        *("model=gan", "dataset=digits", "optimizer.max_col_norm=2", "optimizer@optimizers.generator=adam"),
+        "optimizers.generator.max_col_norm=0.5",
+    )
+    assert (config.optimizer["max_col_norm"], config.optimizers["generator"]["max_col_norm"]) == (2.0, 0.5)
+
+
+def test_without_a_bound_an_experiment_is_the_one_it_was_before_there_were_bounds():
+    config = config_of("model=gan", "dataset=digits")
+    kept = {key: value for key, value in config.optimizer.items() if key != "max_col_norm"}
+    assert "max_col_norm" not in config.identity()["optimizer"]
+    assert check_component("optimizer", kept)["max_col_norm"] is None
+    assert config_of("model=gan", "dataset=digits", "optimizer.max_col_norm=2").identity() != config.identity()
 
 
 def test_a_missing_device_is_named():

@@ -30,6 +30,9 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
     wanted = list(experiments(chosen, config.budget))
     seeds = f", each with {config.seeds} seeds" if config.seeds > 1 else ""
     print(f"{len(wanted)} experiments{seeds}; runs in {config.outputs_dir}", flush=True)
+    names = {each.name for each in wanted}
+    for name in (each.name for each in experiments(chosen, "full") if each.name not in names):
+        print(f"left out: {name}, which has no short form; budget=full runs it", flush=True)
     failures: list[str] = []
     for number, each in enumerate(wanted, 1):
         for seed in range(config.seeds):

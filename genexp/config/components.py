@@ -166,7 +166,10 @@ def declared_settings(key: str, target: str) -> Settings | None:
     source = _source(key, target)
     if definition is None or source is None:
         return None
-    declared = _shared_settings(key, target.rpartition(".")[0], source, definition)
+    declared: Settings = {}
+    match definition.args.kwarg:
+        case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
+            declared = _shared_settings(key, target.rpartition(".")[0], source, name)
     for argument, default in zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True):
         try:
             value = ... if default is None else ast.literal_eval(default)
@@ -193,21 +196,18 @@ def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
     raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{nearest(name, definitions)}")
 
 
-def _shared_settings(key: str, module: str, source: ast.Module, function: ast.FunctionDef) -> Settings:
-    """Return the keys of the TypedDict in `**settings: Unpack[Settings]`, defined in this module or imported by it."""
-    match function.args.kwarg:
-        case ast.arg(annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))):
-            pass
-        case _:
-            return {}
+def _shared_settings(key: str, module: str, source: ast.Module, name: str) -> Settings:
+    """Return the keys of a TypedDict that this module defines or imports, behind those of one that it extends."""
     for node in source.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id != "TypedDict"]
+            keys = {each: kind for base in bases for each, kind in _shared_settings(key, module, source, base).items()}
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
             named = [(field.target.id, field) for field in fields if isinstance(field.target, ast.Name)]
-            return {field_name: _typed(field.annotation, ...) for field_name, field in named}
+            return keys | {field_name: _typed(field.annotation, ...) for field_name, field in named}
         if isinstance(node, ast.ImportFrom) and node.module and name in _bound(node) and node.module != module:
             imported = _source(key, f"{node.module}.{name}")
-            return {} if imported is None else _shared_settings(key, node.module, imported, function)
+            return {} if imported is None else _shared_settings(key, node.module, imported, name)
     return {}
 
 

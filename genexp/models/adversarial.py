@@ -54,19 +54,24 @@ class AdversarialNets(Model):
 
     def play_both(self, images: Tensor) -> Outcome:
         """Return both losses from one forward pass, through the same discriminator, as in the published code."""
-        on_data, on_samples = self.judge(images, self.generator(self.draw_codes(len(images))))
+        on_data, on_samples = self.judge(images, self.generate(self.draw_codes(len(images))))
         outcome = self.discriminator_outcome(on_data, on_samples)
         outcome.losses["generator"] = self.generator_loss(on_samples)
         return outcome
 
     def play_discriminator(self, images: Tensor) -> Outcome:
         with torch.no_grad():
-            samples = self.generator(self.draw_codes(len(images)))
+            samples = self.generate(self.draw_codes(len(images)))
         return self.discriminator_outcome(*self.judge(images, samples))
 
     def play_generator(self, images: Tensor) -> Outcome:
-        on_samples = self.logits(self.generator(self.draw_codes(len(images))))
+        on_samples = self.logits(self.generate(self.draw_codes(len(images))))
         return Outcome({"generator": self.generator_loss(on_samples)}, {})
+
+    def generate(self, codes: Tensor) -> Tensor:
+        """Return the generator's output, (n, C, H, W), for codes (n, latent_dim)."""
+        images: Tensor = self.generator(codes)
+        return images
 
     def logits(self, images: Tensor) -> Tensor:
         """Return log D/(1 − D) of each image, (n,) float32."""
@@ -102,7 +107,7 @@ class AdversarialNets(Model):
         return draw_prior(self.prior, n, self.latent_dim, self.device, generator)
 
     def decode(self, codes: Tensor) -> Tensor:
-        return torch.clamp(self.generator(codes), 0, 1)
+        return torch.clamp(self.generate(codes), 0, 1)
 
 
 def ranges(output: Literal["sigmoid", "tanh", "linear"], data: DataSpec) -> tuple[nn.Sequential, nn.Sequential, Tensor]:

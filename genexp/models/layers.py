@@ -139,3 +139,14 @@ def uniform_weights(module: nn.Module, bound: float) -> None:
             nn.init.uniform_(parameter, -bound, bound)
         else:
             nn.init.zeros_(parameter)
+
+
+def sparse_weights(linear: nn.Linear, inputs: int) -> None:
+    """Draw so many incoming weights of each unit from N(0, 1), of random inputs; set the others and the biases to 0.
+
+    This is `sparse_init` of pylearn2, after Martens 2010.
+    """
+    chosen = torch.rand_like(linear.weight).topk(inputs, dim=1).indices
+    nn.init.zeros_(linear.bias)
+    nn.init.zeros_(linear.weight)
+    linear.weight.data.scatter_(1, chosen, torch.randn(chosen.shape))

@@ -49,6 +49,8 @@ def parzen_document(
         notes += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
         notes.append(f"Published ± on {column.title}: {column.spread}.")
         answers = [line.answer for line in lines if line.answer]
+        if column.note is not None and not answers:
+            notes.append(f"{column.title}: {column.note}")
         if len({mean.digest for mean in answers}) > 1:
             notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
         if column.on_request and not answers:

@@ -28,7 +28,7 @@ class Cell(Published):
     """A published number, and the run that reproduces it, if there is one."""
 
     train: list[str] | None = None  # settings of its `genexp train` command line
-    quick: list[str] = []  # settings that budget=quick adds
+    quick: list[str] | None = []  # settings that budget=quick adds; null: it leaves this run out
 
 
 class Row(Schema):
@@ -42,6 +42,7 @@ class Column(Schema):
     train: list[str]  # settings that choose its data set
     spread: str  # the meaning of the spread of its published numbers
     on_request: bool = False  # the data set is given on request only
+    note: str | None = None  # shown below the table while no run answers a cell of the column
 
 
 class ParzenTable(Schema):
@@ -69,7 +70,7 @@ class TextTable(Schema):
 class ScoresRow(Schema):
     name: str
     train: list[str]
-    quick: list[str] = []
+    quick: list[str] | None = []
 
 
 class ScoresTable(Schema):
@@ -133,14 +134,19 @@ class Experiment(NamedTuple):
 
 def experiments(table: Table, budget: str) -> Iterator[Experiment]:
     """Find each run that the table wants; `budget` is quick or full."""
+    for name, run, on_request in _named(table):
+        added = run.quick if budget == "quick" else []
+        if run.train is not None and added is not None:
+            yield Experiment(name, [*run.train, *added], on_request)
+
+
+def _named(table: Table) -> Iterator[tuple[str, Cell | ScoresRow, bool]]:
+    """Find each cell or row that may name a run: its name, itself, and True if its data are given on request only."""
     if isinstance(table, ParzenTable):
         for key, column in table.columns.items():
             for row in table.rows:
-                cell = row.cells.get(key)
-                if cell is not None and cell.train is not None:
-                    settings = [*cell.train, *(cell.quick if budget == "quick" else [])]
-                    yield Experiment(f"{row.name} on {column.title}", settings, column.on_request)
+                if key in row.cells:
+                    yield f"{row.name} on {column.title}", row.cells[key], column.on_request
     elif isinstance(table, ScoresTable | LikelihoodTable):
         for each in table.rows:
-            if each.train is not None:
-                yield Experiment(each.name, [*each.train, *(each.quick if budget == "quick" else [])], False)
+            yield each.name, each, False

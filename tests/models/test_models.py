@@ -34,16 +34,23 @@ PLAYERS = {model: {"autoencoder"} for model in AUTOENCODERS} | {
     "gsn": {"gsn"},
     "dbn": {"layer_1", "layer_2"},
     "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
+    "stacked_gan": {"generator_1", "discriminator_1", "generator_2", "discriminator_2"},
 }
-LAST_PLAYERS = {"stacked_dae": {"autoencoder"}, "stacked_cae": {"layer_2"}, "dbn": {"layer_2"}}  # of the last stage
+LAST_PLAYERS = {  # those of the last stage
+    "stacked_dae": {"autoencoder"},
+    "stacked_cae": {"layer_2"},
+    "dbn": {"layer_2"},
+    "stacked_gan": {"generator_2", "discriminator_2"},
+}
 LAST_PICTURES = {
     "stacked_dae": "epoch-0004-fine-tuning.png",
     "stacked_cae": "epoch-0003-layer_2.png",
     "dbn": "epoch-0003-layer_2.png",
+    "stacked_gan": "epoch-0003-both_generators.png",
 }
 FILTERS = {model: ["filters/encoder"] for model in AUTOENCODERS} | {
     **{model: ["filters/layer_1", "filters/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn")},
-    **{"gsn": ["filters/layer_1"], "gan": ["filters/discriminator"]},
+    **{"gsn": ["filters/layer_1"], "gan": ["filters/discriminator"], "stacked_gan": ["filters/discriminator"]},
 }
 RECONSTRUCTING = (*AUTOENCODERS, "gsn", "dbn")
 
@@ -122,7 +129,7 @@ def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, model)
     with interrupted_at(7):
         assert genexp(*words, "epochs=2").code == 130
     resumed = genexp(*words, "epochs=2")
-    assert re.search("going on from (layer 1, )?epoch", resumed.out)
+    assert re.search("going on from (layer 1, |first generator, )?epoch", resumed.out)
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
     scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
     assert scores[0] == scores[1]
@@ -279,9 +286,30 @@ def small_tfd(data_dir):
     savemat(data_dir / "TFD" / "TFD_48x48.mat", {"images": images, "labs_ex": labels, "folds": folds})
 
 
+SMALL_TFD = [
+    *("model.generator_hidden=[20,20]", "model.discriminator_hidden=[10]", "model.front_hidden=[15]"),
+    *("model.generator_output_sparse=5", "model.pretrain_epochs=3"),
+]
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])  # 2 steps an epoch: in the first stage, at its end, in the second
+def test_the_recipe_for_faces_goes_on_in_either_stage(genexp, tmp_path, step):
+    small_tfd(tmp_path / "data")
+    words = ["train", "experiment=goodfellow2014/gan_tfd", *SMALL_TFD, "epochs=3", "data_dir=data"]
+    words += ["metrics.parzen.n_samples=50", "device.threads=1"]
+    whole = genexp(*words, "outputs_dir=whole")
+    with interrupted_at(step):
+        assert genexp(*words).code == 130
+    resumed = genexp(*words)
+    assert f"going on from {'first generator' if step < 6 else 'both generators'}, epoch" in resumed.out
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
+    assert scores[0] == scores[1]
+
+
 def test_faces_are_scored_on_all_folds_and_stand_in_the_table(genexp, tmp_path):
     small_tfd(tmp_path / "data")
-    words = ["experiment=goodfellow2014/gan_tfd", "model.generator_hidden=[20,20]", "model.discriminator_hidden=[10]"]
+    words = ["experiment=goodfellow2014/gan_tfd", *SMALL_TFD]
     answer = genexp("train", *words, "epochs=2", "data_dir=data", "metrics.parzen.n_samples=200")
     assert answer.code == 0, answer.err
     assert "nats over 5 folds (200 samples, σ = " in answer.out

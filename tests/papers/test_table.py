@@ -31,7 +31,7 @@ tables:
     title: Digits
     columns:
       digits: {title: digits, train: [dataset=digits], spread: standard error over test images}
-      tfd: {title: TFD, train: [dataset=tfd], spread: standard error across folds, on_request: true}
+      tfd: {title: TFD, train: [dataset=tfd], spread: standard error across folds, on_request: true, note: never tried.}
     rows:
       - name: Unknown
         missing: no model yet
@@ -122,6 +122,26 @@ def test_the_published_numbers_are_those_of_the_paper():
             assert all(row.missing or any(cell.train for cell in row.cells.values()) for row in other.rows)
 
 
+def test_a_run_without_a_short_form_is_left_out_of_the_quick_budget(toy, tmp_path):
+    file = tmp_path / "conf/paper/toy.yaml"
+    file.write_text(
+        file.read_text().replace(
+            "train: [experiment=toy], quick: [epochs=2]", "train: [experiment=toy], quick: null", 1
+        )
+    )
+    answer = toy("reproduce", "budget=quick", "data_dir=nothing")
+    assert answer.code == 0, answer.err
+    assert "left out: GAN on digits, which has no short form; budget=full runs it" in answer.out
+    assert {each.config.model["name"] for each in find(tmp_path / "outputs")} == {"dae"}
+
+
+def test_faces_are_marked_as_never_run_on_the_real_file(genexp):
+    answer = genexp("table")
+    assert answer.code == 0, answer.err
+    text = " ".join(answer.out.split())
+    assert "Toronto Face Database: these recipes were never run on the real file" in text
+
+
 def test_every_model_has_its_column_in_table_2():
     table = paper("goodfellow2014").tables["2"]
     placed = [name for names in table.models for name in names]
@@ -152,6 +172,8 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     assert "300" in line
     assert "−3 ± 1°ᵐ [1]  no model yet" in table
     assert "TFD is given on request; nothing was run on it" in table
+    assert "TFD: never tried." in table
+    assert "left out: " not in answer.out
     assert "Theis" in table
     assert "[1] A book" in table
     for name in ("training images", "k-means centroids", "mean image", "Gaussian of pixels"):
