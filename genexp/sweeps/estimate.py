@@ -5,9 +5,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
 from genexp.runs.pace import StagePace, epochs_done, scoring_seconds, seconds_left
 from genexp.sweeps.jobs import FINISHED, Ending, Job
@@ -26,25 +28,26 @@ class Estimate:
 
 
 def try_out(jobs: Sequence[Job], n: int) -> dict[Job, Ending]:
-    """Try each job's training for a moment, `n` at once; return how that ended, with the paces of its stages.
+    """Try each job's training for a moment, as if `n` ran at once; return how that ended, with its stages' paces.
 
     Nothing is kept. What is wrong with a job is known before any job begins.
     """
     waiting, endings = list(jobs), dict[Job, Ending]()
     if not waiting:
         return endings
-    with Slots(min(n, len(waiting)), waiting) as slots:
+    with Slots(n, waiting) as slots:  # which share the threads as the jobs will
         while waiting or slots.running:
             while waiting and len(slots.running) < slots.n:
-                slots.start(waiting.pop(0), Path(os.devnull), _measure)
+                job = waiting.pop(0)
+                slots.start(job, Path(os.devnull), partial(_measure, further=job.further))
             endings |= dict(slots.wait(LOOK))
     return endings
 
 
-def _measure(config: TrainConfig, _line: CommandLine) -> list[StagePace]:
+def _measure(config: TrainConfig, _line: CommandLine, further: dict[str, Component]) -> list[StagePace]:
     from genexp.training.measure import measure
 
-    return measure(config)
+    return measure(config, further)
 
 
 def estimate(job: Job, kind: Sequence[Job], ending: Ending | None) -> Estimate:
@@ -61,7 +64,8 @@ def estimate(job: Job, kind: Sequence[Job], ending: Ending | None) -> Estimate:
     if not stages:
         return Estimate(0, job.config.epochs, math.nan, scoring)
     epochs = sum(stage.epochs for stage in stages)
-    return Estimate(epochs_done(job.run, stages), epochs, seconds_left(job.run, stages), scoring)
+    seconds = seconds_left(job.run, stages)
+    return Estimate(epochs_done(job.run, stages), epochs, seconds, scoring if seconds else 0.0)
 
 
 def together(seconds: Sequence[float], n: int) -> float:

@@ -51,7 +51,7 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
     table.refuse_out(config)
     started = time.perf_counter()
     planned = _plan(config, line, chosen)
-    _look_ahead(planned, config.sweep.jobs, is_elsewhere(line))
+    _look_ahead(planned, min(config.sweep.jobs, len(planned)), is_elsewhere(line))
     planned.sort(key=lambda each: -_seconds(each))  # so that the last jobs are short ones
     _show(planned, config, is_elsewhere(line))
     planned = [each for each in planned if not each.skipped]
@@ -80,8 +80,14 @@ def _plan(config: ReproduceConfig, line: CommandLine, chosen: published.Table) -
                 job = Job.of(job_line, configuration(job_line), name, further)
             except UsageError as error:
                 raise UsageError(f"{name} ({job_line}): {error}\nNo job was started") from error
-            planned.setdefault(job.run.path, Planned(job, experiment))  # two rows may be one run
+            other = planned.get(job.run.path)  # two rows may be one run
+            if other is None or _epochs(other.job) < _epochs(job):
+                planned[job.run.path] = Planned(job, experiment)
     return list(planned.values())
+
+
+def _epochs(job: Job) -> int:
+    return job.config.epochs if job.config is not None else 0
 
 
 def _look_ahead(planned: list[Planned], n: int, elsewhere: bool) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from genexp import rng
+from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import select
@@ -22,17 +23,18 @@ SECONDS = 1.0  # of steps in each stage
 WARM = 3  # steps that are not counted: buffers are allocated in them, and codes of frozen layers computed
 
 
-def measure(config: TrainConfig) -> list[StagePace]:
+def measure(config: TrainConfig, further: dict[str, Component]) -> list[StagePace]:
     """Return the stages of the training that the configuration describes, each with the measured seconds of a step.
 
-    Raises what training would raise before its first step: UsageError for a wrong setting, DataError for a missing
-    data set.
+    Raises what training would raise before its first step: UsageError for a wrong setting, also of the `further`
+    metrics that are taken after training; DataError for a missing data set.
     """
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     device = select(config.device.kind, config.device.threads)
     data = data.to(device)
     training = build.training(config, data, device)
-    build.check_metrics(config.metrics, training.model, data)
+    for metrics in (config.metrics, further):
+        build.check_metrics(metrics, training.model, data)
     paces = []
     for stage in training.plan.stages:
         epochs = stage.stage.epochs or config.epochs
