@@ -3,10 +3,11 @@
 import math
 from datetime import datetime
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from genexp.runs.directory import Run
-from genexp.storage.files import read_json_lines
+from genexp.storage.files import last_json_line, read_json_lines
+from genexp.text import TIME
 
 
 class StagePace(NamedTuple):
@@ -26,8 +27,7 @@ def logged_seconds(run: Run) -> dict[str, float]:
     resumed_at = {session.get("from_step") for session in run.sessions()}
     spent: dict[str, float] = {}
     steps: dict[str, int] = {}
-    lines = [line for line in read_json_lines(run.metrics_file) if {"step", "time"} <= line.keys()]
-    for before, line in pairwise(lines):
+    for before, line in pairwise(_timed(read_json_lines(run.metrics_file))):
         name, n = line.get("stage", ""), line["step"] - before["step"]
         is_gap = any(isinstance(step, int) and before["step"] <= step < line["step"] for step in resumed_at)
         if n > 0 and not is_gap and before.get("stage", "") == name:
@@ -38,16 +38,18 @@ def logged_seconds(run: Run) -> dict[str, float]:
 
 def scoring_seconds(run: Run) -> float | None:
     """Return the seconds that scoring took at the end of a finished run; None if that is not known."""
-    status, sessions, lines = run.status(), run.sessions(), read_json_lines(run.metrics_file)
-    if status.get("status") != "finished" or not sessions or not lines:
-        return None
+    status, sessions, last = run.status(), run.sessions(), last_json_line(run.metrics_file)
     try:
-        if sessions[-1]["from_step"] >= lines[-1]["step"]:  # the last session only scored, some time later
-            return None
-        ended = datetime.strptime(status["updated"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
-        return max(0.0, ended - float(lines[-1]["time"]))
-    except (KeyError, TypeError, ValueError):
+        trained = sessions[-1]["from_step"] < last["step"]  # else the last session only scored, some time later
+        ended = datetime.strptime(status["updated"], TIME).timestamp()
+        return max(0.0, ended - last["time"]) if trained and status["status"] == "finished" else None
+    except (IndexError, KeyError, TypeError, ValueError):
         return None
+
+
+def _timed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines that tell a step and a time."""
+    return [line for line in lines if isinstance(line.get("step"), int) and isinstance(line.get("time"), float)]
 
 
 def seconds_left(run: Run, stages: list[StagePace]) -> float:

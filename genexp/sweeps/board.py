@@ -172,7 +172,7 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     folder = common_folder([job.run.path for job in jobs])
     columns = [
         Column("rank", lambda job: str(ranks[job] or "–"), lambda job: {"rank": ranks[job]}),
-        Column("settings", shown, _named_settings, True),
+        Column("job" if any(job.name for job in jobs) else "settings", shown, _named_settings, True),
         Column("state", lambda job: job.state, lambda job: {"state": job.state, "cause": job.cause}, True),
         *([Column(f"{by}, valid", lambda job: _on_valid(job.scores.get(by)))] if beside else []),
         *(_score_column(name, jobs) for name in names),

@@ -91,13 +91,15 @@ def _epochs(job: Job) -> int:
 
 
 def _look_ahead(planned: list[Planned], n: int, elsewhere: bool) -> None:
-    """Estimate each job. Those fail or are skipped at once whose data set is missing, or whose settings do not go.
+    """Estimate each job. A job whose settings are wrong fails at once; one whose data set is missing may be skipped.
 
-    Settings that do not go on this machine may do so `elsewhere`.
+    Settings that are wrong on this machine may be right `elsewhere`, as those of a GPU are.
     """
     kinds: dict[tuple[str, ...], list[Planned]] = {}
     for each in planned:
         kinds.setdefault(tuple(each.experiment.train), []).append(each)
+    if any(each.job.state == WAITING for each in planned):
+        print("trying some steps of each experiment that is not finished, to see how long it takes", flush=True)
     waiting = [next((each.job for each in kind if each.job.state == WAITING), None) for kind in kinds.values()]
     endings = try_out([job for job in waiting if job is not None], n)
     for kind, job in zip(kinds.values(), waiting, strict=True):
