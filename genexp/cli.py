@@ -139,7 +139,8 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
 
         return search.main(config, line)
     with signals.deferred():  # an import cut short leaves half a module
-        module = importlib.import_module(f"genexp.commands.{line.command}")
+        room = "sweeps" if line.command == "reproduce" else "commands"
+        module = importlib.import_module(f"genexp.{room}.{line.command}")
     opened = [] if run is None or line.command == "train" else [run]
     return module.main(config, line, *opened)
 

@@ -5,10 +5,12 @@ import math
 import time
 from collections.abc import Iterable
 
+TIME = "%Y-%m-%dT%H:%M:%S%z"  # ISO 8601, with the time zone
+
 
 def now() -> str:
     """Return this moment in ISO 8601, with the time zone."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return time.strftime(TIME)
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,8 @@
 import time
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import EvaluateConfig
+from genexp.config.components import Component
+from genexp.config.schema import RUN_SETTINGS, EvaluateConfig, TrainConfig
 from genexp.metrics import Subject
 from genexp.runs import results
 from genexp.runs.directory import Run
@@ -43,3 +44,19 @@ def main(config: EvaluateConfig, line: CommandLine, run: Run) -> dict[str, Score
     print(f"scores: {run.results_file}")
     print(f"run: {run.path}", flush=True)
     return scores
+
+
+def after_training(config: TrainConfig, metrics: dict[str, Component], folder: str | None) -> None:
+    """Take the scores by `metrics` that a run lacks which this configuration trained, with its own seed."""
+    run = Run(config.directory())
+    settings = {name: getattr(config, name) for name in RUN_SETTINGS}
+    evaluate_config = EvaluateConfig(
+        run=str(run.path),
+        checkpoint="last",
+        trust=[],
+        device=config.device.model_copy(update={"precision": "float32"}),  # as every score
+        metrics=metrics,
+        **settings,
+    )
+    words = tuple(f"metric@metrics.{name}={metric['name']}" for name, metric in metrics.items())
+    main(evaluate_config, CommandLine("evaluate", words, folder, run=run.path), run)

@@ -58,7 +58,7 @@ class Sweep(Schema):
     jobs: ranges.PositiveInt
     retries: ranges.Count
     fail_fast: bool
-    rank_by: Text | None
+    rank_by: Text | None = None
 
 
 class Search(Schema):
@@ -200,6 +200,8 @@ class TableConfig(Schema):
 class ReproduceConfig(TableConfig):
     budget: Literal["quick", "full"]
     seeds: ranges.PositiveInt
+    sweep: Sweep
+    dry_run: bool
 
 
 SCHEMAS: dict[str, type[Schema]] = {

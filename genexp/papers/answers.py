@@ -114,12 +114,12 @@ def answer(
     epochs than the longest, and on other data, are left out: unlike runs have no common mean.
     """
     scored = [(state, entry) for state in states if (entry := _evaluation(state, metric, sampling)) is not None]
-    exact = [(state, entry) for state, entry in scored if _defining(metric, entry.settings) == defining(metric)]
+    exact = [(state, entry) for state, entry in scored if entry.is_by(metric)]
     if not scored:
         return None
 
     def kind(state: RunState, entry: Evaluation) -> tuple[Any, ...]:
-        return entry.epoch, state.run.digest(), _defining(metric, entry.settings), entry.score.extractor
+        return entry.epoch, state.run.digest(), entry.settings_of(metric), entry.score.extractor
 
     longest = kind(*max(exact or scored, key=lambda run: run[1].epoch))
     alike = [entry for state, entry in exact or scored if kind(state, entry) == longest]
@@ -157,15 +157,9 @@ def _evaluation(state: RunState, metric: Component, sampling: Mapping[str, Any])
     ]
 
     def order(evaluation: Evaluation) -> tuple[Any, ...]:
-        exact = _defining(metric, evaluation.settings) == defining(metric)
-        return exact, evaluation.step, evaluation.provenance.get("time", "")
+        return evaluation.is_by(metric), evaluation.step, evaluation.provenance.get("time", "")
 
     return max(evaluations, key=order, default=None)
-
-
-def _defining(metric: Component, settings: dict[str, Any]) -> Component:
-    """Return the metric under other settings, without those that came later and have their value as before."""
-    return defining({"name": metric["name"], "_target_": metric["_target_"], **settings})
 
 
 def common_digest(answers: Iterable[Answer]) -> str | None:

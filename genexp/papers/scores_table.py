@@ -47,9 +47,8 @@ def scores_document(
     config: TableConfig, folder: str | None, title: str, table: ScoresTable, states: list[RunState]
 ) -> Document:
     """Return the table with every score of every run; `folder` holds the user's own configurations."""
-    settings = [f"metric@metrics.{name}={name}" for name in table.metrics]
-    recipe = experiment([*table.dataset, *settings], folder)
-    metrics = {name: recipe.metrics[name] for name in table.metrics}
+    recipe = _recipe(table, folder)
+    metrics = metrics_of(table, folder)
     lines = [_line(row.name, experiment(row.train, folder), metrics, states) for row in table.rows]
     answers = [answer for line in lines for answer in line.answers.values()]
     used = {(name, answer.score.extractor) for line in lines for name, answer in line.answers.items()}
@@ -84,6 +83,17 @@ def scores_document(
     ]
     floor = "The floor is the score of as many training images in the place of samples."
     return Document(title, [scores_table], [*notes, MEANING, *footnotes.lines(), EXTRACTORS, floor, THEIS])
+
+
+def metrics_of(table: ScoresTable, folder: str | None) -> dict[str, Component]:
+    """Return the metrics of the table's columns, by name; `folder` holds the user's own configurations."""
+    metrics = _recipe(table, folder).metrics
+    return {name: metrics[name] for name in table.metrics}
+
+
+def _recipe(table: ScoresTable, folder: str | None) -> TrainConfig:
+    """Return a configuration with the table's data set and metrics."""
+    return experiment([*table.dataset, *(f"metric@metrics.{name}={name}" for name in table.metrics)], folder)
 
 
 def _line(name: str, recipe: TrainConfig, metrics: dict[str, Component], states: list[RunState]) -> Line:

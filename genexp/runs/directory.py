@@ -75,6 +75,11 @@ class Run:
         """Return what status.json says now; nothing if it is missing or damaged."""
         return read_json(self.status_file)
 
+    def step(self) -> int:
+        """Return the steps that the run has completed and saved, as its status says."""
+        step = self.status().get("step")
+        return step if isinstance(step, int) and step > 0 else 0
+
     def sessions(self) -> list[dict[str, Any]]:
         """Return the provenance of each session that trained the run."""
         sessions = read_json(self.provenance_file).get("sessions", [])
@@ -88,6 +93,17 @@ class Run:
     def evaluations(self) -> dict[str, results.Evaluation]:
         """Return every score that was taken of the run, by its key."""
         return results.evaluations(self.results_file)
+
+    def lacking(self, metrics: dict[str, Component], step: int) -> list[str]:
+        """Return the names of the metrics by which the run is not scored at a step, from its own seed and sampler.
+
+        A score by any extractor counts: its name is not known before the images are loaded.
+        """
+        if not metrics:
+            return []
+        scored = [each for each in self.evaluations().values() if each.step == step and not each.sampling]
+        own = [each for each in scored if each.seed == self.config.seed]
+        return [name for name, metric in metrics.items() if not any(each.is_by(metric) for each in own)]
 
     def finished(self, config: TrainConfig) -> Results | None:
         """Return the results if the run finished all that is asked for. Raises UsageError for another experiment."""

@@ -17,6 +17,7 @@ from genexp.runs.directory import Run
 from genexp.runs.results import Results
 from genexp.score import Score
 from genexp.storage.files import identity, read_json_lines, was_set_aside
+from genexp.text import TIME
 
 
 class NewestScore(NamedTuple):
@@ -97,7 +98,7 @@ def state_of(run: Run) -> RunState:
         epoch = next((_number(line["epoch"]) for line in lines if "epoch" in line), 0)
     epochs = _number(said.get("epochs")) or (config.epochs if config else 0)
     try:
-        updated = datetime.strptime(str(said.get("updated")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        updated = datetime.strptime(str(said.get("updated")), TIME).timestamp()
     except ValueError:
         updated = run.status_file.stat().st_mtime
     error = str(said["error"]) if said.get("error") else None

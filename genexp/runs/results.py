@@ -73,6 +73,14 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"score": self.score.to_json()}
 
+    def is_by(self, metric: Component) -> bool:
+        """Return True if it was taken by this metric under these settings."""
+        return self.settings_of(metric) == defining(metric)
+
+    def settings_of(self, metric: Component) -> Component:
+        """Return `metric` under the settings of this score, without those that came later and are as before."""
+        return defining({"name": self.metric, "_target_": metric["_target_"], **self.settings})
+
 
 def key(metric: Component, sampling: dict[str, Any], seed: int, step: int, extractor: str | None) -> str:
     """Return the name of a score: the metric's name, and a digest of all that the score follows from.

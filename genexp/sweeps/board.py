@@ -122,7 +122,9 @@ def progress(job: Job) -> tuple[str, str, str]:
 
 
 def own_settings(job: Job, shared: set[str]) -> str:
-    """Return the settings that not all jobs have, with fewer digits than a search gives them."""
+    """Return the settings that not all jobs have, with fewer digits than a search gives them; or the job's name."""
+    if job.name:
+        return job.name
     own = " ".join(word for word in job.settings if word not in shared) or "(defaults)"
     return re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", own)
 
@@ -170,7 +172,7 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     folder = common_folder([job.run.path for job in jobs])
     columns = [
         Column("rank", lambda job: str(ranks[job] or "–"), lambda job: {"rank": ranks[job]}),
-        Column("settings", shown, lambda job: dict(word.split("=", 1) for word in job.settings if "=" in word), True),
+        Column("job" if any(job.name for job in jobs) else "settings", shown, _named_settings, True),
         Column("state", lambda job: job.state, lambda job: {"state": job.state, "cause": job.cause}, True),
         *([Column(f"{by}, valid", lambda job: _on_valid(job.scores.get(by)))] if beside else []),
         *(_score_column(name, jobs) for name in names),
@@ -201,6 +203,11 @@ def _score_column(name: str, jobs: list[Job]) -> Column:
 
     title = name if split in (None, "test") else f"{name}, {split}"
     return Column(title, lambda job: str(job.scores.get(name, "–")), export)
+
+
+def _named_settings(job: Job) -> dict[str, str]:
+    name = {"job": job.name} if job.name else {}
+    return name | dict(word.split("=", 1) for word in job.settings if "=" in word)
 
 
 def _on_valid(score: Score | None) -> str:

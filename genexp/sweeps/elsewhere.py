@@ -26,6 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import Component
 from genexp.config.compose import SOURCE, initialized, plain_mistakes
 from genexp.config.schema import checked
 from genexp.errors import GenexpError, UsageError
@@ -43,7 +44,7 @@ def is_elsewhere(line: CommandLine) -> bool:
 
 
 def run_elsewhere(jobs: list[Job], line: CommandLine, folder: Path) -> None:
-    """Have the launcher run the jobs that wait; what they print goes to `folder`."""
+    """Have the launcher run the jobs that wait; what they print goes to `folder`. All have the same further metrics."""
     try:
         queue = Queue(jobs)
         while queue.is_open:
@@ -66,7 +67,8 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     of_the_sweep = [word for word in line.overrides if word.startswith("sweep.")]
     source = [f"from={SOURCE}"] if line.kept is not None else []
     overrides = [[*source, *of_the_sweep, *job.line.overrides] for job in jobs if job.line is not None]
-    task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=replace(line, words=(), multirun=False))
+    alone = replace(line, words=(), multirun=False)
+    task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=alone, further=jobs[0].further)
     master = replace(line, overrides=of_hydra)
     with initialized(master) as words:
         with plain_mistakes(master):
@@ -81,11 +83,13 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     return [end if isinstance(end, Exception) else None for end in ends]
 
 
-def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine) -> None:
+def train_here(
+    composed: DictConfig, here: Path, folder: Path, line: CommandLine, further: dict[str, Component]
+) -> None:
     """Train one job on the machine where a launcher calls this. Raises GenexpError if it fails.
 
-    `here` is the folder where the sweep was started, `folder` that of the sweep. The job trains in a process of its
-    own: a launcher whose own process dies loses or repeats other jobs.
+    `here` is the folder where the sweep was started, `folder` that of the sweep; `further` metrics are taken after
+    training. The job trains in a process of its own: a launcher whose own process dies loses or repeats other jobs.
     """
     try:
         os.chdir(here)
@@ -95,7 +99,7 @@ def train_here(composed: DictConfig, here: Path, folder: Path, line: CommandLine
         sys.path.append(str(here))
     settings = tuple(word for word in HydraConfig.get().overrides.task if word != f"from={SOURCE}")
     config = checked("train", composed).model_copy(update={"fresh": False})  # old runs were moved aside before
-    job = Job.of(replace(line, overrides=settings), config)
+    job = Job.of(replace(line, overrides=settings), config, further=further)
     work_off(Queue([job]), config.sweep, folder, set())
     if job.state != FINISHED:
         raise GenexpError(job.cause)
@@ -124,10 +128,9 @@ def _hand_over(jobs: list[Job], line: CommandLine, folder: Path) -> None:
 
 def _read_ending(job: Job, status: dict[str, Any], error: Exception | None, interrupted: bool) -> None:
     """Note what became of a job, from the new status of its run and the launcher's error."""
-    assert job.config is not None
     results = None
     with suppress(UsageError):
-        results = job.run.finished(job.config)
+        results = job.finished()
     ended = status.get("status")
     if results is not None:
         job.finish(results)

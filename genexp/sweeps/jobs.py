@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 from genexp.runs.directory import Run
@@ -27,6 +29,8 @@ class Ending:
     held: bool = False  # another process holds its run
     lost: bool = False  # it may live on, and finish, but cannot be followed any more
     hopeless: bool = False  # it would end in the same way again
+    without_data: bool = False  # its data set is missing or damaged
+    answer: Any = None  # what its work returned
 
 
 @dataclass(eq=False)
@@ -37,6 +41,8 @@ class Job:
     run: Run
     config: TrainConfig | None = None  # None for a trial that ended in an earlier session
     line: CommandLine | None = None  # that makes this run alone; None for such a trial, too
+    name: str = ""  # what it is called in tables, if not by its settings
+    further: dict[str, Component] = field(default_factory=dict)  # metrics that are taken once the run is trained
     state: str = WAITING
     cause: str = ""  # of a failure
     attempts: int = 0
@@ -46,7 +52,9 @@ class Job:
     first_seen: tuple[float, int] | None = None  # time and step of its first sign of life in this session
 
     @classmethod
-    def of(cls, line: CommandLine, config: TrainConfig) -> "Job":
+    def of(
+        cls, line: CommandLine, config: TrainConfig, name: str = "", further: dict[str, Component] | None = None
+    ) -> "Job":
         """Return the job of a command line, with its results if it is finished.
 
         Raises UsageError if its directory holds another experiment.
@@ -54,20 +62,28 @@ class Job:
         own = tuple(word for word in line.overrides if not word.startswith(OF_THE_SWEEP))
         folder = None if line.folder is None else str(Path(line.folder).absolute())
         alone = replace(line, overrides=own, folder=folder, words=())
-        job = cls(alone.settings, Run(config.directory()), config, alone)
-        job.take_results(config)
+        job = cls(alone.settings, Run(config.directory()), config, alone, name, further or {})
+        job.take_results()
         return job
 
-    def take_results(self, config: TrainConfig) -> bool:
+    def take_results(self) -> bool:
         """Finish the job if its run is finished; return True if it is.
 
         Where the images are at a path, which may have changed since, only the job's own process can tell.
         """
-        results = self.run.finished(config)
-        if results is None or "path" in config.dataset:
+        results = self.finished()
+        if results is None or self.config is None or "path" in self.config.dataset:
             return False
         self.finish(results)
         return True
+
+    def finished(self) -> Results | None:
+        """Return the run's results if it is trained as asked and has all further scores.
+
+        Raises UsageError if its directory holds another experiment.
+        """
+        results = self.run.finished(self.config) if self.config is not None else None
+        return results if results is not None and not self.run.lacking(self.further, results.steps) else None
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -94,7 +110,7 @@ class Job:
             self.finish(Results.read(self.run.results_file))
             return
         with suppress(UsageError):  # of a run that cannot be read any more
-            if self.config is not None and self.take_results(self.config):  # it was told to leave when it was done
+            if self.take_results():  # it was told to leave when it was done
                 return
         self.cause = ending.error.splitlines()[0]
         if ending.code == INTERRUPTED:
@@ -111,10 +127,8 @@ class Job:
     def look_elsewhere(self) -> bool:
         """Find out whether another process holds a waiting job's run, or finished it; return True if that changed."""
         before, self.elsewhere = self.elsewhere, self.run.is_held()
-        if before and not self.elsewhere and self.config is not None:
-            results = self.run.finished(self.config)
-            if results is not None:
-                self.finish(results)
+        if before and not self.elsewhere and (results := self.finished()) is not None:
+            self.finish(results)
         return self.elsewhere != before
 
 

@@ -11,25 +11,27 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genexp.config.command_line import CommandLine
-from genexp.config.components import imports
+from genexp.config.components import Component, imports
 from genexp.config.schema import TrainConfig
-from genexp.errors import DivergedError, GenexpError, HeldError, UsageError
+from genexp.errors import DataError, DivergedError, GenexpError, HeldError, UsageError
 from genexp.signals import INTERRUPTED, lead_a_session, leave_once, without_usr2
-from genexp.sweeps.jobs import Ending, Job
+from genexp.sweeps.jobs import RUNNING, Ending, Job
 from genexp.text import now
 
 FAREWELL = 5.0  # seconds that a job has to leave when it is told to leave at once
 IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train", "torch._dynamo")  # in this order
 LONGEST = 10_000  # characters of a job's last message: more would fill the pipe, which is read after it
 SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
+Work = Callable[[TrainConfig, CommandLine], Any]  # what a job's process does
 
 
 class Process(NamedTuple):
@@ -61,8 +63,11 @@ class Slots:
     def running(self) -> list[Job]:
         return list(self._processes)
 
-    def start(self, job: Job, log: Path) -> None:
-        """Start the job's process in a free slot; its output is appended to `log`."""
+    def start(self, job: Job, log: Path, work: Work | None = None) -> None:
+        """Start the job's process in a free slot; its output is appended to `log`.
+
+        It trains the job's run, unless other `work` is given, a function of a module.
+        """
         assert job.config is not None
         slot = min(set(range(self.n)) - {running.slot for running in self._processes.values()})
         gpus = visible_gpus() if job.config.device.kind in ("auto", "cuda") else []
@@ -74,8 +79,10 @@ class Slots:
         environment = dict(os.environ)  # the server of processes has the environment and folder of its beginning
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        work = work or partial(_train, further=job.further)
         for attempt in (1, 2):
-            process = self._context.Process(target=_work, args=(config, job.line, log, Path.cwd(), environment, theirs))
+            arguments = (work, config, job.line, log, Path.cwd(), environment, theirs)
+            process = self._context.Process(target=_work, args=arguments)
             try:
                 with without_usr2():
                     process.start()
@@ -141,7 +148,8 @@ class Slots:
             memory = " (the system does so when memory runs out)" if -code == getattr(signal, "SIGKILL", None) else ""
             name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
             error = f"killed by {name}{memory}"
-        job.run.amend_status("running", status="failed", error=error)
+        if job.state == RUNNING:
+            job.run.amend_status("running", status="failed", error=error)
         return Ending(code or 1, error)
 
 
@@ -161,10 +169,25 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
+def _train(config: TrainConfig, line: CommandLine, further: dict[str, Component]) -> None:
+    """Train a run, then take further scores of it that it lacks."""
+    from genexp.commands import evaluate, train
+
+    train.main(config, line, patient=True)
+    if further:
+        evaluate.after_training(config, further, line.folder)
+
+
 def _work(
-    config: TrainConfig, line: CommandLine, log: Path, folder: Path, environment: dict[str, str], pipe: Connection
+    work: Work,
+    config: TrainConfig,
+    line: CommandLine,
+    log: Path,
+    folder: Path,
+    environment: dict[str, str],
+    pipe: Connection,
 ) -> None:
-    """Train a run: the work of a job's process. It sends an Ending at its end."""
+    """Do the work of a job's process. It sends an Ending at its end."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -175,17 +198,19 @@ def _work(
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     print(f"{now()} {line}", flush=True)
     try:
-        from genexp.commands import train
-
-        train.main(config, line, patient=True)
-        ending = Ending(0, None)
+        ending = Ending(0, None, answer=work(config, line))
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", flush=True)
         ending = Ending(INTERRUPTED, str(interrupt)[:LONGEST] or "interrupted")
     except GenexpError as error:
         print(f"genexp: {error}", flush=True)
-        hopeless = isinstance(error, UsageError | DivergedError)
-        ending = Ending(error.exit_code, str(error)[:LONGEST], held=isinstance(error, HeldError), hopeless=hopeless)
+        ending = Ending(
+            error.exit_code,
+            str(error)[:LONGEST],
+            held=isinstance(error, HeldError),
+            hopeless=isinstance(error, UsageError | DivergedError),
+            without_data=isinstance(error, DataError),
+        )
     except BaseException as error:
         traceback.print_exc()
         ending = Ending(1, f"{type(error).__name__}: {error}"[:LONGEST])

@@ -8,6 +8,7 @@ from pathlib import Path
 from genexp.config.command_line import CommandLine
 from genexp.config.compose import configuration, each_job
 from genexp.config.mistakes import options_of
+from genexp.config.schema import Sweep
 from genexp.errors import UsageError
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
@@ -32,20 +33,28 @@ def main(line: CommandLine) -> None:
         jobs = [_begun_afresh(job) for job in jobs]
         if finished := sum(job.state == FINISHED for job in jobs):
             print(f"finished already: {finished} of {len(jobs)} jobs", flush=True)
-        try:
-            if is_elsewhere(line):
-                run_elsewhere(jobs, line, folder)
-            else:
-                work_off(Queue(jobs), first.sweep, folder, shared)
-        except KeyboardInterrupt as interrupt:
-            if is_elsewhere(line):
-                raise
-            saved = "jobs that ran were saved" if any(job.attempts for job in jobs) else "no job had begun"
-            raise KeyboardInterrupt(f"interrupted; {saved}, {first.again()} goes on") from interrupt
-        finally:
-            set_stopped([job for job in jobs if job.state == WAITING] if is_elsewhere(line) else jobs)
-            close(jobs, folder, first.sweep.rank_by, shared)
+        carry_out(jobs, line, first.sweep, folder, shared, first.again())
     fail_if_any(jobs, first.again())
+
+
+def carry_out(jobs: list[Job], line: CommandLine, settings: Sweep, folder: Path, shared: set[str], again: str) -> None:
+    """Run the jobs that wait, here or by the launcher that `line` chooses; print and keep the table of all.
+
+    `folder` is where the table and the logs are kept, `again` the command that goes on after an interruption.
+    """
+    try:
+        if is_elsewhere(line):
+            run_elsewhere(jobs, line, folder)
+        else:
+            work_off(Queue(jobs), settings, folder, shared)
+    except KeyboardInterrupt as interrupt:
+        if is_elsewhere(line):
+            raise
+        saved = "jobs that ran were saved" if any(job.attempts for job in jobs) else "no job had begun"
+        raise KeyboardInterrupt(f"interrupted; {saved}, {again} goes on") from interrupt
+    finally:
+        set_stopped([job for job in jobs if job.state == WAITING] if is_elsewhere(line) else jobs)
+        close(jobs, folder, settings.rank_by, shared)
 
 
 def plan(line: CommandLine) -> list[Job]:

@@ -13,8 +13,8 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.data.digits import digits
 from genexp.errors import UsageError
-from genexp.metrics.nearest import nearest
 from genexp.metrics import Subject, classifier
+from genexp.metrics.nearest import nearest
 from genexp.models import Model, Outcome, Update
 from genexp.training.loop import Minibatches
 from genexp.training.plan import Plan

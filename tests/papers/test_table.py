@@ -180,12 +180,15 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
         assert f"yardstick: {name}" in table
 
     again = toy("reproduce", "budget=quick", "seeds=2", "data_dir=nothing")
-    assert again.out.count("already finished") == 4
+    assert "nothing is left to be run" in again.out
+    assert not [line for line in again.out.splitlines() if line.startswith("job ")]
     assert again.out[again.out.index("A toy") :] == table
     assert "computing yardsticks" not in again.err
 
     more = toy("reproduce", "seeds=1", "data_dir=nothing")  # goes on with what is there
-    assert "going on from epoch 2" in more.out
+    assert [line for line in more.out.splitlines() if line.startswith(" GAN on digits") and " 2/4 " in line]
+    (log,) = tmp_path.glob("outputs/sweeps/toy_1_full/logs/gan-*-seed0-*.txt")
+    assert "going on from epoch 2" in log.read_text()
     assert "4/4" in more.out
     assert "GAN on digits: 1 other run" in more.out  # seed 1 has fewer epochs
 
