@@ -75,7 +75,7 @@ def test_the_gradient_is_the_statistic_of_data_minus_that_of_the_chain(visible, 
         for step in range(steps):
             if step:
                 h = made.draw_hidden(v)  # noqa: F821
-            v = made.visible_means(h) if (step, end) == (steps - 1, "mean") else made.draw_visible(h)
+            v = (made.visible_means if (step, end) == (steps - 1, "mean") else made.draw_visible)(h).detach()
         free_energies = made.free_energy(data).mean() - made.free_energy(v).mean()
         assert loss.item() == pytest.approx(free_energies.item(), abs=1e-10)
         by_autograd = torch.autograd.grad(2 * free_energies, list(made.parameters()))
