@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from genexp.data import DataSpec
+from genexp.errors import UsageError
 from genexp.models.layers import BLACK
+from genexp.noise import Corruption, unchanged
 
 Visible = Literal["bernoulli", "gaussian"]
 INITIAL_STD = 0.01  # of weights (Hinton 2010, A practical guide to training RBMs, section 8)
@@ -46,8 +49,17 @@ class RBMLayer(nn.Module):
 
     def visible_means(self, h: Tensor) -> Tensor:
         """Return E[v | h], (n, inputs)."""
-        field = self.visible_field(h)
+        return self.field_means(self.visible_field(h))
+
+    def field_means(self, field: Tensor) -> Tensor:
+        """Return the means of visible units whose field `visible_field` returned, in its shape."""
         return field.sigmoid() if self.visible == "bernoulli" else field
+
+    def draw_field(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw visible units whose field `visible_field` returned, in its shape."""
+        if self.visible == "bernoulli":
+            return bernoulli(field.sigmoid(), generator)
+        return field + torch.randn(field.shape, generator=generator, device=field.device)
 
     def draw_hidden(self, v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw h ~ p(h | v), (n, units) float32 of 0 and 1."""
@@ -55,7 +67,7 @@ class RBMLayer(nn.Module):
 
     def draw_visible(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw v ~ p(v | h), (n, inputs)."""
-        return draw_visible(self.visible, self.visible_field(h), generator)
+        return self.draw_field(self.visible_field(h), generator)
 
     def gibbs(self, v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the next state of a chain of visible values: h ~ p(h | v), then v ~ p(v | h)."""
@@ -126,8 +138,17 @@ def bernoulli(means: Tensor, generator: torch.Generator | None = None) -> Tensor
     return (torch.rand(means.shape, generator=generator, device=means.device) < means).to(means.dtype)
 
 
-def draw_visible(visible: Visible, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw visible values whose logits, or means of Gaussians with variance 1, are `field`, in its shape."""
-    if visible == "bernoulli":
-        return bernoulli(field.sigmoid(), generator)
-    return field + torch.randn(field.shape, generator=generator, device=field.device)
+def refuse_unsuitable(model: str, data: DataSpec, noise: Corruption, visible: Visible = "bernoulli") -> None:
+    """Raise UsageError for a corruption, and for data that Bernoulli visible units cannot take."""
+    if noise is not unchanged:
+        raise UsageError(f"model={model} has no corrupted input: leave out noise")
+    if visible == "gaussian":
+        return
+    remedy = "set model.visible=gaussian" if model == "rbm" else "choose a data set of images"
+    if data.points:
+        raise UsageError(f"points of the plane are no shades of grey, which Bernoulli visible units need: {remedy}")
+    if data.low < 0 or data.high > 1:
+        raise UsageError(
+            f"the training values of this data set go from {data.low:.3g} to {data.high:.3g}, and Bernoulli visible "
+            f"units take values in [0, 1]: {remedy}"
+        )
