@@ -28,6 +28,7 @@ Numbers = Annotated[list[Number], Field(min_length=1)]
 PositiveFloats = Annotated[list[PositiveFloat], Field(min_length=1)]
 Shares = Annotated[list[Share], Field(min_length=1)]
 Bins = Annotated[int, Field(ge=2)]
+AtLeastTwo = Annotated[int, Field(ge=2)]  # of what has a standard error
 Split = Literal["train", "valid", "test"]
 
 

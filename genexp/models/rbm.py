@@ -26,6 +26,7 @@ class RBM(Autoencoder):
     base: Tensor  # the visible bias with which units without hidden ones have the means of the training images
     persistent_states: Tensor | None  # the hidden states, (persistent_chains, hidden), that training goes on with
 
+    log_likelihood = "exact"  # up to log Z, for metric=ais
     sampler_settings = ("chains", "burn_in", "thinning", "chain_start", "sample_kind")
 
     def __init__(
