@@ -2,7 +2,9 @@
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 import torch
@@ -10,7 +12,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from genexp.errors import UsageError
-from genexp.ranges import AsBefore, DecayFactor, Fraction, Interval, NonNegativeFloat, PositiveFloat, PositiveInt
+from genexp.ranges import (
+    AsBefore,
+    DecayFactor,
+    Fraction,
+    Interval,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    RateStages,
+)
 
 # (steps, epochs completed) in this stage of training -> lr, and momentum if it has one
 Schedule = Callable[[int, int], dict[str, float]]
@@ -23,6 +34,7 @@ class LearningRate(TypedDict):
     lr_decay: DecayFactor
     lr_min: NonNegativeFloat
     lr_epochs: Annotated[PositiveInt | None, AsBefore(None)]
+    lr_stages: Annotated[RateStages | None, AsBefore(None)]
     weight_decay: NonNegativeFloat
 
 
@@ -50,14 +62,18 @@ class ScheduledOptimizer:
 
 
 def learning_rate(rate: LearningRate) -> Schedule:
-    """Return the schedule max(lr / lr_decay^step · (1 − epoch / lr_epochs), lr_min).
+    """Return the schedule max(lr / lr_decay^step · (1 − epoch / lr_epochs) · factor of the stage, lr_min).
 
-    The first factor is pylearn2's `ExponentialDecay`. The second one, without `lr_epochs`, is 1.
+    The first factor is pylearn2's `ExponentialDecay`. The second one, without `lr_epochs`, is 1. `lr_stages` has the
+    epochs and the factor of each stage, one stage after another; the last factor stays. Without it the factor is 1.
     """
     log_decay, epochs = math.log(rate["lr_decay"]), rate.get("lr_epochs") or math.inf
+    stages = rate.get("lr_stages") or [[math.inf, 1.0]]
+    ends = list(accumulate(length for length, _ in stages))
 
     def schedule(step: int, epoch: int) -> dict[str, float]:
-        lr = rate["lr"] * math.exp(-log_decay * step) * max(0.0, 1 - epoch / epochs)
+        _, factor = stages[min(bisect_right(ends, epoch), len(stages) - 1)]
+        lr = rate["lr"] * math.exp(-log_decay * step) * max(0.0, 1 - epoch / epochs) * factor
         return {"lr": max(lr, rate["lr_min"])}
 
     return schedule

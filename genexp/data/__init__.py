@@ -3,16 +3,20 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from genexp import rng
 from genexp.errors import UsageError
+from genexp.ranges import Binarization
 
 CHUNK = 5000  # images converted at a time by code that reads a whole split
 CONTRAST = 1e-3  # in [0, 1]; the least pixel_std, so that a model can divide by it
 SPLITS = ("train", "valid", "test")
+FIXED = 0  # the seed of images that are binarized once; it is the data's own
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class DataSet:
 
     A split of images is (N, C, H, W), uint8 with values from 0 to `white`, or float32 in [0, 1] with `white` 1. A split
     of points is (N, d) float32 in [0, 1] with `white` 1, and comes with `bounds`.
+
+    With `fresh`, the splits hold probabilities of white, and `images` returns binary draws from them. The seed `draws`
+    decides the draws of a whole split, so that an image is the same whenever it is asked for; see `drawn`.
     """
 
     train: Tensor
@@ -88,6 +95,8 @@ class DataSet:
     density: Density | None = None  # that points were drawn from, if it is known
     second: "DataSet | None" = None  # the second data set of a run, for models that are trained on two
     truth: dict[str, Tensor] = field(default_factory=dict)  # split -> how each image should look in the other data set
+    fresh: bool = False  # True: images are binary draws, anew at each use
+    draws: int | None = FIXED  # the seed of these draws; None: the default generators
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,8 +120,59 @@ class DataSet:
 
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W); or points, (n, d)."""
+        if self.fresh and self.draws is not None:
+            return self._drawn_split(split)[rows].float()
         images: Tensor = getattr(self, split)[rows]
-        return images / self.white
+        return torch.bernoulli(images / self.white) if self.fresh else images / self.white
+
+    def binarized(self, how: Binarization) -> "DataSet":
+        """Return the data set with binary images, made of grey ones in the way that `dataset.binarize` names.
+
+        none: as they are. threshold: white where a pixel is at least ½. fixed: white with the probability of its grey,
+        drawn once, the same in all runs. fresh: drawn anew at each use, as in Burda et al. 2016. Raises UsageError for
+        points and colour images.
+        """
+        if how == "none":
+            return self
+        if self.bounds is not None or self.shape[0] != 1:
+            kind = "points" if self.bounds is not None else f"images of {self.shape[0]} channels"
+            raise UsageError(
+                f"dataset.binarize={how} is for grey images, and these are {kind}\n"
+                "Leave it out, or choose grey images, such as dataset=mnist or dataset=folder dataset.channels=1"
+            )
+        if how == "fresh":
+            return replace(self, fresh=True)
+
+        def binary(images: Tensor, split: str) -> Tensor:
+            if how == "fixed":
+                return _bernoulli(images, self.white, FIXED, split)
+            return torch.cat([chunk / self.white >= 0.5 for chunk in torch.split(images, CHUNK)]).to(torch.uint8)
+
+        train, valid, test = (binary(getattr(self, split), split) for split in SPLITS)
+        folds = tuple((binary(valid, "valid"), binary(test, "test")) for valid, test in self.folds)
+        return replace(self, train=train, valid=valid, test=test, folds=folds, white=1)
+
+    def drawn(self, seed: int | None) -> "DataSet":
+        """Return the data set with the draws of `seed`, of which a score and its pictures are; itself without `fresh`.
+
+        With None each call of `images` draws from the default generators, which are seeded for each step of training.
+        """
+        second = self.second
+        if second is not None:
+            second = second.drawn(None if seed is None else rng.address(seed, "second data set"))
+        changes = (self.fresh and seed != self.draws) or second is not self.second
+        return replace(self, draws=seed, second=second) if changes else self
+
+    def _drawn_split(self, split: str) -> Tensor:
+        """Return the draws of all images of a split, uint8; they are made once."""
+        assert self.draws is not None
+        if split not in self._drawn_splits:
+            self._drawn_splits[split] = _bernoulli(getattr(self, split), self.white, self.draws, split)
+        return self._drawn_splits[split]
+
+    @cached_property
+    def _drawn_splits(self) -> dict[str, Tensor]:
+        return {}
 
     def batch(self, split: str, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
         """Return `images`, and `labels` (n,) if there are any, of a split at `rows`."""
@@ -144,10 +204,12 @@ class DataSet:
         """Return the image shape, the moments and the range of the training images, and the classes."""
         mean, squares = torch.zeros(2, *self.shape, dtype=torch.float64)
         low, high = (end.item() / self.white for end in self.train.aminmax())
-        for first in range(0, len(self.train), CHUNK):  # a colour data set in float32 would take gigabytes
-            images = self.images("train", slice(first, first + CHUNK))
+        for chunk in torch.split(self.train, CHUNK):  # a colour data set in float32 would take gigabytes
+            images = chunk / self.white
             mean += images.sum(0).cpu()
-            squares += images.square().sum(0).cpu()
+            squares += (
+                (images if self.fresh else images.square()).sum(0).cpu()
+            )  # the mean square of draws is their mean
         mean, squares = mean / len(self.train), squares / len(self.train)
         std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
         second = None if self.second is None else self.second.spec()
@@ -165,6 +227,8 @@ class DataSet:
         for tensor in (*splits, *labels, *folds):
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.fresh:
+            digest.update(b"fresh")
         if self.second is not None:
             digest.update(self.second.digest().encode())
         return digest.hexdigest()[:16]
@@ -194,6 +258,13 @@ class Derived:
     """A second data set that is made of the first: what a data set's function may return instead of a DataSet."""
 
     pair: Callable[[DataSet], DataSet]  # the first data set -> the first data set of the run, with its `second`
+
+
+def _bernoulli(images: Tensor, white: int, seed: int, split: str) -> Tensor:
+    """Draw binary images, uint8, whose probabilities of white are the greys of all images of a split."""
+    generator = rng.generator(images.device, seed, f"binary {split}")
+    chunks = (torch.bernoulli(chunk / white, generator=generator) for chunk in torch.split(images, CHUNK))
+    return torch.cat([chunk.to(torch.uint8) for chunk in chunks])
 
 
 def split_by_rows(

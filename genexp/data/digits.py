@@ -1,13 +1,15 @@
 """scikit-learn's handwritten digits: 1,797 real images of 8×8, installed with the library."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from genexp.data import DataSet, split_by_rows
+from genexp.ranges import AsBefore, Binarization
 
 
-def digits(data_dir: Path) -> DataSet:
+def digits(data_dir: Path, *, binarize: Annotated[Binarization, AsBefore("none")] = "none") -> DataSet:
     """Return 1,197 training, 300 validation and 300 test images, values 0 to 16; `data_dir` is not used.
 
     scikit-learn stores them in the order of their writers, so one fixed permutation draws the splits.
@@ -20,4 +22,4 @@ def digits(data_dir: Path) -> DataSet:
     labels = torch.as_tensor(bunch.target).to(torch.int64)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     rows = {"train": order[:1197], "valid": order[1197:1497], "test": order[1497:]}
-    return split_by_rows(images, labels, rows, white=16)
+    return split_by_rows(images, labels, rows, white=16).binarized(binarize)

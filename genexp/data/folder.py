@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genexp.data import DataSet, split_by_rows
 from genexp.errors import DataError, UsageError
-from genexp.ranges import Fraction, PositiveInt
+from genexp.ranges import AsBefore, Binarization, Fraction, PositiveInt
 from genexp.storage.derived import derived
 from genexp.storage.files import atomic
 from genexp.text import first_line
@@ -43,6 +43,7 @@ def folder(
     valid_share: Fraction,
     test_share: Fraction,
     skip_broken: bool,
+    binarize: Annotated[Binarization, AsBefore("none")] = "none",
 ) -> DataSet:
     """Return the images below `path`, `channels`×`size`×`size`, each made from its central square (see `decode`).
 
@@ -81,7 +82,8 @@ def folder(
         print(f"warning: {summary} are left out: {listed}", flush=True)
     labels, classes = _labels(names, has_splits)
     rows = _split(root, [names[index] for index in usable], has_splits, valid_share, test_share)
-    return split_by_rows(torch.from_numpy(images), torch.from_numpy(labels[usable]), rows, classes=classes)
+    data = split_by_rows(torch.from_numpy(images), torch.from_numpy(labels[usable]), rows, classes=classes)
+    return data.binarized(binarize)
 
 
 def _split(root: Path, names: list[str], has_splits: bool, valid_share: float, test_share: float) -> dict[str, Tensor]:

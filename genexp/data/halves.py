@@ -25,7 +25,7 @@ def other_half(data_dir: Path, *, transform: Literal["inverted", "sheared", "col
 
     inverted: black becomes white. sheared: rows are moved sideways. coloured: black becomes blue, and white yellow.
     thick: each pixel becomes the brightest one around it. Raises UsageError, when it is called, for points, for a split
-    of one image, and for colour images that are to be `coloured`.
+    of one image, for colour images that are to be `coloured`, and for images that are drawn anew at each use.
     """
     return Derived(lambda first: _halves(first, transform))
 
@@ -35,6 +35,11 @@ def _halves(first: DataSet, name: Transform) -> DataSet:
         wanted = "grey images" if name == "coloured" else "images"
         raise UsageError(
             f"dataset_b.transform={name} is of {wanted}; choose such a data set, or another dataset@dataset_b"
+        )
+    if first.fresh:
+        raise UsageError(
+            "dataset@dataset_b=other_half transforms fixed images, and dataset.binarize=fresh draws them at each use\n"
+            "Set dataset.binarize to fixed or threshold, or leave it out"
         )
     rows = {}
     for split in SPLITS:

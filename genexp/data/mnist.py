@@ -3,11 +3,13 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from genexp.data import DataSet
 from genexp.data.download import damage_error, fetch, read, torchvision_reader, verify_md5
+from genexp.ranges import AsBefore, Binarization
 
 FILES = {  # the shape of the array that each file holds, in both data sets; MD5 of MNIST's original file, uncompressed
     "train-images-idx3-ubyte": ((60_000, 28, 28), "6bbc9ace898e44ae57da46a324031adb"),
@@ -18,22 +20,23 @@ FILES = {  # the shape of the array that each file holds, in both data sets; MD5
 TRAINING_IMAGES = 50_000  # as in Goodfellow et al. 2014; the last 10,000 of the 60,000 are the validation split
 
 
-def mnist(data_dir: Path) -> DataSet:
+def mnist(data_dir: Path, *, binarize: Annotated[Binarization, AsBefore("none")] = "none") -> DataSet:
     """Return 50,000 / 10,000 / 10,000 images of 28×28 from data_dir/MNIST/raw, downloaded on first use.
 
     Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     """
-    return _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, FILES[file.name][1]))
+    data = _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, FILES[file.name][1]))
+    return data.binarized(binarize)
 
 
-def fashion_mnist(data_dir: Path) -> DataSet:
+def fashion_mnist(data_dir: Path, *, binarize: Annotated[Binarization, AsBefore("none")] = "none") -> DataSet:
     """Return 50,000 / 10,000 / 10,000 images of 28×28 from data_dir/FashionMNIST/raw, downloaded on first use.
 
     torchvision verifies the checksums of its downloads; here each file's size and header are verified.
     Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     Source: Xiao, Rasul and Vollgraf 2017. The last 10,000 of the 60,000 training images are the validation split.
     """
-    return _read("Fashion-MNIST", "FashionMNIST", data_dir, _verify_header)
+    return _read("Fashion-MNIST", "FashionMNIST", data_dir, _verify_header).binarized(binarize)
 
 
 def _read(title: str, name: str, data_dir: Path, verify: Callable[[Path], None]) -> DataSet:

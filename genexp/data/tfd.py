@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -10,12 +10,19 @@ from torch import Tensor
 
 from genexp.data import DataSet, split_by_rows
 from genexp.errors import DataError
+from genexp.ranges import AsBefore, Binarization
 from genexp.text import first_line
 
 UNLABELLED, TRAIN, VALID, TEST = range(4)  # codes in `folds`, one for each image and fold
 
 
-def tfd(data_dir: Path, *, path: str | None, fold: Literal[1, 2, 3, 4, 5]) -> DataSet:
+def tfd(
+    data_dir: Path,
+    *,
+    path: str | None,
+    fold: Literal[1, 2, 3, 4, 5],
+    binarize: Annotated[Binarization, AsBefore("none")] = "none",
+) -> DataSet:
     """Return the unlabelled faces for training, the validation and test faces of `fold`, and all five folds; 1×48×48.
 
     The original GAN was trained on the same images: some 100,000 without a label, and none of the fold's labelled
@@ -33,7 +40,7 @@ def tfd(data_dir: Path, *, path: str | None, fold: Literal[1, 2, 3, 4, 5]) -> Da
     labelled = (codes != UNLABELLED).any(1)
     labels = torch.where(labelled, expressions - expressions[labelled].min(), -1)
     folds = tuple((faces[fold_codes == VALID], faces[fold_codes == TEST]) for fold_codes in codes.T)
-    return replace(split_by_rows(faces, labels, rows), folds=folds)
+    return replace(split_by_rows(faces, labels, rows), folds=folds).binarized(binarize)
 
 
 def _load(file: Path) -> tuple[Tensor, Tensor, Tensor]:

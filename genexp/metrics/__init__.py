@@ -35,7 +35,7 @@ class Subject:
     """A model or given samples to score, with the data and the seed of every draw."""
 
     def __init__(self, model: Model | GivenSamples, data: DataSet, seed: int) -> None:
-        self.model, self.data, self.seed = model, data, seed
+        self.model, self.data, self.seed = model, data.drawn(seed), seed
         self.sample_kind = model.sample_kind  # "draw" or "mean"
         self._cache: dict[Hashable, Any] = {}
 

@@ -68,8 +68,9 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
             if name == "elbo":
                 bounds.append(Asking(model.lower_bound)(batch, generator))
             else:
-                log_weights: Tensor = Asking(model.log_weights)(batch, k, generator)
-                bounds.append(log_weights.double().logsumexp(1) - math.log(k))
+                parts = [min(ROWS, k - first) for first in range(0, k, ROWS)]
+                log_weights = [Asking(model.log_weights)(batch, part, generator) for part in parts]
+                bounds.append(torch.cat(log_weights, 1).double().logsumexp(1) - math.log(k))
     mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
     of = "log p(x | y), " if model.conditional else ""
     summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({of}{draws})"

@@ -65,7 +65,7 @@ def classifier(data: DataSet) -> Extractor:
 
     It is trained on the training images and labels the first time, then read from a cache file.
     """
-    data = replace(data, second=None)  # it knows nothing of a second data set
+    data = replace(data, second=None).drawn(SEED)  # it knows nothing of a second data set, nor of a score's seed
     file = cache_folder("classifiers") / f"{data.digest()}-{recipe_digest()}.pt"
 
     def train() -> dict[str, Any]:

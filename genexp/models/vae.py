@@ -1,4 +1,7 @@
-"""Variational autoencoders (Kingma and Welling 2014), fully connected, and conditional ones (Sohn et al. 2015)."""
+"""Variational autoencoders (Kingma and Welling 2014), fully connected.
+
+They may be conditional (Sohn et al. 2015), and trained on the importance-weighted bound (Burda et al. 2016).
+"""
 
 import math
 from typing import Annotated, Literal
@@ -27,6 +30,10 @@ class VAE(Autoencoder):
     binary images drawn from them, and the bounds hold for their expected log-likelihood. The Gaussian likelihood is a
     density of pixels in [0, 1], with one learned variance for all pixels.
 
+    The `objective` is a bound of log p(x) from `k` codes for each image: "elbo" is the evidence lower bound, whose
+    expected log-likelihood is a mean over the codes; "iwae" is the importance-weighted bound, which is tighter the
+    larger k is (Burda et al. 2016, equation 8).
+
     With `conditional`, encoder and decoder also receive the label y as one of as many units as there are classes, all 0
     for an image without a label: p(x | z, y) and q(z | x, y), and the prior of z is the same for all classes (the
     independent prior of Sohn et al. 2015, section 4.1). All bounds are then of log p(x | y).
@@ -46,8 +53,15 @@ class VAE(Autoencoder):
         beta: NonNegativeFloat,
         sample_kind: Literal["draw", "mean"],
         conditional: Annotated[bool, AsBefore(False)] = False,
+        objective: Annotated[Literal["elbo", "iwae"], AsBefore("elbo")] = "elbo",
+        k: Annotated[PositiveInt, AsBefore(1)] = 1,
     ) -> None:
         super().__init__()
+        if objective == "iwae" and beta != 1:
+            raise UsageError(
+                f"model.beta={beta:g} weighs the divergence of the elbo, and model.objective=iwae has none\n"
+                "Leave model.beta at 1, or choose model.objective=elbo"
+            )
         if conditional and not data.classes:
             raise UsageError(
                 "model.conditional=true learns from labels, and the training images of this data set have none\n"
@@ -58,6 +72,7 @@ class VAE(Autoencoder):
             raise UsageError("points of the plane are no shades of grey: set model.likelihood=gaussian")
         self.noise, self.shape, self.latent_dim = noise, data.shape, latent_dim
         self.likelihood, self.beta, self.sample_kind = likelihood, beta, sample_kind
+        self.objective, self.k = objective, k
         self.conditional, self.classes = conditional, len(data.classes) if conditional else 0
         inputs = [data.size + self.classes, *hidden]
         self.trunk = nn.Sequential(nn.Flatten(), fully_connected(inputs, [hidden_units] * len(hidden)))
@@ -84,25 +99,33 @@ class VAE(Autoencoder):
         return self.posterior_mean(h).float(), self.posterior_log_variance(h).float()
 
     def log_likelihood(self, images: Tensor, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return log p(x | z) of each image given its code, (n,), in nats."""
-        logits, x = self.decoder(self.with_labels(codes, labels)).float(), images.flatten(1)
+        """Return log p(x | z) of each code given its image, (m,), in nats.
+
+        There are as many codes, (m, latent_dim), for each of n images: first all of the first image. `labels`, (m,),
+        are those of the codes.
+        """
+        logits = self.decoder(self.with_labels(codes, labels)).float().view(len(images), -1, images[0].numel())
+        x = images.flatten(1)[:, None].expand_as(logits)  # a copy for each code would take as much time as a layer
         if self.likelihood == "bernoulli":
-            return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
-        squares = torch.square(x - logits.sigmoid()).sum(1)
-        return -0.5 * (squares * torch.exp(-self.log_variance) + (self.log_variance + LOG_2PI) * x.shape[1])
+            return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(2).flatten()
+        squares = torch.square(x - logits.sigmoid()).sum(2).flatten()
+        return -0.5 * (squares * torch.exp(-self.log_variance) + (self.log_variance + LOG_2PI) * x.shape[2])
 
     def play(self, images: Tensor, labels: Tensor | None = None) -> Outcome:
-        """Return the loss −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), from one code for each image."""
-        mean, log_variance = self.posterior(self.noise(images), labels)
-        codes, _ = reparameterized(mean, log_variance)
-        reconstruction = -self.log_likelihood(images, codes, labels).mean()
-        divergence = kl_from_prior(mean, log_variance).mean()
+        """Return the negative objective: −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), or the importance-weighted one."""
+        posterior = self.posterior(self.noise(images), labels)
+        divergence = kl_from_prior(*posterior).mean()
+        log_likelihoods, ratios = self._terms(images, posterior, self.k, None, labels)
+        reconstruction = -log_likelihoods.mean()
         watched = {
             "reconstruction": reconstruction.detach(),
             "kl": divergence.detach(),
-            "active_dims": (mean.detach().var(0, correction=0) > ACTIVE).sum().float(),
+            "active_dims": (posterior[0].detach().var(0, correction=0) > ACTIVE).sum().float(),
         }
-        return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
+        if self.objective == "elbo":
+            return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
+        bounds = (log_likelihoods + ratios).logsumexp(1) - math.log(self.k)
+        return Outcome({"autoencoder": -bounds.mean()}, watched)
 
     def first_layers(self) -> dict[str, nn.Linear]:
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]
@@ -139,12 +162,23 @@ class VAE(Autoencoder):
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
-        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in self.posterior(images, labels))
+        log_likelihoods, ratios = self._terms(images, self.posterior(images, labels), k, generator, labels)
+        return log_likelihoods + ratios
+
+    def _terms(
+        self,
+        images: Tensor,
+        posterior: tuple[Tensor, Tensor],
+        k: int,
+        generator: torch.Generator | None,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x | z) and log p(z) − log q(z | x) for k draws of each image, each (n, k)."""
+        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in posterior)
         codes, noise = reparameterized(mean, log_variance, generator)
-        # log p(z) − log q(z | x): the constants cancel.
-        ratio = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)
+        ratios = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)  # the constants cancel
         labels = None if labels is None else labels.repeat_interleave(k)
-        return (self.log_likelihood(images.repeat_interleave(k, 0), codes, labels) + ratio).view(-1, k)
+        return self.log_likelihood(images, codes, labels).view(-1, k), ratios.view(-1, k)
 
 
 def reparameterized(

@@ -165,7 +165,7 @@ def yardsticks(config: TableConfig, recipe: TrainConfig, digest: str | None) -> 
     if the data set is missing, or its images have another digest.
     """
     dataset, metric = recipe.dataset, recipe.metrics["parzen"]
-    key = hashlib.sha256(json.dumps([dataset, metric], sort_keys=True).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps([defining(dataset), defining(metric)], sort_keys=True).encode()).hexdigest()[:8]
     file = cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"
 
     def read(file: Path) -> dict[str, Any]:

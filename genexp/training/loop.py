@@ -153,11 +153,12 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
 class Minibatches:
     """The minibatches of a stage. Each data set is shuffled anew for each epoch; the smaller one is passed repeatedly.
 
-    Codes of frozen layers are computed here once for all training images, if they fit into CODES_IN_MEMORY.
+    Codes of frozen layers are computed here once for all training images, if they fit into CODES_IN_MEMORY and the
+    images are the same at each use.
     """
 
     def __init__(self, data: DataSet, stage: PlannedStage, batch_size: int, seed: int, model: Model) -> None:
-        self.data, self.stage, self.batch_size, self.seed, self.model = data, stage, batch_size, seed, model
+        self.data, self.stage, self.batch_size, self.seed, self.model = data.drawn(None), stage, batch_size, seed, model
         self.epoch, self.orders = -1, dict[str, Tensor]()
         self.codes = self._all_codes()
 
@@ -196,7 +197,7 @@ class Minibatches:
             return of_images
 
     def _all_codes(self) -> Tensor | None:
-        if self.stage.stage.codes is None:
+        if self.stage.stage.codes is None or self.data.fresh:
             return None
         n = len(self.data.train)
         chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
