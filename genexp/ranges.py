@@ -19,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]  # [0, 1]: a probability
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
+TwoOrThreeWidths = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
 HiddenWidths = list[PositiveInt]  # the same, for models that may have no hidden layer
 Units = Literal["sigmoid", "tanh", "relu", "linear"]
 UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]

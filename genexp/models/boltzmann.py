@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
-from genexp.data import DataSpec
-from genexp.errors import UsageError
 from genexp.models.layers import BLACK
-from genexp.noise import Corruption, unchanged
 
 Visible = Literal["bernoulli", "gaussian"]
 INITIAL_STD = 0.01  # of weights (Hinton 2010, A practical guide to training RBMs, section 8)
@@ -30,6 +27,17 @@ class RBMLayer(nn.Module):
         self.weight = nn.Parameter(INITIAL_STD * torch.randn(units, inputs))
         self.hidden_bias = nn.Parameter(torch.zeros(units))
         self.visible_bias = nn.Parameter(torch.zeros(inputs) if mean is None else self.bias_for(mean))
+
+    @classmethod
+    def of(cls, weight: Tensor, hidden_bias: Tensor, visible_bias: Tensor) -> "RBMLayer":
+        """Return a layer of Bernoulli units with the given parameters, as constants and without a copy."""
+        units, inputs = weight.shape
+        layer = cls(0, 0)
+        layer.inputs, layer.units = inputs, units
+        parameters = {"weight": weight, "hidden_bias": hidden_bias, "visible_bias": visible_bias}
+        for name, tensor in parameters.items():
+            setattr(layer, name, nn.Parameter(tensor.detach(), requires_grad=False))
+        return layer
 
     def bias_for(self, mean: Tensor) -> Tensor:
         """Return the visible bias c with which visible units have the given means if W is 0."""
@@ -105,15 +113,19 @@ class RBMLayer(nn.Module):
                     h = bernoulli(means)
             free_energy_of_data = self._visible_energy(data).mean() - softplus(data_logits).sum() / len(data)
             value = free_energy_of_data - self._visible_energy(v).mean() + softplus(logits).sum() / len(v)
-        return self.energy_gap(value, (data, data_means), (v, means)), h
+        return energy_gap((self.weight, self.hidden_bias, self.visible_bias), value, (data, data_means), (v, means)), h
 
-    def energy_gap(self, value: Tensor, data: tuple[Tensor, Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
-        """Return `value` with the gradient of mean E(data) − mean E(chain), each pair (v, h) held constant.
 
-        With h = p(h=1 | v) that is the gradient of the free energies, in two products instead of autograd's four.
-        """
-        gap: Tensor = _EnergyGap.apply(self.weight, self.hidden_bias, self.visible_bias, value, *data, *chain)
-        return gap
+def energy_gap(
+    parameters: tuple[Tensor, Tensor, Tensor], value: Tensor, data: tuple[Tensor, Tensor], chain: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return `value` with the gradient of mean E(data) − mean E(chain), each pair (v, h) of states held constant.
+
+    `parameters` are W (units, inputs), hidden and visible bias. With h = p(h=1 | v) the gradient is that of the free
+    energies, in two products instead of autograd's four.
+    """
+    gap: Tensor = _EnergyGap.apply(*parameters, value, *data, *chain)
+    return gap
 
 
 class _EnergyGap(torch.autograd.Function):
@@ -136,19 +148,3 @@ class _EnergyGap(torch.autograd.Function):
 def bernoulli(means: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw 1 with the given probabilities and 0 otherwise, in their shape and type."""
     return (torch.rand(means.shape, generator=generator, device=means.device) < means).to(means.dtype)
-
-
-def refuse_unsuitable(model: str, data: DataSpec, noise: Corruption, visible: Visible = "bernoulli") -> None:
-    """Raise UsageError for a corruption, and for data that Bernoulli visible units cannot take."""
-    if noise is not unchanged:
-        raise UsageError(f"model={model} has no corrupted input: leave out noise")
-    if visible == "gaussian":
-        return
-    remedy = "set model.visible=gaussian" if model == "rbm" else "choose a data set of images"
-    if data.points:
-        raise UsageError(f"points of the plane are no shades of grey, which Bernoulli visible units need: {remedy}")
-    if data.low < 0 or data.high > 1:
-        raise UsageError(
-            f"the training values of this data set go from {data.low:.3g} to {data.high:.3g}, and Bernoulli visible "
-            f"units take values in [0, 1]: {remedy}"
-        )

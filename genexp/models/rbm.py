@@ -1,33 +1,24 @@
 """Restricted Boltzmann machines (Hinton 2002), trained by contrastive divergence or with persistent chains."""
 
 import math
-from functools import partial
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy
 
 from genexp.data import DataSet, DataSpec
-from genexp.models import Autoencoder, Outcome, Update
-from genexp.models.boltzmann import RBMLayer, bernoulli, refuse_unsuitable
-from genexp.models.samplers import CHUNK, markov_chain, training_images
+from genexp.models import Outcome, Update
+from genexp.models.boltzmann import RBMLayer, bernoulli
+from genexp.models.samplers import CHUNK
+from genexp.models.undirected import Chains, UndirectedModel
 from genexp.noise import Corruption
 from genexp.ranges import Count, PositiveInt
 
 
-class RBM(Autoencoder):
-    """p(v) = exp(−F(v)) / Z with binary hidden units; codes are p(h=1 | v), and a reconstruction is E[v | h = code].
+class RBM(UndirectedModel):
+    """p(v) = exp(−F(v)) / Z with binary hidden units; codes are p(h=1 | v), and a reconstruction is E[v | h = code]."""
 
-    Bernoulli visible units take grey values as probabilities of white. Gaussian ones have the variance of all training
-    pixels around their common mean; their density is one of pixels in [0, 1].
-    """
-
-    base: Tensor  # the visible bias with which units without hidden ones have the means of the training images
     persistent_states: Tensor | None  # the hidden states, (persistent_chains, hidden), that training goes on with
-
-    log_likelihood = "exact"  # up to log Z, for metric=ais
-    sampler_settings = ("chains", "burn_in", "thinning", "chain_start", "sample_kind")
 
     def __init__(
         self,
@@ -39,20 +30,11 @@ class RBM(Autoencoder):
         gibbs_steps: PositiveInt,
         persistent_chains: Count,
         chain_end: Literal["draw", "mean"],
-        chains: PositiveInt,
-        burn_in: Count,
-        thinning: PositiveInt,
-        chain_start: Literal["images", "base_rates"],
-        sample_kind: Literal["draw", "mean"],
+        **sampler: Unpack[Chains],
     ) -> None:
-        super().__init__()
-        refuse_unsuitable("rbm", data, noise, visible)
-        self.noise, self.shape = noise, data.shape
+        super().__init__("rbm", data, noise, visible, **sampler)
         self.gibbs_steps, self.chain_end = gibbs_steps, chain_end
-        self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
-        self.chain_start, self.sample_kind = chain_start, sample_kind
-        self.scale = data.pixel_std if visible == "gaussian" else 1.0  # of one visible unit, in pixel values
-        self.layer = RBMLayer(data.size, hidden, visible, data.pixel_mean.flatten() / self.scale)
+        self.layer = RBMLayer(data.size, hidden, visible, self.mean)
         self.register_buffer("base", self.layer.visible_bias.detach().clone(), persistent=False)
         states = torch.zeros(persistent_chains, hidden) if persistent_chains else None
         self.register_buffer("persistent_states", states)
@@ -71,14 +53,6 @@ class RBM(Autoencoder):
             self.persistent_states = states
         return Outcome({"rbm": loss}, {})
 
-    def visible_values(self, images: Tensor) -> Tensor:
-        """Return the images, or points, as visible values, (n, inputs)."""
-        return images.flatten(1) / self.scale
-
-    def images_of(self, v: Tensor) -> Tensor:
-        """Return visible values as images in [0, 1], (n, C, H, W)."""
-        return (v * self.scale).clamp(0, 1).view(-1, *self.shape)
-
     def encode(self, images: Tensor) -> Tensor:
         return self.layer.hidden_means(self.visible_values(images))
 
@@ -88,23 +62,36 @@ class RBM(Autoencoder):
     def filters(self) -> dict[str, Tensor]:
         return {"hidden": self.layer.weight.detach()}
 
-    def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
-        """Return means over CHUNK images, in nats: the free energy of training and of validation images, and more.
+    def first_states(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the images as visible values, (n, inputs)."""
+        return self.visible_values(images)
 
-        When the first falls below the second the model learns single training images (Hinton 2010, section 6). The
-        reconstruction error is −log p(v | h) with a draw of h, without its constant for Gaussian units. The
-        pseudo-likelihood, of binary units only, is an estimate from one pixel of each image, drawn at random.
-        """
-        splits = {"train": data.images("train", slice(CHUNK)), "valid": data.images("valid", slice(CHUNK))}
-        v = {split: self.visible_values(images) for split, images in splits.items()}
-        means = self.layer.visible_means(self.layer.draw_hidden(v["valid"], generator))
-        watched = {f"free_energy/{split}": self.layer.free_energy(values).mean() for split, values in v.items()}
-        if self.layer.visible == "bernoulli":
-            watched["reconstruction"] = binary_cross_entropy(means, v["valid"], reduction="sum") / len(means)
-            watched["pseudo_likelihood"] = self.pseudo_likelihood(bernoulli(v["valid"], generator), generator).mean()
-        else:
-            watched["reconstruction"] = 0.5 * (means - v["valid"]).square().sum(1).mean()
-        return {name: value.item() for name, value in watched.items()}
+    def next_states(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return v ~ p(v | h) with h ~ p(h | state), and as images v or E[v | h]."""
+        field = self.layer.visible_field(self.layer.draw_hidden(state, generator))
+        v = self.layer.draw_field(field, generator)
+        return v, self.images_of(v if self.sample_kind == "draw" else self.layer.field_means(field))
+
+    def machine(self) -> RBMLayer:
+        return self.layer
+
+    def base_rates(self) -> tuple[Tensor, Tensor]:
+        """Return the bias for the data's base rates, and 0 (Salakhutdinov and Murray 2008, section 4.1)."""
+        return self.base, torch.zeros_like(self.layer.hidden_bias)
+
+    def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        v = self.visible_values(images)
+        if self.visible == "bernoulli":
+            v = bernoulli(v, generator)
+        return -self.layer.free_energy(v) - math.log(self.scale) * v.shape[1]
+
+    def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
+        """Return the curves of undirected models, and the pseudo-likelihood of CHUNK validation images, in nats."""
+        watched = super().watch(data, generator)
+        if self.visible == "bernoulli":
+            v = bernoulli(self.visible_values(data.images("valid", slice(CHUNK))), generator)
+            watched["pseudo_likelihood"] = self.pseudo_likelihood(v, generator).mean().item()
+        return watched
 
     def pseudo_likelihood(self, v: Tensor, generator: torch.Generator) -> Tensor:
         """Return Σ_i log p(v_i | all other v) of binary v, (n,), estimated without bias from one random i each."""
@@ -114,38 +101,3 @@ class RBM(Autoencoder):
         flipped[rows, units] = 1 - v[rows, units]
         gap = self.layer.free_energy(flipped) - self.layer.free_energy(v)
         return v.shape[1] * nn.functional.logsigmoid(gap)
-
-    def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return n samples of block Gibbs chains begun at training images, or at the base rates of pixels."""
-        start = self.begin_chains(min(self.chains, n), generator, data)
-        step = partial(self.next_states, generator=generator)
-        return markov_chain(step, start, n, burn_in=self.burn_in, thinning=self.thinning)
-
-    def begin_chains(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
-        """Return the first states of n chains, visible values (n, inputs)."""
-        if self.chain_start == "images":
-            return self.visible_values(training_images(data, n, generator))
-        return self.layer.draw_field(self.base.expand(n, -1), generator)
-
-    def next_states(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the next states, v ~ p(v | h) with h ~ p(h | state), and the samples (n, C, H, W), v or E[v | h]."""
-        h = self.layer.draw_hidden(state, generator)
-        field = self.layer.visible_field(h)
-        following = self.layer.draw_field(field, generator)
-        return following, self.images_of(following if self.sample_kind == "draw" else self.layer.field_means(field))
-
-    # What metric=ais needs: genexp.metrics.ais.HasPartition.
-
-    def machine(self) -> RBMLayer:
-        return self.layer
-
-    def base_rates(self) -> tuple[Tensor, Tensor]:
-        """Return the biases of the base-rate model (Salakhutdinov and Murray 2008): the data's base rates, and 0."""
-        return self.base, torch.zeros_like(self.layer.hidden_bias)
-
-    def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return log p(x) + log Z of each image, (n,), in nats. Grey images are drawn as binary ones."""
-        v = self.visible_values(images)
-        if self.layer.visible == "bernoulli":
-            v = bernoulli(v, generator)
-        return -self.layer.free_energy(v) - math.log(self.scale) * v.shape[1]
