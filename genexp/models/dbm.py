@@ -70,7 +70,6 @@ class DBM(UndirectedModel):
         ]
         self.layers = nn.ModuleList(self.stack)
         self.inputs = data.size
-        self.register_buffer("base", self.stack[0].visible_bias.detach().clone(), persistent=False)
         self.register_buffer("persistent_states", torch.zeros(persistent_chains, sum(widths[::2])))
 
     def players(self) -> dict[str, nn.Module]:
@@ -149,9 +148,9 @@ class DBM(UndirectedModel):
             filters[f"layer_{number}"] = below
         return filters
 
-    def first_states(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return even states: the images, and layers above drawn given the means of those between."""
-        machine, v = self.machine(), self.visible_values(images)
+    def first_states(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """Return even states: v, and the layers above drawn given a draw of those between."""
+        machine = self.machine()
         odd, _, _ = mean_field(machine, v, self.mean_field_steps)
         even = machine.draw_hidden(bernoulli(odd, generator), generator)
         return torch.cat([v, even[:, self.inputs :]], 1)
@@ -167,7 +166,7 @@ class DBM(UndirectedModel):
         """Return 0 for all hidden units, and the bias for the data's base rates for v."""
         _, even, odd = self.parameters_of_groups()
         hidden = torch.zeros_like(even)
-        hidden[: self.inputs] = self.base
+        hidden[: self.inputs] = self.stack[0].bias_for(self.mean)
         return torch.zeros_like(odd), hidden
 
     def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -184,15 +183,15 @@ def mean_field(machine: RBMLayer, v: Tensor, steps: int) -> tuple[Tensor, Tensor
     Each step sets the other even means, then the odd ones (section 2.2, equation 10). The first odd means are from v
     alone, with its weights doubled for what is above.
     """
-    weight, inputs = machine.weight, v.shape[1]
-    from_v = v @ weight[:inputs]
-    field = machine.visible_bias + 2 * from_v
-    from_v += machine.visible_bias
+    inputs, dtype = v.shape[1], machine.weight.dtype
+    from_v, above = machine.weight[:inputs], machine.weight[inputs:]
+    given_v = torch.mm(v, from_v).to(dtype)
+    field = machine.visible_bias + 2 * given_v
+    given_v += machine.visible_bias
     for _ in range(steps):
-        odd = field.sigmoid()
-        above = torch.addmm(machine.hidden_bias[inputs:], odd, weight[inputs:].T).sigmoid_()
-        field = torch.addmm(from_v, above, weight[inputs:])
-    return field.sigmoid(), torch.cat([v, above], 1), field
+        means = linear(field.sigmoid(), above, machine.hidden_bias[inputs:]).to(dtype).sigmoid_()
+        field = torch.addmm(given_v, means, above).to(dtype)
+    return field.sigmoid(), torch.cat([v, means], 1), field
 
 
 def binary_entropy(p: Tensor) -> Tensor:

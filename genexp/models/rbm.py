@@ -35,7 +35,6 @@ class RBM(UndirectedModel):
         super().__init__("rbm", data, noise, visible, **sampler)
         self.gibbs_steps, self.chain_end = gibbs_steps, chain_end
         self.layer = RBMLayer(data.size, hidden, visible, self.mean)
-        self.register_buffer("base", self.layer.visible_bias.detach().clone(), persistent=False)
         states = torch.zeros(persistent_chains, hidden) if persistent_chains else None
         self.register_buffer("persistent_states", states)
 
@@ -62,9 +61,8 @@ class RBM(UndirectedModel):
     def filters(self) -> dict[str, Tensor]:
         return {"hidden": self.layer.weight.detach()}
 
-    def first_states(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the images as visible values, (n, inputs)."""
-        return self.visible_values(images)
+    def first_states(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        return v
 
     def next_states(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return v ~ p(v | h) with h ~ p(h | state), and as images v or E[v | h]."""
@@ -77,7 +75,7 @@ class RBM(UndirectedModel):
 
     def base_rates(self) -> tuple[Tensor, Tensor]:
         """Return the bias for the data's base rates, and 0 (Salakhutdinov and Murray 2008, section 4.1)."""
-        return self.base, torch.zeros_like(self.layer.hidden_bias)
+        return self.layer.bias_for(self.mean), torch.zeros_like(self.layer.hidden_bias)
 
     def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
         v = self.visible_values(images)

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy
 from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Autoencoder
-from genexp.models.boltzmann import RBMLayer, Visible
+from genexp.models.boltzmann import RBMLayer, Visible, bernoulli
 from genexp.models.samplers import CHUNK, markov_chain, training_images
 from genexp.noise import Corruption, unchanged
 from genexp.ranges import Count, PositiveInt
@@ -36,7 +36,7 @@ class UndirectedModel(Autoencoder):
 
     sampler_settings = ("chains", "burn_in", "thinning", "chain_start", "sample_kind")
     log_likelihood = "exact"  # what `log_unnormalized` gives: "exact", or "lower bound"
-    base: Tensor  # the visible bias with which units without hidden ones have the means of the training images
+    mean: Tensor  # of the visible values of training images, (inputs,)
 
     def __init__(
         self, name: str, data: DataSpec, noise: Corruption, visible: Visible, **sampler: Unpack[Chains]
@@ -47,7 +47,7 @@ class UndirectedModel(Autoencoder):
         self.chains, self.burn_in, self.thinning = sampler["chains"], sampler["burn_in"], sampler["thinning"]
         self.chain_start, self.sample_kind = sampler["chain_start"], sampler["sample_kind"]
         self.scale = data.pixel_std if visible == "gaussian" else 1.0  # of one visible unit, in pixel values
-        self.mean = data.pixel_mean.flatten() / self.scale
+        self.register_buffer("mean", data.pixel_mean.flatten() / self.scale, persistent=False)
 
     @abstractmethod
     def machine(self) -> RBMLayer:
@@ -65,8 +65,8 @@ class UndirectedModel(Autoencoder):
         """
 
     @abstractmethod
-    def first_states(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return states of chains that begin at the images, (n, units of a state)."""
+    def first_states(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """Return states of chains that begin at visible values v, (n, units of a state)."""
 
     @abstractmethod
     def next_states(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -81,13 +81,12 @@ class UndirectedModel(Autoencoder):
     def begin_chains(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
         """Return the first states of n chains."""
         if self.chain_start == "images":
-            return self.first_states(training_images(data, n, generator), generator)
-        images = self.mean.to(self.device).expand(n, -1)
-        if self.visible == "bernoulli":
-            images = torch.bernoulli(images, generator=generator)
+            v = self.visible_values(training_images(data, n, generator))
+        elif self.visible == "bernoulli":
+            v = bernoulli(self.mean.expand(n, -1), generator)
         else:
-            images = images + torch.randn(images.shape, generator=generator, device=self.device)
-        return self.first_states(self.images_of(images), generator)
+            v = self.mean + torch.randn(n, len(self.mean), generator=generator, device=self.device)
+        return self.first_states(v, generator)
 
     def visible_values(self, images: Tensor) -> Tensor:
         """Return the images, or points, as visible values, (n, inputs)."""
@@ -108,8 +107,8 @@ class UndirectedModel(Autoencoder):
         energies = {split: -self.log_unnormalized(images, generator).mean() for split, images in splits.items()}
         v = self.visible_values(splits["valid"])
         means = self.visible_values(self.decode(self.encode(splits["valid"])))
-        bernoulli = self.visible == "bernoulli"
-        errors = binary_cross_entropy(means, v, reduction="none") if bernoulli else 0.5 * (means - v).square()
+        binary = self.visible == "bernoulli"
+        errors = binary_cross_entropy(means, v, reduction="none") if binary else 0.5 * (means - v).square()
         watched = {f"free_energy/{split}": energy.item() for split, energy in energies.items()}
         return watched | {"reconstruction": errors.sum(1).mean().item()}
 
