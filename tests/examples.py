@@ -17,13 +17,26 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
         *("model.hidden=[32,16]", "model.masking=[0.1,0.2]", "model.pretrain_epochs=1", "model.fine_tuning=true"),
         *("model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
+    "rbm": [
+        "model.hidden=32",
+        "model.chains=20",
+        "model.burn_in=5",
+        "model.thinning=1",
+        "+metric@metrics.ais=ais",
+        "metrics.ais.temperatures=50",
+        "metrics.ais.burn_in=5",
+    ],
+    "dbm": [
+        *("model.hidden=[32,16]", "model.pretrain_epochs=1", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
+        *("+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
+    ],
     "cyclegan": [  # without the classifiers, which take half a minute
         *("model.channels=4", "model.blocks=1", "model.discriminator_channels=4", "model.pool=7"),
         *("metric@metrics.parzen=parzen", "~metric@metrics.translation_accuracy"),
     ],
 }
 OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
-AUTOENCODERS = ("ae", "dae", "cae", "vae", "stacked_dae")
+AUTOENCODERS = ("ae", "dae", "cae", "vae", "stacked_dae", "rbm", "dbm")
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 UNRULY = '''
 import multiprocessing.util, os, signal, sys

@@ -48,6 +48,11 @@ RUNS = {  # a run of every model that takes a second or two
         *("model=stacked_dae", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48,32]"),
         *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
+    "rbm": ["model=rbm", "dataset=digits", "epochs=15", "model.hidden=64", *CHAIN[1:], "ema=0.99"],
+    "dbm": [
+        *("model=dbm", "dataset=digits", "epochs=6", "model.pretrain_epochs=3", "model.hidden=[64,32]", *CHAIN[1:]),
+        *("dataset.binarize=fresh", "+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
+    ],
     "cyclegan": [
         *("model=cyclegan", "dataset=digits", "epochs=2", "batch_size=30", "model.channels=4", "model.blocks=1"),
         *("model.discriminator_channels=4", "model.pool=20", "~metric@metrics.translation_accuracy", "ema=0.99"),

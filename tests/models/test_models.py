@@ -46,28 +46,32 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
     assert "warning" not in answer.err.lower()
     results = json.loads((answer.run / "results.json").read_text())
     expected = {"vae": {"parzen", "elbo", "iwae"}, "cyclegan": {"parzen", "translation_error"}}
+    expected |= {"rbm": {"parzen", "ais"}, "dbm": {"parzen", "ais"}}
     assert set(results["scores"]) == expected.get(model, {"parzen"})
     for name, found in results["scores"].items():
         assert np.isfinite([found["mean"], found["stderr"]]).all()
         in_nats = f"{name}: {found['mean']:.1f} ± {found['stderr']:.1f} nats on {sizes[2]} test images"
         assert (in_nats in answer.out) == (name != "translation_error")
-    last = "epoch-0004-fine-tuning.png" if model == "stacked_dae" else "epoch-0002.png"
+    in_stages = {"stacked_dae": "epoch-0004-fine-tuning.png", "dbm": "epoch-0004-joint.png"}
+    last = in_stages.get(model, "epoch-0002.png")
     assert Image.open(answer.run / "samples" / last).size == (8 * 33 + 1, 8 * 33 + 1)
 
     shown = events(answer.run).Tags()
     players = {
         "stacked_dae": {"layer_1", "layer_2", "autoencoder"},
         "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
+        "rbm": {"rbm"},
+        "dbm": {"layer_1", "layer_2", "dbm"},
     }
     default = {"discriminator", "generator"} if "gan" in model else {"autoencoder"}
     assert {f"loss/{player}" for player in players.get(model, default)} <= set(shown["scalars"])
-    losses = (
-        {"loss/autoencoder"} if model == "stacked_dae" else {f"loss/{name}" for name in players.get(model, default)}
-    )
+    last_stage = {"stacked_dae": {"autoencoder"}, "dbm": {"dbm"}}
+    losses = {f"loss/{name}" for name in last_stage.get(model, players.get(model, default))}
     assert losses | {"lr/autoencoder"} & set(shown["scalars"]) <= set(read_metrics(answer.run)[-1])
     pictures = {"samples"}
     if model in AUTOENCODERS:
-        filters = {"filters/layer_1", "filters/layer_2"} if model == "stacked_dae" else {"filters/encoder"}
+        layers = {"stacked_dae": ("layer_1", "layer_2"), "dbm": ("layer_1", "layer_2"), "rbm": ("hidden",)}
+        filters = {f"filters/{layer}" for layer in layers.get(model, ("encoder",))}
         pictures |= {"reconstructions", *filters}
         assert shown["histograms"] == ["codes"]
         rows = 6 if model == "dae" else 4  # with the corrupted inputs between
