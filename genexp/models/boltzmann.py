@@ -140,11 +140,12 @@ class _EnergyGap(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         v, h, chain_v, chain_h = ctx.saved_tensors
         n, m = len(v), len(chain_v)
-        weight = torch.addmm(chain_h.T @ chain_v, h.T, v, beta=1 / m, alpha=-1 / n)
+        weight = (chain_h.T @ chain_v).addmm_(h.T, v, beta=1 / m, alpha=-1 / n)
         hidden_bias, visible_bias = chain_h.mean(0) - h.mean(0), chain_v.mean(0) - v.mean(0)
         return weight.mul_(gradient), hidden_bias * gradient, visible_bias * gradient, *([None] * 5)
 
 
 def bernoulli(means: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw 1 with the given probabilities and 0 otherwise, in their shape and type."""
-    return (torch.rand(means.shape, generator=generator, device=means.device) < means).to(means.dtype)
+    uniform = torch.rand(means.shape, generator=generator, device=means.device, dtype=means.dtype)
+    return uniform.lt_(means)  # 0 and 1 in place; a boolean would have to be converted
