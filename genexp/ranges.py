@@ -19,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]  # [0, 1]: a probability
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
+TwoOrThreeWidths = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
 HiddenWidths = list[PositiveInt]  # the same, for models that may have no hidden layer
 Units = Literal["sigmoid", "tanh", "relu", "linear"]
 UnitsOfLayers = Annotated[list[Units], Field(min_length=1)]
@@ -29,6 +30,7 @@ PositiveFloats = Annotated[list[PositiveFloat], Field(min_length=1)]
 Shares = Annotated[list[Share], Field(min_length=1)]
 NonNegativeFloats = Annotated[list[NonNegativeFloat], Field(min_length=1)]
 Bins = Annotated[int, Field(ge=2)]
+AtLeastTwo = Annotated[int, Field(ge=2)]  # of what has a standard error
 Split = Literal["train", "valid", "test"]
 Binarization = Literal["none", "threshold", "fresh", "fixed"]  # of grey images, see data.DataSet.binarized
 EpochsAndFactor = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]

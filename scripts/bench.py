@@ -4,6 +4,7 @@
    same model as a tutorial would write it.
 2. The whole Parzen protocol against one float32 product of the size of its distances.
 3. Parzen log-likelihoods against scikit-learn's KernelDensity, whose default leaf size is wrong here and slower.
+4. An epoch of an RBM 784-500 with persistent chains against scikit-learn's BernoulliRBM, on one thread each.
 """
 
 import os
@@ -11,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,6 +31,7 @@ from genexp.training.loop import train
 
 ROUNDS, STEPS = 15, 20
 KERNELS, BANDWIDTH = 2000, 0.2
+RBM_IMAGES, RBM_ROUNDS = 10_000, 5
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"}
 
 
@@ -137,6 +140,36 @@ def against_scikit_learn(centres: torch.Tensor, points: torch.Tensor) -> None:
         print(f"  KernelDensity, {name:21}{spent:7.3f} s, {spent / base:.0f} times as long; {differ}")
 
 
+def rbm_against_scikit_learn(data_dir: str, device: torch.device) -> None:
+    """An epoch on 10,000 images, PCD-1 with 100 chains in minibatches of 100: genexp's loop, and BernoulliRBM.fit."""
+    from sklearn.neural_network import BernoulliRBM
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    words = ("model=rbm", "dataset=mnist", "dataset.binarize=threshold", "epochs=1000000", "log.every_steps=1000000")
+    config: TrainConfig = checked_configuration(CommandLine("train", (*words, f"data_dir={data_dir}")))
+    data = build.data_set(config.dataset, config.data_dir).to(device)
+    data = replace(data, train=data.train[:RBM_IMAGES])
+    step = ours(config, data, device)
+    images = data.images("train").flatten(1).cpu().numpy()
+    kinds = {"float32": images, "float64": images.astype(float)}
+    times: dict[str, list[float]] = {"genexp": [], **{f"BernoulliRBM, {kind}": [] for kind in kinds}}
+    steps = RBM_IMAGES // 100 - 1  # without the look at validation images at an epoch's end
+    with threadpool_limits(1):
+        for _ in range(RBM_ROUNDS):
+            times["genexp"].append(seconds(step, steps) * (steps + 1))
+            step()
+            for kind, x in kinds.items():
+                machine = BernoulliRBM(500, learning_rate=0.05, batch_size=100, n_iter=1)
+                times[f"BernoulliRBM, {kind}"].append(seconds(lambda m=machine, x=x: m.fit(x), 1))
+    torch.set_num_threads(threads)
+    print(f"an epoch of an RBM 784-500 on {RBM_IMAGES:,} binary images, one thread, {RBM_ROUNDS} rounds in turn")
+    for name, spent in times.items():
+        ratios = [slow / fast for slow, fast in zip(spent, times["genexp"], strict=True)]
+        print(f"  {name:24}{statistics.median(spent):7.2f} s, {statistics.median(ratios):.1f} times as long")
+
+
 def main() -> None:
     data_dir = os.environ.get("GENEXP_DATA_DIR", "data")
     device = select(sys.argv[1] if len(sys.argv) > 1 else "auto", None)
@@ -178,6 +211,7 @@ def main() -> None:
     ratio = f"{statistics.median(ratios):.2f} times one 10,000 x 784 x 10,000 product"
     print(f"  {statistics.median(protocol[1:]):.2f} s, {ratio}")
     against_scikit_learn(samples[:KERNELS], test[:KERNELS])
+    rbm_against_scikit_learn(data_dir, device)
 
 
 if __name__ == "__main__":

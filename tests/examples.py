@@ -26,7 +26,20 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
     "gsn": ["model.hidden=[32,16]", "model.chains=20", "model.burn_in=4"],
     "dbn": [
         *("model.hidden=[32,16]", "model.pretrain_epochs=1", "model.persistent_chains=10"),
-        *("model.chains=20", "model.burn_in=4", "model.thinning=2"),
+        *("model.chains=20", "model.burn_in=4", "model.thinning=2", "+metric@metrics.ais=ais"),
+    ],
+    "rbm": [
+        "model.hidden=32",
+        "model.chains=20",
+        "model.burn_in=5",
+        "model.thinning=1",
+        "+metric@metrics.ais=ais",
+        "metrics.ais.temperatures=50",
+        "metrics.ais.burn_in=5",
+    ],
+    "dbm": [
+        *("model.hidden=[32,16]", "model.pretrain_epochs=1", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
+        *("+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
     ],
     "cyclegan": [  # without the classifiers, which take half a minute
         *("model.channels=4", "model.blocks=1", "model.discriminator_channels=4", "model.pool=7"),
@@ -34,8 +47,17 @@ DIGITS = {  # every model that fits 8×8, in a size that trains in a second
     ],
 }
 OTHER_SIZES = {"conv_gan"}  # tested on 32×32, by its experiment
-AUTOENCODERS = ("ae", "dae", "cae", "vae", "stacked_dae", "stacked_cae")
-CHAINS = ("dae", "cae", "stacked_dae", "stacked_cae", "gsn", "dbn")  # models that sample by a Markov chain
+AUTOENCODERS = ("ae", "dae", "cae", "vae", "stacked_dae", "stacked_cae", "rbm", "dbn", "dbm")
+CHAINS = (
+    "dae",
+    "cae",
+    "stacked_dae",
+    "stacked_cae",
+    "gsn",
+    "rbm",
+    "dbn",
+    "dbm",
+)  # models that sample by a Markov chain
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 UNRULY = '''
 import multiprocessing.util, os, signal, sys

@@ -64,6 +64,11 @@ RUNS = {  # a run of every model that takes a second or two
         *("model=stacked_gan", "dataset=digits", "epochs=10", "model.pretrain_epochs=8", "model.front_hidden=[48]"),
         *("model.generator_hidden=[64]", "model.discriminator_hidden=[32]", "optimizer.max_col_norm=1.5", "ema=0.9"),
     ],
+    "rbm": ["model=rbm", "dataset=digits", "epochs=15", "model.hidden=64", *CHAIN[1:], "ema=0.99"],
+    "dbm": [
+        *("model=dbm", "dataset=digits", "epochs=6", "model.pretrain_epochs=3", "model.hidden=[64,32]", *CHAIN[1:]),
+        *("dataset.binarize=fresh", "+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
+    ],
     "cyclegan": [
         *("model=cyclegan", "dataset=digits", "epochs=2", "batch_size=30", "model.channels=4", "model.blocks=1"),
         *("model.discriminator_channels=4", "model.pool=20", "~metric@metrics.translation_accuracy", "ema=0.99"),

@@ -156,7 +156,7 @@ def test_debug_shows_the_traceback(genexp, monkeypatch):
 def test_help_lists_the_choices_and_settings(genexp):
     answer = genexp("train", "--help")
     assert answer.code == 0
-    for said in ("model: ae, cae, conv_gan, cyclegan, dae, dbn, dcgan, gan, gsn, stacked_cae,",
+    for said in ("model: ae, cae, conv_gan, cyclegan, dae, dbm, dbn, dcgan, gan, gsn, rbm, stacked_cae,",
                  "dataset: cifar10, digits, fashion_mnist, folder, gaussian_1d, grid, mixture_1d, mnist, other_half,",
                  "optimizer: adadelta, adam, adam_gan, rmsprop, sgd", "noise: gaussian, masking, none, salt_and_pepper",
                  "device: auto, cpu, cuda, mps", "gan_mnist", "seed=0", "data_dir=", "device.precision="):  # fmt: skip

@@ -29,6 +29,8 @@ class DataSpec:
     n_train: int  # training images
     classes: tuple[str, ...] = ()  # the names of the labels' classes; () if no training image has a label
     second: "DataSpec | None" = None  # of the second data set, for models that are trained on two
+    low: float = 0.0  # the least value of a training image
+    high: float = 1.0  # the largest one
 
     @property
     def size(self) -> int:
@@ -199,8 +201,9 @@ class DataSet:
         return self.classes or tuple(map(str, range(largest + 1)))
 
     def spec(self) -> DataSpec:
-        """Return the image shape, the moments of the training images, and the classes."""
+        """Return the image shape, the moments and the range of the training images, and the classes."""
         mean, squares = torch.zeros(2, *self.shape, dtype=torch.float64)
+        low, high = (end.item() / self.white for end in self.train.aminmax())
         for chunk in torch.split(self.train, CHUNK):  # a colour data set in float32 would take gigabytes
             images = chunk / self.white
             mean += images.sum(0).cpu()
@@ -211,7 +214,7 @@ class DataSet:
         std = (squares.mean() - mean.mean().square()).clamp(min=0).sqrt().item()
         second = None if self.second is None else self.second.spec()
         classes = self.class_names() if self.has_labels else ()
-        return DataSpec(self.shape, mean.float(), max(std, CONTRAST), len(self.train), classes, second)
+        return DataSpec(self.shape, mean.float(), max(std, CONTRAST), len(self.train), classes, second, low, high)
 
     def digest(self) -> str:
         """Return a hash of all images, labels and folds, and of how they are split; of the second data set, too."""

@@ -125,6 +125,10 @@ class Model(nn.Module, ABC):
         Samplers may begin at training images of `data`, or fit a density to their codes.
         """
 
+    def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
+        """Return values to log as curves at an epoch's end, by name; here there may be a look at validation images."""
+        return {}
+
     def first_layers(self) -> dict[str, nn.Linear]:
         """Return the fully connected layers that receive whole images, by name, to show their weights as filters."""
         return {}

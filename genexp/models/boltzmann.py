@@ -28,6 +28,17 @@ class RBMLayer(nn.Module):
         self.hidden_bias = nn.Parameter(torch.zeros(units))
         self.visible_bias = nn.Parameter(torch.zeros(inputs) if mean is None else self.bias_for(mean))
 
+    @classmethod
+    def of(cls, weight: Tensor, hidden_bias: Tensor, visible_bias: Tensor) -> "RBMLayer":
+        """Return a layer of Bernoulli units with the given parameters, as constants and without a copy."""
+        units, inputs = weight.shape
+        layer = cls(0, 0)
+        layer.inputs, layer.units = inputs, units
+        parameters = {"weight": weight, "hidden_bias": hidden_bias, "visible_bias": visible_bias}
+        for name, tensor in parameters.items():
+            setattr(layer, name, nn.Parameter(tensor.detach(), requires_grad=False))
+        return layer
+
     def bias_for(self, mean: Tensor) -> Tensor:
         """Return the visible bias c with which visible units have the given means if W is 0."""
         return mean.logit(eps=BLACK) if self.visible == "bernoulli" else mean.clone()
@@ -46,8 +57,17 @@ class RBMLayer(nn.Module):
 
     def visible_means(self, h: Tensor) -> Tensor:
         """Return E[v | h], (n, inputs)."""
-        field = self.visible_field(h)
+        return self.field_means(self.visible_field(h))
+
+    def field_means(self, field: Tensor) -> Tensor:
+        """Return the means of visible units whose field `visible_field` returned, in its shape."""
         return field.sigmoid() if self.visible == "bernoulli" else field
+
+    def draw_field(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw visible units whose field `visible_field` returned, in its shape."""
+        if self.visible == "bernoulli":
+            return bernoulli(field.sigmoid(), generator)
+        return field + torch.randn(field.shape, generator=generator, device=field.device)
 
     def draw_hidden(self, v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw h ~ p(h | v), (n, units) float32 of 0 and 1."""
@@ -55,7 +75,7 @@ class RBMLayer(nn.Module):
 
     def draw_visible(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw v ~ p(v | h), (n, inputs)."""
-        return draw_visible(self.visible, self.visible_field(h), generator)
+        return self.draw_field(self.visible_field(h), generator)
 
     def gibbs(self, v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the next state of a chain of visible values: h ~ p(h | v), then v ~ p(v | h)."""
@@ -93,15 +113,19 @@ class RBMLayer(nn.Module):
                     h = bernoulli(means)
             free_energy_of_data = self._visible_energy(data).mean() - softplus(data_logits).sum() / len(data)
             value = free_energy_of_data - self._visible_energy(v).mean() + softplus(logits).sum() / len(v)
-        return self.energy_gap(value, (data, data_means), (v, means)), h
+        return energy_gap((self.weight, self.hidden_bias, self.visible_bias), value, (data, data_means), (v, means)), h
 
-    def energy_gap(self, value: Tensor, data: tuple[Tensor, Tensor], chain: tuple[Tensor, Tensor]) -> Tensor:
-        """Return `value` with the gradient of mean E(data) − mean E(chain), each pair (v, h) held constant.
 
-        With h = p(h=1 | v) that is the gradient of the free energies, in two products instead of autograd's four.
-        """
-        gap: Tensor = _EnergyGap.apply(self.weight, self.hidden_bias, self.visible_bias, value, *data, *chain)
-        return gap
+def energy_gap(
+    parameters: tuple[Tensor, Tensor, Tensor], value: Tensor, data: tuple[Tensor, Tensor], chain: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return `value` with the gradient of mean E(data) − mean E(chain), each pair (v, h) of states held constant.
+
+    `parameters` are W (units, inputs), hidden and visible bias. With h = p(h=1 | v) the gradient is that of the free
+    energies, in two products instead of autograd's four.
+    """
+    gap: Tensor = _EnergyGap.apply(*parameters, value, *data, *chain)
+    return gap
 
 
 class _EnergyGap(torch.autograd.Function):
@@ -116,18 +140,12 @@ class _EnergyGap(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         v, h, chain_v, chain_h = ctx.saved_tensors
         n, m = len(v), len(chain_v)
-        weight = torch.addmm(chain_h.T @ chain_v, h.T, v, beta=1 / m, alpha=-1 / n)
+        weight = (chain_h.T @ chain_v).addmm_(h.T, v, beta=1 / m, alpha=-1 / n)
         hidden_bias, visible_bias = chain_h.mean(0) - h.mean(0), chain_v.mean(0) - v.mean(0)
         return weight.mul_(gradient), hidden_bias * gradient, visible_bias * gradient, *([None] * 5)
 
 
 def bernoulli(means: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw 1 with the given probabilities and 0 otherwise, in their shape and type."""
-    return (torch.rand(means.shape, generator=generator, device=means.device) < means).to(means.dtype)
-
-
-def draw_visible(visible: Visible, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw visible values whose logits, or means of Gaussians with variance 1, are `field`, in its shape."""
-    if visible == "bernoulli":
-        return bernoulli(field.sigmoid(), generator)
-    return field + torch.randn(field.shape, generator=generator, device=field.device)
+    uniform = torch.rand(means.shape, generator=generator, device=means.device, dtype=means.dtype)
+    return uniform.lt_(means)  # 0 and 1 in place; a boolean would have to be converted

@@ -3,28 +3,34 @@
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from genexp.data import DataSet, DataSpec
+from genexp.data import DataSpec
 from genexp.errors import UsageError
-from genexp.models import Model, Outcome, Stage, Update
+from genexp.models import Outcome, Stage, Update
 from genexp.models.boltzmann import RBMLayer, bernoulli
-from genexp.models.samplers import ChainSampler, Transition
-from genexp.noise import Corruption, unchanged
-from genexp.ranges import Count, PositiveInt, Widths
+from genexp.models.layers import stacked_filters
+from genexp.models.undirected import Chains, UndirectedModel
+from genexp.noise import Corruption
+from genexp.ranges import PositiveInt, Widths
 
 
-class DBN(ChainSampler, Model):
-    """A directed network whose top two layers are an RBM: p(x, h_1 ... h_K) = p(x | h_1) ... p(h_{K−1}, h_K).
+class DBN(UndirectedModel):
+    """A directed network whose top two layers are an RBM: p(x, h¹ … h^K) = p(x | h¹) … p(h^(K−1), h^K).
 
     The lower layers learn by contrastive divergence on the means of the layer below, and the top RBM by persistent
-    chains on draws of these means. Images in [0, 1] are taken as probabilities.
+    chains on draws of these means.
     """
 
-    sampler_settings = (*ChainSampler.sampler_settings, "decoded", "sample_kind")
+    sampler_settings = (*UndirectedModel.sampler_settings, "decoded")
+    log_likelihood = "lower bound"
+    persistent_states: (
+        Tensor  # the hidden states, (persistent_chains, units), with which the top RBM's training goes on
+    )
 
     def __init__(
         self,
@@ -33,29 +39,19 @@ class DBN(ChainSampler, Model):
         *,
         hidden: Widths,
         pretrain_epochs: PositiveInt,
-        cd_steps: PositiveInt,
+        gibbs_steps: PositiveInt,
         persistent_chains: PositiveInt,
-        chains: PositiveInt,
-        burn_in: Count,
-        thinning: PositiveInt,
         decoded: Literal["draw", "mean"],
-        sample_kind: Literal["draw", "mean"],
+        **sampler: Unpack[Chains],
     ) -> None:
-        super().__init__()
-        if noise is not unchanged:
-            raise UsageError("model=dbn learns from images without noise: leave out noise")
         if len(hidden) < 2:
             raise UsageError("model=dbn has two layers or more; model=rbm has one")
-        if data.points:
-            raise UsageError("model=dbn takes values as shades of grey, and this data set has points")
-        self.shape, self.pretrain_epochs, self.cd_steps = data.shape, pretrain_epochs, cd_steps
-        self.chains, self.burn_in, self.thinning = chains, burn_in, thinning
-        self.decoded, self.sample_kind = decoded, sample_kind
+        super().__init__("dbn", data, noise, "bernoulli", **sampler)
+        self.pretrain_epochs, self.gibbs_steps, self.decoded = pretrain_epochs, gibbs_steps, decoded
         first, *upper = pairwise([data.size, *hidden])
-        self.stack = [RBMLayer(*first, mean=data.pixel_mean.flatten()), *(RBMLayer(*widths) for widths in upper)]
+        self.stack = [RBMLayer(*first, mean=self.mean), *(RBMLayer(*widths) for widths in upper)]
         self.layers = nn.ModuleList(self.stack)
-        self.persistent: Tensor
-        self.register_buffer("persistent", torch.zeros(persistent_chains, hidden[-1]))
+        self.register_buffer("persistent_states", torch.zeros(persistent_chains, hidden[-1]))
 
     @property
     def top(self) -> RBMLayer:
@@ -77,8 +73,8 @@ class DBN(ChainSampler, Model):
         layer = self.stack[number - 1]
         layer.visible_bias.data.copy_(layer.bias_for(codes.mean(0)))
         if layer is self.top:
-            rows = torch.arange(len(self.persistent)) % len(codes)
-            self.persistent.copy_(layer.draw_hidden(bernoulli(codes[rows])))
+            rows = torch.arange(len(self.persistent_states), device=codes.device) % len(codes)
+            self.persistent_states.copy_(layer.draw_hidden(bernoulli(codes[rows])))
 
     def play_images(self, images: Tensor) -> Outcome:
         return self.play_layer(1, images.flatten(1))
@@ -91,9 +87,9 @@ class DBN(ChainSampler, Model):
         """
         layer = self.stack[number - 1]
         if layer is not self.top:
-            return Outcome({f"layer_{number}": layer.contrast(codes, steps=self.cd_steps, end="mean")[0]}, {})
-        loss, hidden = layer.contrast(bernoulli(codes), self.persistent, steps=self.cd_steps)
-        self.persistent.copy_(hidden)
+            return Outcome({f"layer_{number}": layer.contrast(codes, steps=self.gibbs_steps, end="mean")[0]}, {})
+        loss, states = layer.contrast(bernoulli(codes), self.persistent_states, steps=self.gibbs_steps)
+        self.persistent_states = states
         return Outcome({f"layer_{number}": loss}, {})
 
     def encode(self, images: Tensor, layers: int | None = None) -> Tensor:
@@ -103,36 +99,50 @@ class DBN(ChainSampler, Model):
             codes = layer.hidden_means(codes)
         return codes
 
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.decode_below(self.top.visible_means(codes))
+
     def decode_below(self, codes: Tensor) -> Tensor:
         """Return the images, (n, C, H, W) in [0, 1], of the top RBM's visible units (n, units), by means."""
         for layer in reversed(self.stack[:-1]):
             codes = layer.visible_means(codes)
-        return codes.view(-1, *self.shape)
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Return the images of codes: up to the top layer and down again, by means."""
-        return self.decode_below(self.top.visible_means(self.encode(images)))
+        return self.images_of(codes)
 
     def filters(self) -> dict[str, Tensor]:
-        """Return the weights of each layer in pixels: those of an upper layer weigh the filters of the layer below."""
-        filters, below = {}, None
-        for number, layer in enumerate(self.stack, 1):
-            weight = layer.weight.detach()
-            below = weight if below is None else weight @ below
-            filters[f"layer_{number}"] = below
-        return filters
+        return stacked_filters([layer.weight for layer in self.stack])
 
-    def chain(self, images: Tensor, generator: torch.Generator, data: DataSet) -> tuple[Tensor, Transition]:
-        """Return Gibbs sampling in the top RBM, begun at draws of the codes of images.
+    def first_states(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """Return draws of the top RBM's visible units, given the means below them."""
+        return bernoulli(self.encode(v, len(self.stack) - 1), generator)
 
-        A sample goes down by means, from the means of the top RBM's visible units given its hidden ones, or from draws.
+    def next_states(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the top RBM's visible units after a Gibbs step, and their images: downwards by means.
+
+        A sample goes down from the units' means given the hidden ones, or with `decoded` "draw" from their draws.
         """
-        top = self.top
+        means = self.top.visible_means(self.top.draw_hidden(state, generator))
+        drawn = bernoulli(means, generator)
+        images = self.decode_below(means if self.decoded == "mean" else drawn)
+        return drawn, images if self.sample_kind == "mean" else bernoulli(images, generator)
 
-        def step(state: Tensor) -> tuple[Tensor, Tensor]:
-            means = top.visible_means(top.draw_hidden(state, generator))
-            drawn = bernoulli(means, generator)
-            samples = self.decode_below({"mean": means, "draw": drawn}[self.decoded])
-            return drawn, samples if self.sample_kind == "mean" else bernoulli(samples, generator)
+    def machine(self) -> RBMLayer:
+        return self.top
 
-        return bernoulli(self.encode(images, len(self.stack) - 1), generator), step
+    def base_rates(self) -> tuple[Tensor, Tensor]:
+        """Return the top RBM's visible bias, and 0."""
+        return self.top.visible_bias.detach(), torch.zeros_like(self.top.hidden_bias)
+
+    def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return an unbiased estimate of the bound E_q[log p(x | h¹) … − F(h^(K−1)) − log q(h | x)] (section 6.1).
+
+        q goes upwards layer by layer; each layer is drawn once. F is the top RBM's free energy.
+        """
+        x = bernoulli(self.visible_values(images), generator)
+        total = torch.zeros(len(x), device=x.device)
+        for layer in self.stack[:-1]:
+            logits = layer.hidden_logits(x)
+            h = bernoulli(logits.sigmoid(), generator)
+            log_q = -binary_cross_entropy_with_logits(logits, h, reduction="none").sum(1)
+            log_p = -binary_cross_entropy_with_logits(layer.visible_field(h), x, reduction="none").sum(1)
+            total, x = total + log_p - log_q, h
+        return total - self.top.free_energy(x)

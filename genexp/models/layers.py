@@ -150,3 +150,15 @@ def sparse_weights(linear: nn.Linear, inputs: int) -> None:
     nn.init.zeros_(linear.bias)
     nn.init.zeros_(linear.weight)
     linear.weight.data.scatter_(1, chosen, torch.randn(chosen.shape))
+
+
+def stacked_filters(weights: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return what the units of each layer look for in pixels, by the layer's name; weights are (units, inputs).
+
+    The weights of an upper layer weigh the filters of the layer below it.
+    """
+    filters, below = {}, None
+    for number, weight in enumerate(weights, 1):
+        below = weight.detach() if below is None else weight.detach() @ below
+        filters[f"layer_{number}"] = below
+    return filters

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from genexp.data import DataSpec
 from genexp.errors import UsageError
 from genexp.models import Autoencoder, Outcome, Stage, Update
-from genexp.models.layers import BLACK, Transposed, fully_connected
+from genexp.models.layers import BLACK, Transposed, fully_connected, stacked_filters
 from genexp.models.samplers import ChainSampler
 
 
@@ -87,10 +87,4 @@ class Stacked(ChainSampler, Autoencoder, Generic[Layer]):
         return self.preactivations(codes).sigmoid().view(-1, *self.shape)
 
     def filters(self) -> dict[str, Tensor]:
-        """Return the weights of each layer in pixels: those of an upper layer weigh the filters of the layer below."""
-        filters, below = {}, None
-        for number, layer in enumerate(self.stack, 1):
-            weights: Tensor = layer.linear.weight.detach()
-            below = weights if below is None else weights @ below
-            filters[f"layer_{number}"] = below
-        return filters
+        return stacked_filters([layer.linear.weight for layer in self.stack])

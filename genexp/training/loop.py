@@ -93,7 +93,7 @@ class Tick:
     step: int  # steps completed
     epoch: int  # epochs completed, of all stages
     ends_epoch: bool
-    values: dict[str, float] | None  # at a logged step: means since the last one, and values of this step
+    values: dict[str, float] | None  # at a logged step: means since the last one, values of this step, `Model.watch`
     stage: PlannedStage  # that the step belongs to
     ends_stage: bool = False  # True if another stage follows
 
@@ -148,6 +148,9 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             n_images = plan.images(training.step) - plan.images(step_at_log)
             values["images_per_second"] = n_images / max(training.seconds - seconds_at_log, 1e-9)
             step_at_log, seconds_at_log = training.step, training.seconds
+        if ends_epoch and values is not None:
+            with evaluating(training.model):
+                values |= training.model.watch(data, rng.generator(device, seed, "watch", training.step))
         epoch = stage.first_epoch + stage.epoch(training.step)
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
 

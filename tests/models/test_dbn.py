@@ -13,8 +13,8 @@ from genexp.models import draw, evaluating
 from genexp.models.dbn import DBN
 
 SETTINGS = {
-    "hidden": [4, 3], "pretrain_epochs": 2, "cd_steps": 1, "persistent_chains": 5, "chains": 4, "burn_in": 2,
-    "thinning": 1, "decoded": "mean", "sample_kind": "mean",
+    "hidden": [4, 3], "pretrain_epochs": 2, "gibbs_steps": 1, "persistent_chains": 5, "chains": 4, "burn_in": 2,
+    "thinning": 1, "chain_start": "images", "decoded": "mean", "sample_kind": "mean",
 }  # fmt: skip
 SPEC = DataSpec((1, 2, 3), torch.linspace(0.1, 0.9, 6).view(1, 2, 3), 0.3, 1000)
 
@@ -43,19 +43,19 @@ def test_an_upper_layer_begins_at_the_means_of_its_input_and_the_top_with_chains
     codes = torch.rand(50, 4).mul(0.8).add(0.1)
     model.stages()[1].begin(codes)
     assert torch.allclose(model.top.visible_bias.sigmoid(), codes.mean(0), atol=1e-6)
-    assert set(model.persistent.unique().tolist()) <= {0.0, 1.0}
-    assert 0 < model.persistent.mean() < 1
+    assert set(model.persistent_states.unique().tolist()) <= {0.0, 1.0}
+    assert 0 < model.persistent_states.mean() < 1
 
 
 def test_only_the_chains_of_the_top_layer_persist():
     model, codes = build(std=0.1), torch.rand(20, 4)
-    before = model.persistent.clone()
+    before = model.persistent_states.clone()
     model.play_layer(1, torch.rand(20, 6))
-    assert torch.equal(model.persistent, before)
+    assert torch.equal(model.persistent_states, before)
     torch.manual_seed(1)
     model.play_layer(2, codes)
-    assert not torch.equal(model.persistent, before)
-    assert model.persistent.shape == (5, 3)
+    assert not torch.equal(model.persistent_states, before)
+    assert model.persistent_states.shape == (5, 3)
 
 
 def test_the_chain_has_the_distribution_of_the_top_rbm():
@@ -103,5 +103,5 @@ def test_what_it_does_not_fit_is_refused():
         build(hidden=[4])
     with pytest.raises(UsageError, match="leave out noise"):
         DBN(SPEC, noise.masking(probability=0.1), **SETTINGS)
-    with pytest.raises(UsageError, match="this data set has points"):
+    with pytest.raises(UsageError, match="points of the plane"):
         build(DataSpec((2,), torch.full((2,), 0.5), 0.3, 10))

@@ -28,11 +28,14 @@ ON_POINTS = {  # points are no shades of grey
 
 SCORES = {"vae": {"parzen", "elbo", "iwae"}, "cyclegan": {"parzen", "translation_error"}}
 SCORES |= {model: {"parzen", "chain"} for model in CHAINS}
+SCORES |= {model: {"parzen", "chain", "ais"} for model in ("rbm", "dbm", "dbn")}
 PLAYERS = {model: {"autoencoder"} for model in AUTOENCODERS} | {
     "stacked_dae": {"layer_1", "layer_2", "autoencoder"},
     "stacked_cae": {"layer_1", "layer_2"},
     "gsn": {"gsn"},
+    "rbm": {"rbm"},
     "dbn": {"layer_1", "layer_2"},
+    "dbm": {"layer_1", "layer_2", "dbm"},
     "cyclegan": {"generator_ab", "generator_ba", "discriminator_a", "discriminator_b"},
     "stacked_gan": {"generator_1", "discriminator_1", "generator_2", "discriminator_2"},
 }
@@ -40,19 +43,22 @@ LAST_PLAYERS = {  # those of the last stage
     "stacked_dae": {"autoencoder"},
     "stacked_cae": {"layer_2"},
     "dbn": {"layer_2"},
+    "dbm": {"dbm"},
     "stacked_gan": {"generator_2", "discriminator_2"},
 }
 LAST_PICTURES = {
     "stacked_dae": "epoch-0004-fine-tuning.png",
     "stacked_cae": "epoch-0003-layer_2.png",
     "dbn": "epoch-0003-layer_2.png",
+    "dbm": "epoch-0004-joint.png",
     "stacked_gan": "epoch-0003-both_generators.png",
 }
 FILTERS = {model: ["filters/encoder"] for model in AUTOENCODERS} | {
-    **{model: ["filters/layer_1", "filters/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn")},
+    **{model: ["filters/layer_1", "filters/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn", "dbm")},
+    "rbm": ["filters/hidden"],
     **{"gsn": ["filters/layer_1"], "gan": ["filters/discriminator"], "stacked_gan": ["filters/discriminator"]},
 }
-RECONSTRUCTING = (*AUTOENCODERS, "gsn", "dbn")
+RECONSTRUCTING = (*AUTOENCODERS, "gsn")
 
 
 def events(run):
