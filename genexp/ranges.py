@@ -4,6 +4,7 @@ config.components reads the annotations from the source of a config's `_target_`
 values. A wrong value is thus refused before torch is loaded.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -48,9 +49,14 @@ class AsBefore:
     value: Any
     only_with: str | None = None  # another setting; while that is null, this one has no effect
 
+    def of(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Return True if the setting `name` of these has its value as before, or no effect."""
+        unused = self.only_with is not None and settings.get(self.only_with) is None
+        return unused or bool(settings[name] == self.value)
+
 
 NAMES = {
     name: value
     for name, value in globals().items()
-    if name[0].isupper() and name not in ("Annotated", "Any", "AsBefore", "Field", "Literal")
+    if name[0].isupper() and name not in ("Annotated", "Any", "AsBefore", "Field", "Literal", "Mapping")
 }

@@ -74,23 +74,18 @@ def check_component(key: str, component: Component) -> Component:
 
 
 def defining(component: Component) -> Component:
-    """Return the component without the settings that it got later and that have their "as before" value, or no effect.
+    """Return the component's part in a run's identity.
 
-    This is its part in a run's identity: a new setting at that value does not move the runs made before it.
+    Settings that it got later and that have their value as before, or no effect, do not move the runs made before them.
     """
     try:
         declared = declared_settings("", str(component.get("_target_"))) or {}
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
     marks = {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
-
-    def is_as_before(name: str, value: Any) -> bool:
-        mark = marks.get(name)
-        if mark is None:
-            return False
-        return bool(mark.value == value) or (mark.only_with is not None and component.get(mark.only_with) is None)
-
-    return {name: value for name, value in component.items() if not is_as_before(name, value)}
+    return {
+        name: value for name, value in component.items() if name not in marks or not marks[name].of(name, component)
+    }
 
 
 def lower_is_better(metric: Component) -> bool:
