@@ -34,8 +34,8 @@ Bins = Annotated[int, Field(ge=2)]
 AtLeastTwo = Annotated[int, Field(ge=2)]  # of what has a standard error
 Split = Literal["train", "valid", "test"]
 Binarization = Literal["none", "threshold", "fresh", "fixed"]  # of grey images, see data.DataSet.binarized
-EpochsAndFactor = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
-RateStages = Annotated[list[EpochsAndFactor], Field(min_length=1)]  # of a learning rate, see optimizers.learning_rate
+_EpochsAndFactor = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
+RateStages = Annotated[list[_EpochsAndFactor], Field(min_length=1)]  # of a learning rate, see optimizers.learning_rate
 
 
 @dataclass(frozen=True)
