@@ -141,7 +141,7 @@ def _show(planned: list[Planned], left_out: list[str], config: ReproduceConfig, 
         print(f"left out: {name}, which has no short form; budget=full runs it")
     columns = [
         Column("job", lambda each: each.experiment.name, left=True),
-        Column("seed", lambda each: each.job.name.rpartition(" ")[2]),
+        Column("seed", lambda each: str(each.job.config.seed)),
         Column("epochs", epochs),
         Column("minutes", minutes),
     ]
@@ -157,6 +157,8 @@ def _total(waiting: list[Planned], n: int, elsewhere: bool) -> str:
     if not waiting:
         return "nothing is left to be run"
     known = [seconds for each in waiting if math.isfinite(seconds := _seconds(each))]
+    if not known:
+        return f"{count(len(waiting), 'job')}, of unknown length"
     hours = together(known, n if not elsewhere else 1) / 3600
     shown = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes" if hours > 1 / 60 else "a minute"
     how = "one after another, as fast as here" if elsewhere else f"{n} at once" if n > 1 else "one after another"
