@@ -196,6 +196,24 @@ def test_a_run_stopped_in_its_first_stage_is_sampled_by_the_first_generator(gene
     assert torch.equal(*drawn)
 
 
+def test_points_pictures_figures_and_exports_are_of_the_trained_nets(genexp):
+    """On a line, where the discriminator of each stage is drawn beside the density of the samples."""
+    words = [word for word in SMALL if "dataset" not in word and "parzen" not in word and "bias" not in word]
+    answer = genexp(
+        "train", *words, "dataset=gaussian_1d", "dataset.n=500", "model.generator_output=linear", "ema=0.9",
+        "log.samples_every_epochs=1", "epochs=1",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    names = sorted(file.name for file in (answer.run / "samples").iterdir())
+    assert names == [f"epoch-000{n}-{stage}.png" for n, stage in enumerate(
+        ["first_generator", "first_generator", "both_generators"], 1)]  # fmt: skip
+    lines = read_metrics(answer.run)
+    assert {"D(x)", "D(G(z))", "lr/generator_2", "momentum/discriminator_2"} <= lines[-1].keys()
+    assert genexp("figure", f"run={answer.run}", "kind=curves").code == 0
+    exported = genexp("export", str(answer.run))
+    assert exported.code == 0, exported.err
+
+
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match="generator_output_sparse=21 is more than the 20 units below"):
         build_small("model.generator_output_sparse=21")
