@@ -1,6 +1,8 @@
 """The device that a run computes on, its CPU threads, and the precision of its matrix products."""
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -41,3 +43,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return os.uname().machine == "arm64"
     flags = cpuinfo.read_text()
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16\n", " bf16 "))
+
+
+def why_not_in_memory(n: int, shape: Sequence[int]) -> str | None:
+    """Return why n float32 samples of a shape cannot be held in this machine's memory; None if they can."""
+    needed, there = 4 * n * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed <= there:
+        return None
+    return f"{n:,} samples take {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f} GiB of memory"

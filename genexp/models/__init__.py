@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genexp.data import DataSet
+from genexp.device import why_not_in_memory
 from genexp.errors import UsageError
 from genexp.noise import Corruption
 
@@ -157,8 +158,11 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
     """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
 
     A conditional model draws them under `labels`, (n,); without these, under labels drawn from the training data.
-    Raises UsageError if their shape is not that of the data.
+    Raises UsageError if their shape is not that of the data, and for more samples than memory holds.
     """
+    reason = why_not_in_memory(n, data.shape)
+    if reason is not None:
+        raise UsageError(reason)
     given = {} if not model.conditional else {"labels": data_labels(n, generator, data) if labels is None else labels}
     with evaluating(model):
         samples = model.sample(n, generator, data, **given)

@@ -58,7 +58,8 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
     _show(planned, left_out, config, is_elsewhere(line))
     planned = [each for each in planned if not each.skipped]
     if not config.dry_run:
-        if planned and not (config.sweep.fail_fast and any(each.problem for each in planned)):
+        problems = [bool(each.problem) for each in planned]
+        if not all(problems) and not (config.sweep.fail_fast and any(problems)):
             jobs = [each.job for each in planned]
             name = re.sub(r"\W+", "_", f"{paper.name}-{config.table}-{config.budget}")
             folder = Path(config.outputs_dir).expanduser() / "sweeps" / name

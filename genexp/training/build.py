@@ -15,6 +15,7 @@ from genexp import rng
 from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet, DataSpec, Derived
+from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.models import TENSORS, Autoencoder, Model
@@ -178,6 +179,7 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         if getattr(score.func, "lower_is_better", False) and not lower_is_better(metric):
             raise UsageError(f"metrics.{name}: write @lower_is_better above the metric's definition, where it is read")
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
+        refusal = refusal or why_not_in_memory(score.keywords.get("n_samples", 0), data.shape)
         if refusal:
             remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
             raise UsageError(f"metrics.{name}: {refusal}\n{remedy}")

@@ -296,7 +296,17 @@ CONTRADICTIONS = [
     row("weights that are none", f"{FID} metrics.fid.weights=file", 2, "weights=file", "original file",
         before=put("file")),
     row("a model too large", "train SMALL model.latent_dim=1000000000000", 1, "not enough memory"),
-    row("samples too many", "sample run=run n=1000000000000", 1, "not enough memory"),
+    row("samples too many", "sample run=run n=1000000000000", 2, "samples take", "GiB of memory"),
+    row("scored samples too many", "train SMALL metrics.parzen.n_samples=1000000000000", 2, "metrics.parzen",
+        "samples take", "GiB of memory"),
+    row("chains too many", "train model=rbm dataset=digits model.persistent_chains=1000000000000", 1, "not enough memory"),
+    row("negative temperatures", "train model=rbm dataset=digits +metric@metrics.ais=ais metrics.ais.temperatures=-5", 2,
+        "metrics.ais.temperatures=-5"),
+    row("a partition function of none", "train SMALL +metric@metrics.ais=ais", 2, "metrics.ais", "model=rbm"),
+    row("a stage without epochs", "train model=dbn dataset=digits model.pretrain_epochs=0", 2, "model.pretrain_epochs=0"),
+    row("binary points", "train model=vae dataset=two_moons dataset.binarize=fresh", 2, "dataset.binarize"),
+    row("binary colours", "train model=vae dataset=cifar10 dataset.binarize=fresh", 2, "dataset.binarize"),
+    row("points in binary units", "train model=rbm dataset=two_moons", 2, "model.visible=gaussian"),
 ]  # fmt: skip
 
 PLACES = [
