@@ -11,13 +11,15 @@ from conftest import Fixed, config_of
 
 from genexp import rng
 from genexp.data import DataSet
+from genexp.data.digits import digits
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
 from genexp.figures.canvas import FRAME, grid
 from genexp.figures.curves import curves, save_figure
 from genexp.metrics import nearest
-from genexp.models import draw, evaluating
+from genexp.models import Model, draw, evaluating
+from genexp.models.samplers import ChainSampler
 from genexp.training import build
 
 CPU = torch.device("cpu")
@@ -167,6 +169,28 @@ def test_lines_between_test_images_where_there_is_one_class(label):
     assert (starts != ends).all()
     with pytest.raises(UsageError, match="needs two test images"):
         figures._pairs(replace(data, test=data.test[:1]), 3, generator())
+
+
+class Darker(ChainSampler, Model):
+    """A chain that halves its image at each step; every second one is a sample."""
+
+    sample_kind, chains, burn_in, thinning = "mean", 5, 7, 2
+
+    def players(self):
+        return {}
+
+    def chain(self, images, generator, data):
+        return images, lambda state: (state / 2, state / 2)
+
+
+def test_chains_begin_at_training_images_and_go_on_to_the_right():
+    data = digits(None)
+    picture = figures.chains(Darker(), data, generator(), rows=3, columns=4)
+    rows = torch.randint(len(data.train), (3,), generator=generator())
+    for row, image in enumerate(data.images("train", rows)):
+        assert all(shows(picture, row, column, image / 4**column) for column in range(4))
+    with pytest.raises(UsageError, match="kind=chains: this model samples without a Markov chain"):
+        figures.chains(*untrained("vae"), generator(), 3, 4)
 
 
 def test_reconstructions_in_rows_and_columns():

@@ -189,3 +189,22 @@ def test_stages_of_no_epochs_are_refused(genexp, tmp_path):
         assert (answer.code, said in answer.err) == (2, True), answer.err
     answer = genexp(*STACKED, "model.pretrain_epochs=0")
     assert (answer.code, "model.pretrain_epochs=0: should be greater than or equal to 1" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize("stop", [22, 30])
+def test_a_stage_is_begun_once_before_its_first_step(genexp, monkeypatch, stop):
+    """The deep belief network's second layer begins at the means of its input; stopped there, or within the stage."""
+    from genexp.models.dbn import DBN
+
+    begun = []
+    begin = DBN.begin
+    monkeypatch.setattr(DBN, "begin", lambda *arguments: (begun.append(len(arguments[2])), begin(*arguments))[1])
+    words = ["train", "model=dbn", "dataset=digits", "model.hidden=[24,16]", "model.pretrain_epochs=2", "epochs=2"]
+    words += ["model.chains=20", "model.burn_in=2", "model.thinning=1", "metrics.parzen.n_samples=100"]
+    whole = genexp(*words, "outputs_dir=whole")
+    assert begun == [1197], "all training images, since there are fewer than 10,000"
+    with interrupted_at(stop):
+        assert genexp(*words).code == 130
+    resumed = genexp(*words)
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
+    assert begun == [1197, 1197], "not again where it was resumed"
