@@ -134,7 +134,13 @@ def test_the_card_says_what_was_recorded(exported):
         "No license is stated here",
     ):
         assert text in body
-    assert "None" not in body.replace("momentum_final=None", "").replace("`optimizer.momentum_final` | None", "")
+    nulls = (
+        "model.generator_output_sparse",
+        *(f"optimizer.{x}" for x in ("momentum_final", "lr_epochs", "max_col_norm")),
+    )
+    for setting in nulls:
+        body = body.replace(f"{setting.partition('.')[2]}=None", "").replace(f"`{setting}` | None", "")
+    assert "None" not in body
 
 
 def test_the_commands_and_the_snippet_of_the_card_run(genexp, exported, monkeypatch, tmp_path):
