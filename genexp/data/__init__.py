@@ -153,7 +153,7 @@ class DataSet:
         return replace(self, train=train, valid=valid, test=test, folds=folds, white=1)
 
     def drawn(self, seed: int | None) -> "DataSet":
-        """Return the data set with the draws of `seed`, of which a score and its pictures are; itself without `fresh`.
+        """Return the data set with the draws of `seed`, by which a score is taken; itself if there is nothing to draw.
 
         With None each call of `images` draws from the default generators, which are seeded for each step of training.
         """

@@ -59,7 +59,7 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
     file, state = _state(run, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     run.refuse_other_images(data.digest(), data_sets(config), ELSEWHERE)
-    data = data.to(device).drawn(config.seed)
+    data = data.to(device)
     model = build.model(config.model, config.noise, data.spec(), run.config.seed, device)
     sampling = _changed_settings(config, run, model)
     if config.weights == "raw":

@@ -35,8 +35,7 @@ class Session:
     """One process's work on a run that it holds."""
 
     def __init__(self, run: Run, config: TrainConfig, training: Training, data: DataSet, stop: Stop) -> None:
-        self.run, self.config, self.training, self.stop = run, config, training, stop
-        self.data = data.drawn(config.seed)  # as scores and pictures see them; training draws its own
+        self.run, self.config, self.training, self.data, self.stop = run, config, training, data, stop
         self.device: torch.device = training.model.device
         self.best = math.inf  # sort key of the best score on validation images so far; the best is the lowest
         self.best_of = ""  # the score's name
