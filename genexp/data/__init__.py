@@ -114,6 +114,11 @@ class DataSet:
             truth={split: images.to(device) for split, images in self.truth.items()},
         )
 
+    def with_valid_in_training(self) -> "DataSet":
+        """Return the same data with the validation images among the training images, behind them."""
+        labels = {**self.labels, "train": torch.cat([self.labels_of("train"), self.labels_of("valid")])}
+        return replace(self, train=torch.cat([self.train, self.valid]), labels=labels if self.labels else {})
+
     def of_folds(self) -> list["DataSet"]:
         """Return a data set for each fold, with the fold's validation and test images and without labels."""
         return [replace(self, valid=valid, test=test, labels={}, folds=()) for valid, test in self.folds]

@@ -20,13 +20,20 @@ FILES = {  # the shape of the array that each file holds, in both data sets; MD5
 TRAINING_IMAGES = 50_000  # as in Goodfellow et al. 2014; the last 10,000 of the 60,000 are the validation split
 
 
-def mnist(data_dir: Path, *, binarize: Annotated[Binarization, AsBefore("none")] = "none") -> DataSet:
+def mnist(
+    data_dir: Path,
+    *,
+    binarize: Annotated[Binarization, AsBefore("none")] = "none",
+    train_on_valid: Annotated[bool, AsBefore(False)] = False,
+) -> DataSet:
     """Return 50,000 / 10,000 / 10,000 images of 28×28 from data_dir/MNIST/raw, downloaded on first use.
 
+    With `train_on_valid` the validation images are training images, too, as in the published script of GSNs.
     Raises DataError, naming the file and the remedy, for a file that cannot be downloaded or is damaged.
     """
     data = _read("MNIST", "MNIST", data_dir, lambda file: verify_md5("MNIST", file, FILES[file.name][1]))
-    return data.binarized(binarize)
+    data = data.binarized(binarize)
+    return data.with_valid_in_training() if train_on_valid else data
 
 
 def fashion_mnist(data_dir: Path, *, binarize: Annotated[Binarization, AsBefore("none")] = "none") -> DataSet:

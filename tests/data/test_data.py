@@ -914,3 +914,15 @@ def test_a_folder_from_the_command_line(genexp, pictures, tmp_path):
     answer = genexp("train", "dataset=folder", "dataset.path=pictures", "dataset.valid_share=1")
     assert "dataset.valid_share=1" in answer.err
     assert answer.code == 2
+
+
+def test_validation_images_may_be_training_images_too():
+    data = digits(None)
+    more = data.with_valid_in_training()
+    assert torch.equal(more.train, torch.cat([data.train, data.valid]))
+    assert torch.equal(more.labels["train"], torch.cat([data.labels["train"], data.labels["valid"]]))
+    assert torch.equal(more.valid, data.valid)
+    assert torch.equal(more.labels["valid"], data.labels["valid"])
+    assert more.mistake() is None
+    unlabelled = replace(data, labels={}).with_valid_in_training()
+    assert (len(unlabelled.train), unlabelled.labels) == (1497, {})
