@@ -1,6 +1,6 @@
 """How far the Markov chains of a sampler move: a Parzen score of chains that stay where they began says nothing."""
 
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from torch import Tensor, rand
 
@@ -8,10 +8,9 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject, requires
 from genexp.metrics.nearest import nearest
-from genexp.metrics.parzen import score_samples
+from genexp.metrics.parzen import SampleProtocol, score_of
 from genexp.models import Reconstructs, evaluating
 from genexp.models.samplers import ChainSampler
-from genexp.ranges import Bandwidths, PositiveInt
 from genexp.score import Score
 
 COMPARED = 1000  # samples, and images of the split, whose nearest training image is sought
@@ -22,14 +21,7 @@ COMPARED = 1000  # samples, and images of the split, whose nearest training imag
         None if isinstance(model, ChainSampler) else "it describes Markov chains, and this model samples without one"
     )
 )
-def chain(
-    subject: Subject,
-    *,
-    n_samples: PositiveInt,
-    n_valid: PositiveInt,
-    sigma_grid: Bandwidths,
-    split: Literal["train", "valid", "test"],
-) -> Score:
+def chain(subject: Subject, **protocol: Unpack[SampleProtocol]) -> Score:
     """Return the mean distance ‖x − x₀‖ of samples from the image at which their chain began.
 
     The samples are those of the Parzen score. Beside the distance stand
@@ -41,7 +33,7 @@ def chain(
     """
     model, data, device = subject.model, subject.data, subject.data.train.device
     assert isinstance(model, ChainSampler)
-    protocol: dict[str, Any] = {"n_valid": n_valid, "sigma_grid": sigma_grid, "split": split}
+    n_samples, split = protocol["n_samples"], protocol["split"]
     starts = model.starts(n_samples, rng.generator(device, subject.seed, "scored samples"), data)
     samples = subject.samples(n_samples)
     generator = rng.generator(device, subject.seed, "chain")
@@ -58,8 +50,8 @@ def chain(
         "nearest": nearest(samples[:COMPARED], data)[1].mean().item(),
         "nearest_split": nearest(data.images(split, slice(0, COMPARED)), data)[1].mean().item(),
         "autocorrelation": autocorrelation(samples, chains),
-        "control": None if control is None else score_samples(control, data, **protocol).mean,
-        "from_noise": score_samples(from_noise, data, **protocol).mean,
+        "control": None if control is None else score_of(control, data, protocol).mean,
+        "from_noise": score_of(from_noise, data, protocol).mean,
     }
     settings = {name: getattr(model, name) for name in ("burn_in", "thinning")}
     return Score(

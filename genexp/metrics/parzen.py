@@ -8,7 +8,7 @@ of samples.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -60,16 +60,18 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
     return scales * closest + totals.log() - torch.tensor(normalizers, dtype=torch.float64)[:, None]
 
 
-def parzen(
-    subject: Subject,
-    *,
-    n_samples: PositiveInt,
-    n_valid: PositiveInt,
-    sigma_grid: Bandwidths,
-    split: Literal["train", "valid", "test"],
-) -> Score:
+class SampleProtocol(TypedDict):
+    """How many samples of a model are scored, and how `score_samples` scores them."""
+
+    n_samples: PositiveInt
+    n_valid: PositiveInt
+    sigma_grid: Bandwidths
+    split: Literal["train", "valid", "test"]
+
+
+def parzen(subject: Subject, **protocol: Unpack[SampleProtocol]) -> Score:
     """Return the Parzen score of a subject's samples, as `score_samples` computes it."""
-    score = score_samples(subject.samples(n_samples), subject.data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
+    score = score_of(subject.samples(protocol["n_samples"]), subject.data, protocol)
     return replace(score, sample_kind=subject.sample_kind, details=score.details | {"seed": subject.seed})
 
 
@@ -106,6 +108,12 @@ def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwi
             "seed": subject.seed,
         },
     )
+
+
+def score_of(samples: Tensor, data: DataSet, protocol: SampleProtocol) -> Score:
+    """Return the score of samples, (n, C, H, W), by a protocol; their number may be another one."""
+    n_valid, sigma_grid, split = protocol["n_valid"], protocol["sigma_grid"], protocol["split"]
+    return score_samples(samples, data, n_valid=n_valid, sigma_grid=sigma_grid, split=split)
 
 
 def score_samples(
