@@ -56,11 +56,12 @@ class DBM(UndirectedModel):
         mean_field_steps: PositiveInt,
         gibbs_steps: PositiveInt,
         persistent_chains: PositiveInt,
+        centered: bool,
         **sampler: Unpack[Chains],
     ) -> None:
         super().__init__("dbm", data, noise, "bernoulli", **sampler)
         self.pretrain_epochs, self.pretrain_gibbs_steps = pretrain_epochs, pretrain_gibbs_steps
-        self.mean_field_steps, self.gibbs_steps = mean_field_steps, gibbs_steps
+        self.mean_field_steps, self.gibbs_steps, self.centered = mean_field_steps, gibbs_steps, centered
         widths, top = [data.size, *hidden], len(hidden) - 1
         self.stack = [
             CopiedLayer(
@@ -120,7 +121,7 @@ class DBM(UndirectedModel):
         with torch.no_grad():
             machine = RBMLayer.of(*parameters)
             odd, even, field = mean_field(machine, images.flatten(1), self.mean_field_steps)
-            states = self.persistent_states
+            states = self.begun_states(even)
             for _ in range(self.gibbs_steps):
                 chain_odd = machine.draw_visible(states)
                 logits = machine.hidden_logits(chain_odd)
@@ -130,7 +131,15 @@ class DBM(UndirectedModel):
             chain_energy = -(means * logits).sum(1) - chain_odd @ machine.visible_bias
             value = energy.mean() - chain_energy.mean()
         self.persistent_states = states
-        return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means))}, {})
+        return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means), self.centered)}, {})
+
+    def begun_states(self, even: Tensor) -> Tensor:
+        """Return the persistent states; at the first joint step, when all are 0, draws from the minibatch's `even`.
+
+        Chains that began elsewhere would move the pretrained weights far before they reach the data.
+        """
+        rows = torch.arange(len(self.persistent_states), device=even.device) % len(even)
+        return torch.where(self.persistent_states.any(), self.persistent_states, bernoulli(even[rows]))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the mean-field means of the hidden layers of odd number, (n, units)."""
