@@ -16,6 +16,9 @@ from genexp.noise import Corruption
 from genexp.ranges import PositiveInt, TwoOrThreeWidths
 
 
+BOUND_STEPS = 25  # of mean field for a bound of log p(x): more than training takes, since each makes it tighter
+
+
 class CopiedLayer(RBMLayer):
     """A layer in pretraining: an RBM with `below` copies of its visible units and `above` copies of its hidden ones.
 
@@ -181,7 +184,7 @@ class DBM(UndirectedModel):
     def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return E_q[−E] + H(q) with the mean-field q(h | v), which is at most log p*(v) (section 2.2)."""
         machine, v = self.machine(), bernoulli(self.visible_values(images), generator)
-        odd, even, field = mean_field(machine, v, self.mean_field_steps)
+        odd, even, field = mean_field(machine, v, max(self.mean_field_steps, BOUND_STEPS))
         entropy = binary_entropy(odd).sum(1) + binary_entropy(even[:, self.inputs :]).sum(1)
         return (odd * field).sum(1) + even @ machine.hidden_bias + entropy
 
