@@ -15,7 +15,6 @@ from genexp.models.undirected import Chains, UndirectedModel
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt, TwoOrThreeWidths
 
-
 BOUND_STEPS = 25  # of mean field for a bound of log p(x): more than training takes, since each makes it tighter
 
 
