@@ -117,14 +117,22 @@ class RBMLayer(nn.Module):
 
 
 def energy_gap(
-    parameters: tuple[Tensor, Tensor, Tensor], value: Tensor, data: tuple[Tensor, Tensor], chain: tuple[Tensor, Tensor]
+    parameters: tuple[Tensor, Tensor, Tensor],
+    value: Tensor,
+    data: tuple[Tensor, Tensor],
+    chain: tuple[Tensor, Tensor],
+    centered: bool = False,
 ) -> Tensor:
     """Return `value` with the gradient of mean E(data) − mean E(chain), each pair (v, h) of states held constant.
 
     `parameters` are W (units, inputs), hidden and visible bias. With h = p(h=1 | v) the gradient is that of the free
     energies, in two products instead of autograd's four.
+
+    With `centered` it is the direction in which the same machine moves when each unit counts from its mean over data
+    and chains (Montavon and Müller 2012; the enhanced gradient of Cho et al. 2011), without weights that are exactly 0:
+    those of units that are not connected.
     """
-    gap: Tensor = _EnergyGap.apply(*parameters, value, *data, *chain)
+    gap: Tensor = _EnergyGap.apply(*parameters, value, *data, *chain, centered)
     return gap
 
 
@@ -132,17 +140,23 @@ class _EnergyGap(torch.autograd.Function):
     """Return `value` as it is; its gradient is that of the mean energy of the data's pairs minus the chain's."""
 
     @staticmethod
-    def forward(ctx: Any, _w: Tensor, _b: Tensor, _c: Tensor, value: Tensor, *pairs: Tensor) -> Tensor:
-        ctx.save_for_backward(*pairs)
+    def forward(ctx: Any, w: Tensor, _b: Tensor, _c: Tensor, value: Tensor, *pairs_and_centered: Any) -> Tensor:
+        *pairs, ctx.centered = pairs_and_centered
+        ctx.save_for_backward(w, *pairs)
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        v, h, chain_v, chain_h = ctx.saved_tensors
+        w, v, h, chain_v, chain_h = ctx.saved_tensors
         n, m = len(v), len(chain_v)
         weight = (chain_h.T @ chain_v).addmm_(h.T, v, beta=1 / m, alpha=-1 / n)
-        hidden_bias, visible_bias = chain_h.mean(0) - h.mean(0), chain_v.mean(0) - v.mean(0)
-        return weight.mul_(gradient), hidden_bias * gradient, visible_bias * gradient, *([None] * 5)
+        h_mean, v_mean, chain_h_mean, chain_v_mean = h.mean(0), v.mean(0), chain_h.mean(0), chain_v.mean(0)
+        hidden_bias, visible_bias = chain_h_mean - h_mean, chain_v_mean - v_mean
+        if ctx.centered:
+            h_mean, v_mean = (h_mean + chain_h_mean) / 2, (v_mean + chain_v_mean) / 2
+            weight.addr_(h_mean, visible_bias, alpha=-1).addr_(hidden_bias, v_mean, alpha=-1).mul_(w != 0)
+            hidden_bias, visible_bias = hidden_bias - weight @ v_mean, visible_bias - h_mean @ weight
+        return weight.mul_(gradient), hidden_bias * gradient, visible_bias * gradient, *([None] * 6)
 
 
 def bernoulli(means: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -16,6 +16,8 @@ from genexp.models.undirected import Chains, UndirectedModel
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt, TwoOrThreeWidths
 
+BOUND_STEPS = 25  # of mean field for a bound of log p(x): more than training takes, since each makes it tighter
+
 
 class CopiedLayer(RBMLayer):
     """A layer in pretraining: an RBM with `below` copies of its visible units and `above` copies of its hidden ones.
@@ -57,11 +59,12 @@ class DBM(UndirectedModel):
         mean_field_steps: PositiveInt,
         gibbs_steps: PositiveInt,
         persistent_chains: PositiveInt,
+        centered: bool,
         **sampler: Unpack[Chains],
     ) -> None:
         super().__init__("dbm", data, noise, "bernoulli", **sampler)
         self.pretrain_epochs, self.pretrain_gibbs_steps = pretrain_epochs, pretrain_gibbs_steps
-        self.mean_field_steps, self.gibbs_steps = mean_field_steps, gibbs_steps
+        self.mean_field_steps, self.gibbs_steps, self.centered = mean_field_steps, gibbs_steps, centered
         widths, top = [data.size, *hidden], len(hidden) - 1
         self.stack = [
             CopiedLayer(
@@ -121,7 +124,7 @@ class DBM(UndirectedModel):
         with torch.no_grad():
             machine = RBMLayer.of(*parameters)
             odd, even, field = mean_field(machine, images.flatten(1), self.mean_field_steps)
-            states = self.persistent_states
+            states = self.begun_states(even)
             for _ in range(self.gibbs_steps):
                 chain_odd = machine.draw_visible(states)
                 logits = machine.hidden_logits(chain_odd)
@@ -131,7 +134,15 @@ class DBM(UndirectedModel):
             chain_energy = -(means * logits).sum(1) - chain_odd @ machine.visible_bias
             value = energy.mean() - chain_energy.mean()
         self.persistent_states = states
-        return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means))}, {})
+        return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means), self.centered)}, {})
+
+    def begun_states(self, even: Tensor) -> Tensor:
+        """Return the persistent states; at the first joint step, when all are 0, draws from the minibatch's `even`.
+
+        Chains that began elsewhere would move the pretrained weights far before they reach the data.
+        """
+        rows = torch.arange(len(self.persistent_states), device=even.device) % len(even)
+        return torch.where(self.persistent_states.any(), self.persistent_states, bernoulli(even[rows]))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the mean-field means of the hidden layers of odd number, (n, units)."""
@@ -167,7 +178,7 @@ class DBM(UndirectedModel):
     def log_unnormalized(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return E_q[−E] + H(q) with the mean-field q(h | v), which is at most log p*(v) (section 2.2)."""
         machine, v = self.machine(), bernoulli(self.visible_values(images), generator)
-        odd, even, field = mean_field(machine, v, self.mean_field_steps)
+        odd, even, field = mean_field(machine, v, max(self.mean_field_steps, BOUND_STEPS))
         entropy = binary_entropy(odd).sum(1) + binary_entropy(even[:, self.inputs :]).sum(1)
         return (odd * field).sum(1) + even @ machine.hidden_bias + entropy
 

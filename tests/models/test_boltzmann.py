@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from genexp.models.boltzmann import RBMLayer
+from genexp.models.boltzmann import RBMLayer, energy_gap
 
 
 def layer(visible="bernoulli", inputs=6, units=4, seed=0):
@@ -96,3 +96,30 @@ def test_a_new_layer_has_the_means_of_the_data():
     assert torch.allclose(made.visible_means(torch.zeros(1, 300))[0], mean.clamp(1e-3, 1 - 1e-3), atol=1e-6)
     assert made.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert torch.equal(RBMLayer(4, 3, "gaussian", mean).visible_bias, mean)
+
+
+def test_the_centered_gradient_is_that_of_a_machine_whose_units_count_from_their_means():
+    generator = torch.Generator().manual_seed(0)
+    v, h, chain_v, chain_h = (
+        torch.rand(n, k, generator=generator).double() for n, k in ((8, 6), (8, 4), (5, 6), (5, 4))
+    )
+    made = layer()
+    made.weight.data[:2, 3:] = 0  # not connected
+    parameters = list(made.parameters())
+    gap = energy_gap(tuple(parameters), torch.zeros(()), (v, h), (chain_v, chain_h), centered=True)
+    weight, hidden_bias, visible_bias = torch.autograd.grad(3 * gap, parameters)
+
+    alpha, beta = (h.mean(0) + chain_h.mean(0)) / 2, (v.mean(0) + chain_v.mean(0)) / 2
+    w = made.weight.detach().clone().requires_grad_()
+    b = (made.hidden_bias + made.weight @ beta).detach().requires_grad_()  # of the centered machine
+    c = (made.visible_bias + alpha @ made.weight).detach().requires_grad_()
+    mask = (made.weight != 0).double()
+
+    def energy(v, h):
+        v, h = v - beta, h - alpha
+        return (-(v @ c) - h @ b - ((v @ (w * mask).T) * h).sum(1)).mean()
+
+    dw, db, dc = torch.autograd.grad(3 * (energy(v, h) - energy(chain_v, chain_h)), (w, b, c))
+    assert torch.allclose(weight, dw)
+    assert torch.allclose(hidden_bias, db - dw @ beta)
+    assert torch.allclose(visible_bias, dc - alpha @ dw)

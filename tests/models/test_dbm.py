@@ -16,7 +16,8 @@ from genexp.noise import masking, none
 
 SETTINGS = {
     "hidden": [3, 2], "pretrain_epochs": 2, "pretrain_gibbs_steps": 1, "mean_field_steps": 30, "gibbs_steps": 2,
-    "persistent_chains": 5, "chains": 4, "burn_in": 3, "thinning": 1, "chain_start": "images", "sample_kind": "draw",
+    "persistent_chains": 5, "centered": False,
+    "chains": 4, "burn_in": 3, "thinning": 1, "chain_start": "images", "sample_kind": "draw",
 }  # fmt: skip
 SPEC = DataSpec((1, 2, 2), torch.linspace(0.1, 0.9, 4).view(1, 2, 2), 0.3, 1000)
 
@@ -105,11 +106,12 @@ def test_the_joint_gradient_is_that_of_the_energies_of_data_and_chains(hidden):
     loss = model.play(images).losses["dbm"]
     gradients = torch.autograd.grad(loss, list(model.layers.parameters()))
     torch.manual_seed(3)  # the same chains
-    machine, even = model.machine(), before
+    machine, after, model.persistent_states = model.machine(), model.persistent_states, before
+    even = model.begun_states(torch.zeros(8, before.shape[1]).double())
     for _ in range(2):
         odd = machine.draw_visible(even)
         even = machine.draw_hidden(odd)
-    assert torch.equal(model.persistent_states, even)
+    assert torch.equal(after, even)
     data_odd, data_even, _ = mean_field(machine, images.flatten(1), 30)
 
     def layers(even, odd):
@@ -181,3 +183,26 @@ def test_what_it_cannot_take_is_refused():
     for hidden in ("[5]", "[5,5,5,5]"):
         with pytest.raises(UsageError, match=r"model.hidden"):
             config_of("model=dbm", f"model.hidden={hidden}")
+
+
+def test_chains_begin_at_the_first_joint_minibatch_and_then_go_on():
+    model, images = build(persistent_chains=7), states(4)[3:6].view(-1, 1, 2, 2)
+    _, even, _ = mean_field(model.machine(), images.flatten(1), 30)
+    torch.manual_seed(0)
+    begun = model.begun_states(even)
+    assert torch.equal(begun[:, :4], images.flatten(1)[[0, 1, 2, 0, 1, 2, 0]])
+    model.play(images)
+    kept = model.persistent_states
+    assert kept.any()
+    assert model.begun_states(even) is not kept
+    assert torch.equal(model.begun_states(even), kept)
+
+
+def test_a_centered_machine_keeps_its_zeros():
+    model = build(hidden=[3, 2, 4], centered=True)
+    weight, _, _ = model.parameters_of_groups()
+    loss = model.play(states(4).view(-1, 1, 2, 2)).losses["dbm"]
+    gradients = torch.autograd.grad(loss, list(model.layers.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert (weight[:4, 3:] == 0).all()
+    assert (weight != 0).sum() == sum(layer.weight.numel() for layer in model.stack)
