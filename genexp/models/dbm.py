@@ -86,7 +86,7 @@ class DBM(UndirectedModel):
             update = Update((f"layer_{below + 1}",), partial(self.play_codes, below))
             codes = partial(self.codes_below, below)
             stages.append(Stage(f"layer {below + 1}", [update], self.pretrain_epochs, codes))
-        return [*stages, Stage("joint", [Update(("dbm",), self.play)])]
+        return [*stages, Stage("joint", [Update(("dbm",), self.play)], begin=self.begin)]
 
     def play_layer(self, layer: int, images: Tensor) -> Outcome:
         return self.play_codes(layer, images.flatten(1))
@@ -124,7 +124,7 @@ class DBM(UndirectedModel):
         with torch.no_grad():
             machine = RBMLayer.of(*parameters)
             odd, even, field = mean_field(machine, images.flatten(1), self.mean_field_steps)
-            states = self.begun_states(even)
+            states = self.persistent_states
             for _ in range(self.gibbs_steps):
                 chain_odd = machine.draw_visible(states)
                 logits = machine.hidden_logits(chain_odd)
@@ -136,13 +136,14 @@ class DBM(UndirectedModel):
         self.persistent_states = states
         return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means), self.centered)}, {})
 
-    def begun_states(self, even: Tensor) -> Tensor:
-        """Return the persistent states; at the first joint step, when all are 0, draws from the minibatch's `even`.
+    def begin(self, images: Tensor) -> None:
+        """Begin the persistent chains at training images and draws of their hidden units.
 
         Chains that began elsewhere would move the pretrained weights far before they reach the data.
         """
-        rows = torch.arange(len(self.persistent_states), device=even.device) % len(even)
-        return torch.where(self.persistent_states.any(), self.persistent_states, bernoulli(even[rows]))
+        rows = torch.arange(len(self.persistent_states), device=images.device) % len(images)
+        _, even, _ = mean_field(self.machine(), images[rows].flatten(1), self.mean_field_steps)
+        self.persistent_states = bernoulli(even)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the mean-field means of the hidden layers of odd number, (n, units)."""

@@ -107,7 +107,7 @@ def test_the_joint_gradient_is_that_of_the_energies_of_data_and_chains(hidden):
     gradients = torch.autograd.grad(loss, list(model.layers.parameters()))
     torch.manual_seed(3)  # the same chains
     machine, after, model.persistent_states = model.machine(), model.persistent_states, before
-    even = model.begun_states(torch.zeros(8, before.shape[1]).double())
+    even = before
     for _ in range(2):
         odd = machine.draw_visible(even)
         even = machine.draw_hidden(odd)
@@ -185,17 +185,15 @@ def test_what_it_cannot_take_is_refused():
             config_of("model=dbm", f"model.hidden={hidden}")
 
 
-def test_chains_begin_at_the_first_joint_minibatch_and_then_go_on():
+def test_chains_begin_at_training_images_and_then_go_on():
     model, images = build(persistent_chains=7), states(4)[3:6].view(-1, 1, 2, 2)
-    _, even, _ = mean_field(model.machine(), images.flatten(1), 30)
-    torch.manual_seed(0)
-    begun = model.begun_states(even)
+    model.stages()[-1].begin(images)
+    begun = model.persistent_states
     assert torch.equal(begun[:, :4], images.flatten(1)[[0, 1, 2, 0, 1, 2, 0]])
+    assert set(begun.unique().tolist()) == {0.0, 1.0}
     model.play(images)
-    kept = model.persistent_states
-    assert kept.any()
-    assert model.begun_states(even) is not kept
-    assert torch.equal(model.begun_states(even), kept)
+    assert model.persistent_states.shape == begun.shape
+    assert not torch.equal(model.persistent_states, begun)
 
 
 def test_a_centered_machine_keeps_its_zeros():
