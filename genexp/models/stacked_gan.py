@@ -25,7 +25,7 @@ class StackedGAN(AdversarialNets):
     judged by the nets of the stage that was trained last.
     """
 
-    stage: Tensor
+    stage: Tensor  # 1 or 2, that is trained or was trained last
 
     def __init__(
         self,
@@ -55,13 +55,17 @@ class StackedGAN(AdversarialNets):
     def stages(self) -> list[Stage]:
         first = [self._of_stage(1, update) for update in self.first.updates()]
         second = [self._of_stage(2, update) for update in self.updates()]
-        return [Stage("first generator", first, self.pretrain_epochs), Stage("both generators", second)]
+        stage = Stage("both generators", second, begin=self.enter)
+        return [Stage("first generator", first, self.pretrain_epochs), stage]
+
+    def enter(self, _images: Tensor) -> None:
+        """Begin the second stage."""
+        self.stage.fill_(2)
 
     def _of_stage(self, stage: int, update: Update) -> Update:
-        """Return the update with the names of this stage's players; a step of it makes this the stage of the model."""
+        """Return the update with the names of this stage's players."""
 
         def play(images: Tensor) -> Outcome:
-            self.stage.fill_(stage)
             losses, watched = update.play(images)
             return Outcome({f"{player}_{stage}": loss for player, loss in losses.items()}, watched)
 

@@ -136,7 +136,10 @@ def test_the_nets_of_the_stage_that_was_trained_last_draw_and_judge():
         of_first = model.first.generator(z), model.first.discriminator(x)
         of_second = model.first.generator(model.generator(z)), model.discriminator(x)
     for stage, nets, (images, logits) in ((1, model.first, of_first), (2, model, of_second)):
-        model.stages()[stage - 1].updates[0].play(data.images("train", slice(0, 8)))
+        begun = model.stages()[stage - 1]
+        if begun.begin is not None:
+            begun.begin(data.images("train", slice(0, 8)))
+        begun.updates[0].play(data.images("train", slice(0, 8)))
         assert model.stage == stage
         decoded, judged, filters, samples = shown()
         assert torch.equal(decoded, images)
