@@ -51,17 +51,18 @@ class ScheduledOptimizer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.lr_epochs = None if rate is None else rate.get("lr_epochs")
+        self.lr_min = 0.0 if rate is None else rate["lr_min"]
         self.max_col_norm = None if rate is None else rate.get("max_col_norm")
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
 
     def settings(self, step: int, epoch: float) -> dict[str, float]:
         """Return the settings after `step` steps and `epoch` epochs of the stage, with their fraction.
 
-        The schedule's learning rate is multiplied by 1 − epoch / lr_epochs, which falls at each step.
+        The schedule's learning rate is multiplied by 1 − epoch / lr_epochs, which falls at each step, down to lr_min.
         """
         settings = self.schedule(step, int(epoch))
         if self.lr_epochs is not None:
-            settings["lr"] *= max(0.0, 1 - epoch / self.lr_epochs)
+            settings["lr"] = max(settings["lr"] * (1 - epoch / self.lr_epochs), self.lr_min)
         return settings
 
     def step(self, gradients: Sequence[Tensor], step: int, epoch: float) -> None:

@@ -52,7 +52,7 @@ RUNS = {  # a run of every model that takes a second or two
         *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "stacked_cae": [
-        *("model=stacked_cae", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
+        *("model=stacked_cae", "dataset=digits", "epochs=4", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
         *("model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "gsn": ["model=gsn", "dataset=digits", "epochs=8", "model.hidden=[64,32]", "model.chains=20", "model.burn_in=5"],

@@ -189,15 +189,16 @@ def test_the_number_of_the_first_epoch_makes_an_experiment_only_where_there_is_a
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "adadelta", "sgd"])
-def test_a_learning_rate_falls_linearly_by_epoch_to_0(name):
+def test_a_learning_rate_falls_linearly_to_0(name):
     words = [f"optimizer={name}", "optimizer.lr=0.2", "optimizer.lr_epochs=4", "optimizer.lr_decay=1.01"]
     made = target(config_of(*words).optimizer)([nn.Parameter(torch.ones(3))])
-    for epoch, share in enumerate([1, 0.75, 0.5, 0.25, 0, 0]):
-        for step in (10 * epoch, 10 * epoch + 9):
-            assert made.schedule(step, epoch)["lr"] == pytest.approx(0.2 * share / 1.01**step)
+    for step in (0, 1, 10, 25, 39, 40, 60):  # ten steps an epoch
+        share = max(0, 1 - step / 40)
+        assert made.settings(step, step / 10)["lr"] == pytest.approx(0.2 * share / 1.01**step)
     least = target(config_of(*words, "optimizer.lr_min=0.03").optimizer)([nn.Parameter(torch.ones(3))])
-    assert least.schedule(30, 3)["lr"] == pytest.approx(0.25 * 0.2 / 1.01**30)
-    assert least.schedule(40, 4)["lr"] == 0.03
+    assert least.settings(30, 3.0)["lr"] == pytest.approx(0.25 * 0.2 / 1.01**30)
+    assert least.settings(39, 3.9)["lr"] == 0.03
+    assert least.settings(60, 6.0)["lr"] == 0.03
 
 
 def test_epochs_of_schedules_are_those_of_the_stage():
@@ -211,7 +212,20 @@ def test_epochs_of_schedules_are_those_of_the_stage():
     ticks = [tick for tick in train(config, training, data, 3) if tick.ends_epoch]
     for layer, epochs in ((1, ticks[:3]), (2, ticks[3:])):
         values = [(tick.values[f"lr/layer_{layer}"], tick.values[f"momentum/layer_{layer}"]) for tick in epochs]
-        assert values == [pytest.approx(pair) for pair in [(0.3, 0.5), (0.2, 0.6), (0.1, 0.7)]]
+        last_steps = [10 / 11, 21 / 11, 32 / 11]  # in epochs of 11 steps
+        rates = [0.3 * (1 - epoch / 3) for epoch in last_steps]
+        assert values == [pytest.approx(pair) for pair in zip(rates, (0.5, 0.6, 0.7), strict=True)]
+
+
+def test_more_epochs_than_a_falling_learning_rate_lasts_are_refused():
+    data, words = digits(None), ["model=stacked_cae", "dataset=digits", "batch_size=100", "model.hidden=[8,4]"]
+    settings = [*words, "model.pretrain_epochs=2", "optimizer.lr_epochs=2"]
+    build.training(config_of(*settings, "epochs=2"), data, CPU)
+    build.training(config_of(*settings, "epochs=3", "optimizer.lr_min=1e-5"), data, CPU)
+    with pytest.raises(UsageError, match=r"optimizer.lr_epochs=2: .*3 epochs of stage 'layer 2'.*\n.*lr_epochs=3"):
+        build.training(config_of(*settings, "epochs=3"), data, CPU)
+    with pytest.raises(UsageError, match=r"3 epochs of stage 'layer 1'"):
+        build.training(config_of(*words, "model.pretrain_epochs=3", "optimizer.lr_epochs=2", "epochs=2"), data, CPU)
 
 
 def test_sgd_step_is_the_formula():

@@ -92,7 +92,7 @@ def reconstructions(model: Model, data: DataSet, generator: torch.Generator, row
     _refuse_points(data, "reconstructions")
     if not isinstance(model, Reconstructs):
         raise UsageError(
-            "kind=reconstructions: this model has no encoder, so it reconstructs no images\n"
+            "kind=reconstructions: this model reconstructs no images, as one with an encoder does\n"
             "Use kind=samples or kind=neighbours"
         )
     return pictures.of_reconstructions(model, data, generator, rows, columns)

@@ -99,7 +99,7 @@ def autocorrelation(samples: Tensor, chains: int) -> float | None:
     samples: (n, ...), the first sample of every chain, then the second of every chain, and so on; m is their mean.
     Returns None if there is one sample of each chain only, or if all samples are the same.
     """
-    centred = samples.flatten(1).double()
+    centred = samples.flatten(1).cpu().double()
     centred = centred - centred.mean(0)
     now, following = centred[:-chains], centred[chains:]
     variance = centred.square().sum(1).mean().item()

@@ -107,7 +107,8 @@ class DBM(UndirectedModel):
     def parameters_of_groups(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return W (even, odd), the bias of even and the bias of odd of the RBM between the groups, differentiable."""
         stack = self.stack
-        between = [(lower.hidden_bias + upper.visible_bias) / 2 for lower, upper in pairwise(stack)]
+        means = [(lower.hidden_bias + upper.visible_bias) / 2 for lower, upper in pairwise(stack)]
+        between = [2 * mean - mean.detach() for mean in means]  # the mean, that moves as fast as a bias of its own
         biases = [stack[0].visible_bias, *between, stack[-1].hidden_bias]
         columns = [torch.cat([stack[0].weight.T, stack[1].weight])]
         if len(stack) == 3:

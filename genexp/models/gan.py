@@ -45,7 +45,7 @@ class GAN(AdversarialNets):
         hidden = hidden_layers("generator", [self.latent_dim, *widths], networks["generator_units"])
         output = nn.Linear(widths[-1], data.size)
         self.generator = nn.Sequential(*hidden, output, *to_images, nn.Unflatten(1, data.shape))
-        begin(hidden, networks)
+        initialize(hidden, networks)
         sparse = networks.get("generator_output_sparse")
         if sparse is None:
             uniform_weights(output, networks["generator_output_init"])
@@ -92,7 +92,7 @@ def hidden_layers(name: str, widths: Sequence[int], units: Sequence[Units]) -> n
     return nn.Sequential(*layers)
 
 
-def begin(hidden: nn.Sequential, networks: Networks) -> None:
+def initialize(hidden: nn.Sequential, networks: Networks) -> None:
     """Draw the weights of a generator's hidden layers, and set their biases: those of sigmoid units, and 0."""
     uniform_weights(hidden, networks["generator_init"])
     for layer, units in pairwise(hidden):

@@ -78,7 +78,7 @@ class GSN(ChainSampler, Model):
         Each step of the chain is trained to return to x (walkback), so the chain learns to correct its own errors.
         """
         x = images.flatten(1)
-        state = self.begin(x)
+        state = self.first_state(x)
         errors = []
         for _ in range(self.walkback_steps):
             logits, hidden = self.step(state)
@@ -86,7 +86,7 @@ class GSN(ChainSampler, Model):
             state = torch.bernoulli(logits.detach().sigmoid()), hidden
         return Outcome({"gsn": torch.stack(errors).mean()}, {"last_step": errors[-1].detach()})
 
-    def begin(self, x: Tensor) -> State:
+    def first_state(self, x: Tensor) -> State:
         """Return the state of chains that begin at images, (n, C·H·W)."""
         return x, [x.new_zeros(len(x), layer.out_features) for layer in self.up]
 
@@ -140,4 +140,4 @@ class GSN(ChainSampler, Model):
             kinds = {"mean": mean, "draw": drawn}
             return (kinds[self.chain_state], hidden), kinds[self.sample_kind].view(-1, *self.shape)
 
-        return self.begin(images.flatten(1)), step
+        return self.first_state(images.flatten(1)), step

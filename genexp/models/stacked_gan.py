@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genexp.data import DataSpec
 from genexp.models import Outcome, Stage, Update
 from genexp.models.adversarial import AdversarialNets, ranges
-from genexp.models.gan import GAN, Networks, begin, first_maxout, game_of, hidden_layers, maxout_discriminator
+from genexp.models.gan import GAN, Networks, first_maxout, game_of, hidden_layers, initialize, maxout_discriminator
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt, UnitsOfLayers, Widths
 
@@ -42,7 +42,7 @@ class StackedGAN(AdversarialNets):
         self.first = GAN(data, noise, **networks)
         hidden = hidden_layers("front", [self.latent_dim, *front_hidden], front_units)
         self.generator = nn.Sequential(*hidden, nn.Linear(front_hidden[-1], self.latent_dim), nn.Sigmoid())
-        begin(self.generator, networks)
+        initialize(self.generator, networks)
         _, from_images, _ = ranges(networks["generator_output"], data)
         self.discriminator = maxout_discriminator(data, from_images, networks)
         self.register_buffer("stage", torch.tensor(1))

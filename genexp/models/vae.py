@@ -114,9 +114,9 @@ class VAE(Autoencoder):
     def play(self, images: Tensor, labels: Tensor | None = None) -> Outcome:
         """Return the negative objective: −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), or the importance-weighted one."""
         posterior = self.posterior(self.noise(images), labels)
-        divergence = kl_from_prior(*posterior).mean()
         log_likelihoods, ratios = self._terms(images, posterior, self.k, None, labels)
         reconstruction = -log_likelihoods.mean()
+        divergence = kl_from_prior(*posterior).mean()  # here, or gradients are added in another order than in kept runs
         watched = {
             "reconstruction": reconstruction.detach(),
             "kl": divergence.detach(),

@@ -67,10 +67,6 @@ class Answer:
         """Return the epochs of the runs beside those of the recipe."""
         return "" if self.epoch is None else f"{self.epoch:.4g}/{self.recipe_epochs}"
 
-    def seeds(self) -> str:
-        """Return the spread over seeds and their number."""
-        return "" if self.seed_spread is None else f"{self.seed_spread:.1f} (n = {self.runs})"
-
     def standard_error(self) -> float:
         """Return the standard error of the mean, over test images, and over seeds where there are several."""
         return math.hypot(self.stderr or 0, (self.seed_spread or 0) / math.sqrt(self.runs))

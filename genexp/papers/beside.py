@@ -1,12 +1,11 @@
 """Tables below a table of Parzen scores: how far chains moved, and what averaged weights do to every score."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from genexp.config.components import lower_is_better
 from genexp.config.schema import TrainConfig
 from genexp.papers.answers import Answer, answer
-from genexp.papers.notes import minus
+from genexp.papers.notes import Footnotes, minus
 from genexp.runs.find import RunState
 from genexp.runs.results import RAW
 from genexp.tables import Column, Table, values
@@ -16,10 +15,14 @@ CHAINS = (
     "Chains: a score of a chain is worth what the chain moved. Moved: the mean distance of samples from the image at "
     "which their chain began, of unrelated training images in brackets. Nearest: the mean distance of samples to the "
     "nearest training image, of test images in brackets. Correlation: of a chain's sample with its next one. No walk: "
-    "the Parzen score of the images at which the chains began, passed through the model once. From noise: the Parzen "
-    "score of the same chains, begun at uniform noise."
+    "the Parzen score of the images at which the chains began, passed through the model once; there are as many as "
+    "chains, and fewer images score lower. From noise: the Parzen score of the same chains, begun at uniform noise."
 )
-WEIGHTS = "Averaged weights: the same runs, sampled from averages of their weights, and from the weights as they are."
+WEIGHTS = (
+    "Averaged weights: the same runs, sampled from averages of their weights, and from the weights as they are. ± is "
+    "the standard deviation over seeds where there are several runs, else the standard error where there is one. ↓: "
+    "lower is better."
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Named:
     runs: list[RunState]
 
 
-def chains_table(rows: list[Named], title: str) -> Table | None:
+def chains_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table | None:
     """Return how far the chains of the rows' runs moved, by metric=chain; None if no row has such a score."""
     answers = [(row.name, answer(row.recipe, row.recipe.metrics["chain"], row.runs)) for row in rows if _walks(row)]
     lines = [(name, mean) for name, mean in answers if mean is not None]
@@ -52,7 +55,7 @@ def chains_table(rows: list[Named], title: str) -> Table | None:
         lambda line: {"moved": line[1].mean, "between_images": line[1].detail("between_images")},
     )
     columns = [
-        Column("model", lambda line: line[0], values(model=lambda line: line[0])),
+        Column("model", lambda line: line[0] + marks(line[1], footnotes), values(model=lambda line: line[0])),
         column("chains", "chains", 0),
         column("burn-in", "burn_in", 0),
         column("between samples", "thinning", 0),
@@ -65,45 +68,55 @@ def chains_table(rows: list[Named], title: str) -> Table | None:
     return Table(columns, lines, title)
 
 
-def weights_table(rows: list[Named], title: str) -> Table | None:
-    """Return the scores of averaged and of raw weights of the runs that have both; None if there are none."""
-    averaged = [row for row in rows if row.recipe.ema is not None and row.runs]
+def weights_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table | None:
+    """Return the scores of averaged and of raw weights of the runs that have averages; None if none is scored."""
+    averaged = [row for row in rows if row.recipe.ema is not None]
     metrics = {name: metric for row in averaged for name, metric in row.recipe.metrics.items()}
-    lines = [(row, sampling) for row in averaged for sampling in ({}, RAW)]
+    lines = [_weights_line(row, raw) for row in averaged for raw in (False, True)]
+    lines = [line for line in lines if line.answers]
     if not lines:
         return None
 
-    def mean(name: str) -> Callable[[tuple[Named, dict[str, str]]], Answer | None]:
-        def of(line: tuple[Named, dict[str, str]]) -> Answer | None:
-            row, sampling = line
-            metric = row.recipe.metrics.get(name)
-            return None if metric is None else answer(row.recipe, metric, row.runs, sampling)
-
-        return of
-
     def column(name: str) -> Column:
-        read = mean(name)
         arrow = "↓" if lower_is_better(metrics[name]) else "↑"
 
-        def show(line: tuple[Named, dict[str, str]]) -> str:
-            found = read(line)
-            return "" if found is None else minus(with_error(found.mean, found.seed_spread or found.stderr))
+        def show(line: WeightsLine) -> str:
+            mean = line.answers.get(name)
+            spread = None if mean is None else mean.stderr if mean.seed_spread is None else mean.seed_spread
+            return "" if mean is None else minus(with_error(mean.mean, spread)) + marks(mean, footnotes)
 
-        def export(line: tuple[Named, dict[str, str]]) -> dict[str, float]:
-            found = read(line)
-            return {} if found is None else {name: found.mean}
+        def export(line: WeightsLine) -> dict[str, float]:
+            return {name: line.answers[name].mean} if name in line.answers else {}
 
         return Column(f"{name} {arrow}", show, export)
 
-    def weights(line: tuple[Named, dict[str, str]]) -> str:
-        return "raw" if line[1] else f"averaged, decay {line[0].recipe.ema:g}"
-
     columns = [
-        Column("model", lambda line: line[0].name, values(model=lambda line: line[0].name)),
-        Column("weights", weights, values(weights=weights), left=True),
+        Column("model", lambda line: line.name, values(model=lambda line: line.name)),
+        Column("weights", lambda line: line.weights, values(weights=lambda line: line.weights), left=True),
         *(column(name) for name in metrics),
     ]
     return Table(columns, lines, title)
+
+
+@dataclass(frozen=True)
+class WeightsLine:
+    """The answers of one row's runs by metric, from averaged or from raw weights."""
+
+    name: str
+    weights: str
+    answers: dict[str, Answer]
+
+
+def _weights_line(row: Named, raw: bool) -> WeightsLine:
+    sampling = RAW if raw else {}
+    means = {name: answer(row.recipe, metric, row.runs, sampling) for name, metric in row.recipe.metrics.items()}
+    weights = "raw" if raw else f"averaged, decay {row.recipe.ema:g}"
+    return WeightsLine(row.name, weights, {name: mean for name, mean in means.items() if mean is not None})
+
+
+def marks(mean: Answer, footnotes: Footnotes) -> str:
+    """Return the marks of an answer of fewer epochs than its recipe, or under other settings than asked."""
+    return footnotes.mark(("†" if mean.is_short else "") + ("" if mean.exact else "‡"))
 
 
 def _walks(row: Named) -> bool:

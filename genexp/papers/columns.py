@@ -87,8 +87,13 @@ def model_column() -> Column:
     return Column("model", lambda line: line.name, values(model=lambda line: line.name))
 
 
-def seeds_column() -> Column:
-    return Column("± seeds", cell(Answer.seeds), values(seed_spread=of("seed_spread"), runs=of("runs")))
+def seeds_column(decimals: int) -> Column:
+    """Return the column of the spread over seeds, and of their number."""
+
+    def seeds(mean: Answer) -> str:
+        return "" if mean.seed_spread is None else f"{mean.seed_spread:.{decimals}f} (n = {mean.runs})"
+
+    return Column("± seeds", cell(seeds), values(seed_spread=of("seed_spread"), runs=of("runs")))
 
 
 def samples_column() -> Column:

@@ -57,7 +57,7 @@ def likelihood_document(folder: str | None, title: str, table: LikelihoodTable, 
         ),
         published_column(footnotes),
         here_column(footnotes, decimals=2),
-        seeds_column(),
+        seeds_column(2),
         samples_column(),
         *training_columns(),
     ]

@@ -63,21 +63,21 @@ def parzen_document(
             except GenexpError as error:
                 notes.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
         tables.append(Table(_columns(metric, footnotes), lines, f"{table.title}: {column.title}"))
-        named = [_named(row.name, row.cells[key], states, folder) for row in table.rows if key in row.cells]
-        with_runs = [each for each in named if each is not None]
+        cells = [(row.name, row.cells[key]) for row in table.rows if key in row.cells]
+        with_runs = [each for cell in cells if (each := _with_runs(*cell, states, folder)) is not None]
         for beside, meaning in (
-            (chains_table(with_runs, f"Chains: {column.title}"), CHAINS),
-            (weights_table(with_runs, f"Averaged weights: {column.title}"), WEIGHTS),
+            (chains_table(with_runs, f"Chains: {column.title}", footnotes), CHAINS),
+            (weights_table(with_runs, f"Averaged weights: {column.title}", footnotes), WEIGHTS),
         ):
             if beside is not None:
                 tables.append(beside)
                 notes.append(meaning)
-    for each in tables:
-        each.cells()  # collects the footnotes
+    for shown in tables:
+        shown.cells()  # collects the footnotes
     return Document(title, tables, [*notes, MEANING, *footnotes.lines(), THEIS])
 
 
-def _named(name: str, cell: Cell, states: list[RunState], folder: str | None) -> Named | None:
+def _with_runs(name: str, cell: Cell, states: list[RunState], folder: str | None) -> Named | None:
     """Return the runs of a cell; None if it names no experiment."""
     if cell.train is None:
         return None
@@ -99,7 +99,7 @@ def _columns(metric: Component, footnotes: Footnotes) -> list[Column]:
         model_column(),
         published_column(footnotes),
         here_column(footnotes, 1, metric["n_samples"]),
-        seeds_column(),
+        seeds_column(1),
         Column("Δ/SE", difference, values(difference_in_standard_errors=Line.difference)),
         samples_column(),
         Column("σ", cell(sigmas), values(sigma=of("sigmas"))),

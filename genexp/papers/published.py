@@ -134,13 +134,13 @@ class Experiment(NamedTuple):
 
 def experiments(table: Table, budget: str) -> Iterator[Experiment]:
     """Find each run that the table wants; `budget` is quick or full."""
-    for name, run, on_request in _named(table):
+    for name, run, on_request in _runs_named_by(table):
         added = run.quick if budget == "quick" else []
         if run.train is not None and added is not None:
             yield Experiment(name, [*run.train, *added], on_request)
 
 
-def _named(table: Table) -> Iterator[tuple[str, Cell | ScoresRow, bool]]:
+def _runs_named_by(table: Table) -> Iterator[tuple[str, Cell | ScoresRow, bool]]:
     """Find each cell or row that may name a run: its name, itself, and True if its data are given on request only."""
     if isinstance(table, ParzenTable):
         for key, column in table.columns.items():

@@ -166,6 +166,8 @@ def _total(waiting: list[Planned], n: int, elsewhere: bool) -> str:
     left_out = [f"{count(len(waiting) - len(known), 'job')} of unknown length"] if len(known) < len(waiting) else []
     if any(each.estimate is None or each.estimate.scoring is None for each in waiting):
         left_out.append("scoring, where no earlier run tells how long it takes")
+    if any(each.job.config is not None and each.job.config.log.scores_every_epochs for each in waiting):
+        left_out.append("scores on the way")
     if any(each.job.further for each in waiting):
         left_out.append("the further scores of this table")
     counted = f"; not counted: {', '.join(left_out)}" if left_out else ""

@@ -19,6 +19,7 @@ from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import Subject
 from genexp.models import TENSORS, Autoencoder, Model
+from genexp.optimizers import ScheduledOptimizer
 from genexp.score import Score
 from genexp.text import first_line, nearest
 from genexp.training.average import Average
@@ -118,7 +119,22 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
         player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
         for player, part in players.items()
     }
+    _check_learning_rates(config, plan, optimizers)
     return Training(built, plan, optimizers, None if config.ema is None else Average(built, config.ema))
+
+
+def _check_learning_rates(config: TrainConfig, plan: Plan, optimizers: dict[str, ScheduledOptimizer]) -> None:
+    """Raise UsageError if a stage has more epochs than its players' learning rates take to fall to 0."""
+    for stage in plan.stages:
+        epochs = stage.stage.epochs or config.epochs
+        for player in {player for update, _ in stage.moves for player in update.players}:
+            optimizer, key = optimizers[player], f"optimizers.{player}" if player in config.optimizers else "optimizer"
+            if optimizer.lr_epochs is not None and optimizer.lr_epochs < epochs and optimizer.lr_min == 0:
+                of_stage = f" of stage '{stage.name}'" if stage.name else ""
+                raise UsageError(
+                    f"{key}.lr_epochs={optimizer.lr_epochs}: the learning rate is 0 from then on, and {epochs} epochs"
+                    f"{of_stage} are asked for\nSet {key}.lr_epochs={epochs}, which is another run, or fewer epochs"
+                )
 
 
 def _check_batches(name: str, built: Model, data: DataSet) -> None:

@@ -173,7 +173,7 @@ class Minibatches:
         if begin is None:
             return
         device, n = self.model.device, len(self.data.train)
-        rows = _order(n, min(n, BEGINNING), self.seed, "stage order", place, device)[:BEGINNING]
+        rows = _order(n, min(n, BEGINNING), self.seed, "stage order", place, device)
         rng.reseed(device, self.seed, "stage", place)
         if self.codes is not None:
             codes = self.codes[rows]
@@ -232,7 +232,7 @@ def _order(n: int, length: int, seed: int, purpose: str, epoch: int, device: tor
     """Return `length` rows of n images: one random permutation after another."""
     shuffler = rng.generator(torch.device("cpu"), seed, purpose, epoch)
     permutations = [torch.randperm(n, generator=shuffler) for _ in range(-(-length // n))]
-    return torch.cat(permutations).to(device)
+    return torch.cat(permutations)[:length].to(device)
 
 
 def _move(

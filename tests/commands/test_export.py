@@ -78,7 +78,8 @@ def test_every_model_comes_back_from_its_export(genexp, tmp_path, model):
     assert all(torch.equal(exported[key], value) for key, value in state["model"].items())
     assert torch.equal(samples(genexp, "there"), samples(genexp, trained.run))
     again = genexp("evaluate", "there")
-    assert again.out.count("scored before") == {"vae": 3, "cyclegan": 2}.get(name, 1), again.out + again.err
+    scores = json.loads((trained.run / "results.json").read_text())["scores"]
+    assert again.out.count("scored before") == len(scores) > 0, again.out + again.err
     assert genexp("figure", "there", "rows=2", "columns=3").code == 0
 
 

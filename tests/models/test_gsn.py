@@ -83,7 +83,7 @@ def test_the_published_script_begins_at_the_first_test_image_and_keeps_it_as_a_s
 def test_without_noise_and_at_the_mean_a_reconstruction_is_the_first_step_of_one_layer():
     model = build(hidden=[7], noise_before=[0], noise_after=[0], corruption=noise.none())
     images = torch.rand(6, 1, 3, 4)
-    logits, _ = model.step(model.begin(images.flatten(1)))
+    logits, _ = model.step(model.first_state(images.flatten(1)))
     assert torch.allclose(model.reconstruct(images).flatten(1), logits.sigmoid())
 
 

@@ -10,7 +10,6 @@ from conftest import read_metrics
 from genexp.data import DataSpec
 from genexp.data.digits import digits
 from genexp.errors import UsageError
-from genexp.metrics.partition import exact_log_z
 from genexp.models import draw, evaluating
 from genexp.models.rbm import RBM
 from genexp.noise import masking, none
@@ -121,16 +120,13 @@ def test_training_raises_the_likelihood_and_logs_free_energies(genexp):
 
 def test_the_free_energies_are_those_of_the_first_images_of_each_split(data):
     model = build(data)
-    binary = replace(
-        data, **{split: (getattr(data, split) > 127).to(torch.uint8) * 255 for split in ("train", "valid")}
-    )
+    binary = replace(data, **{split: (getattr(data, split) >= 8).to(torch.uint8) * 16 for split in ("train", "valid")})
     with evaluating(model):
         watched = model.watch(binary, torch.Generator().manual_seed(0))
     for split in ("train", "valid"):
         expected = model.layer.free_energy(binary.images(split, slice(1000)).flatten(1)).mean().item()
         assert watched[f"free_energy/{split}"] == pytest.approx(expected, rel=1e-5)
-    log_p = -watched["free_energy/valid"] - exact_log_z(model.layer)
-    assert log_p < 0
+    assert watched["free_energy/train"] != watched["free_energy/valid"]
 
 
 def test_gaussian_units_learn_points(genexp):
