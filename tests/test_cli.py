@@ -179,7 +179,7 @@ def test_hydras_own_flags_work_behind_the_command(genexp):
         ("genexp train dataset=", [f"dataset={name}" for name in DATASETS]),
         ("genexp train dataset=digits optimizer=s", ["optimizer=sgd"]),
         ("genexp train model.lat", ["model.latent_dim="]),
-        ("genexp train experiment=goodfellow2014/gan_m", ["experiment=goodfellow2014/gan_mnist"]),
+        ("genexp train experiment=goodfellow2014/gan_c", ["experiment=goodfellow2014/gan_cifar10"]),
         ("genexp train model=c", ["model=cae", "model=conv_gan", "model=cyclegan"]),
         ("genexp nonsense ", []),
     ],

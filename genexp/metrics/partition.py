@@ -32,12 +32,21 @@ def exact_log_z(machine: RBMLayer) -> float:
 
 def exact_draws(machine: RBMLayer, n: int, generator: torch.Generator) -> Tensor:
     """Draw n independent visible values, (n, inputs), of an enumerable machine."""
-    states, log_weights = zip(*_enumerated(machine), strict=True)
-    cumulative = torch.cat(log_weights).softmax(0).cumsum(0)
+    cumulative = torch.cat([log_weights for _, log_weights in _enumerated(machine)]).softmax(0).cumsum(0)
     uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
     rows = torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(cumulative) - 1)
-    drawn = torch.cat([states[row // ROWS][row % ROWS][None] for row in rows.tolist()]).to(machine.weight.dtype)
+    drawn = _states(rows, _enumerated_units(machine)).to(machine.weight.dtype)
     return machine.draw_visible(drawn, generator) if _by_hidden(machine) else drawn
+
+
+def _enumerated_units(machine: RBMLayer) -> int:
+    return machine.units if _by_hidden(machine) else machine.inputs
+
+
+def _states(numbers: Tensor, units: int) -> Tensor:
+    """Return the states of binary units, (rows, units) float64, that are the bits of the numbers, (rows,)."""
+    powers = 2 ** torch.arange(units, device=numbers.device)
+    return (numbers[:, None] & powers).ne(0).double()
 
 
 def _by_hidden(machine: RBMLayer) -> bool:
@@ -46,13 +55,11 @@ def _by_hidden(machine: RBMLayer) -> bool:
 
 def _enumerated(machine: RBMLayer) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield states (rows, units of the side), and the logs of their unnormalised probabilities, (rows,) float64."""
-    by_hidden = _by_hidden(machine)
-    units = machine.units if by_hidden else machine.inputs
+    by_hidden, units = _by_hidden(machine), _enumerated_units(machine)
     weight, b, c = (p.detach().double() for p in (machine.weight, machine.hidden_bias, machine.visible_bias))
-    powers = 2 ** torch.arange(units, device=weight.device)
     for first in range(0, 2**units, ROWS):
         numbers = torch.arange(first, min(first + ROWS, 2**units), device=weight.device)
-        states = (numbers[:, None] & powers).ne(0).double()
+        states = _states(numbers, units)
         if not by_hidden:
             yield states, states @ c + softplus(linear(states, weight, b)).sum(1)
         elif machine.visible == "bernoulli":

@@ -137,7 +137,7 @@ def test_the_card_says_what_was_recorded(exported):
         assert text in body
     nulls = (
         "model.generator_output_sparse",
-        *(f"optimizer.{x}" for x in ("momentum_final", "lr_epochs", "max_col_norm")),
+        *(f"optimizer.{x}" for x in ("momentum_final", "lr_epochs", "lr_stages", "max_col_norm")),
     )
     for setting in nulls:
         body = body.replace(f"{setting.partition('.')[2]}=None", "").replace(f"`{setting}` | None", "")

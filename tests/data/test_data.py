@@ -68,6 +68,9 @@ def test_mnist_splits_are_the_papers(mnist_dir):
     assert [tuple(split.shape) for split in (data.train, data.valid, data.test)] == [
         (50_000, 1, 28, 28), (10_000, 1, 28, 28), (10_000, 1, 28, 28),
     ]  # fmt: skip
+    more = mnist(mnist_dir, train_on_valid=True)
+    assert torch.equal(more.train[50_000:], data.valid)
+    assert torch.equal(more.valid, data.valid)
     raw = (mnist_dir / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()
     image = torch.frombuffer(bytearray(raw[16 + 50_000 * 784 : 16 + 50_001 * 784]), dtype=torch.uint8)
     assert torch.equal(data.valid[0].flatten(), image)

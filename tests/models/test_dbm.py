@@ -122,8 +122,26 @@ def test_the_joint_gradient_is_that_of_the_energies_of_data_and_chains(hidden):
     gap = energy(model, data).mean() - energy(model, chain).mean()
     assert loss.item() == pytest.approx(gap.item(), abs=1e-10)
     expected = torch.autograd.grad(gap, list(model.layers.parameters()))
-    for gradient, by_autograd in zip(gradients, expected, strict=True):
-        assert torch.allclose(gradient, by_autograd, atol=1e-12)
+    for (name, _), gradient, by_autograd in zip(model.layers.named_parameters(), gradients, expected, strict=True):
+        # A bias between two layers is the mean of two parameters, and has to move as fast as any other.
+        is_half = "bias" in name and name not in ("0.visible_bias", f"{len(hidden) - 1}.hidden_bias")
+        assert torch.allclose(gradient, (1 + is_half) * by_autograd, atol=1e-12)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_the_bias_between_two_layers_moves_by_its_whole_gradient(centered):
+    model = build(hidden=[3, 2, 4], centered=centered)
+    model.persistent_states = torch.randint(2, model.persistent_states.shape).double()
+    loss = model.play(states(4)[3:11].view(-1, 1, 2, 2)).losses["dbm"]
+    loss.backward()
+    _, even, odd = (group.detach().clone() for group in model.parameters_of_groups())
+    first, second, top = model.stack
+    for parameter in model.layers.parameters():
+        parameter.data -= 0.1 * parameter.grad
+    _, even_after, odd_after = (group.detach() for group in model.parameters_of_groups())
+    assert torch.allclose(odd_after - odd, -0.1 * torch.cat([first.hidden_bias.grad, top.hidden_bias.grad]))
+    assert torch.allclose(even_after - even, -0.1 * torch.cat([first.visible_bias.grad, second.hidden_bias.grad]))
+    assert torch.equal(first.hidden_bias.grad, second.visible_bias.grad)
 
 
 @pytest.mark.parametrize("hidden", [[3, 2], [3, 2, 4]])

@@ -9,6 +9,7 @@ from genexp import noise
 from genexp.data import DataSpec
 from genexp.data.digits import digits
 from genexp.errors import UsageError
+from genexp.metrics.partition import exact_log_z
 from genexp.models import draw, evaluating
 from genexp.models.dbn import DBN
 
@@ -96,6 +97,36 @@ def test_samples_go_down_by_means():
     down = torch.sigmoid(h @ top.weight + top.visible_bias)
     expected = torch.sigmoid(down @ first.weight + first.visible_bias)
     assert torch.allclose(model.reconstruct(images).flatten(1), expected, atol=1e-5)
+
+
+def test_the_bound_is_below_the_exact_log_likelihood():
+    """p(x) by enumeration of all states; the bound as the exact mean over q of what one draw estimates."""
+    model = build(hidden=[4, 3, 2], std=0.8).double()
+    first, second, top = model.stack
+    x = torch.tensor(list(product([0.0, 1.0], repeat=6)), dtype=torch.float64)
+    h1, h2 = (torch.tensor(list(product([0.0, 1.0], repeat=n)), dtype=torch.float64) for n in (4, 3))
+
+    def log_bernoulli(values, logits):
+        return (values[None] * logits[:, None] - torch.nn.functional.softplus(logits)[:, None]).sum(2)
+
+    below = log_bernoulli(x, first.visible_field(h1))  # (h1, x)
+    middle = log_bernoulli(h1, second.visible_field(h2))  # (h2, h1)
+    prior = -top.free_energy(h2) - exact_log_z(top)
+    log_p = (prior[:, None] + middle).logsumexp(0)[:, None] + below
+    log_p = log_p.logsumexp(0)
+    assert log_p.logsumexp(0).item() == pytest.approx(0, abs=1e-9)
+
+    q1 = log_bernoulli(h1, first.hidden_logits(x))  # (x, h1)
+    q2 = log_bernoulli(h2, second.hidden_logits(h1))  # (h1, h2)
+    inner = (q2.exp() * (prior[None] + middle.T - q2)).sum(1)
+    bound = (q1.exp() * (inner[None] + below.T - q1)).sum(1)
+    assert (bound < log_p).all()
+    n = 4000
+    generator = torch.Generator().manual_seed(0)
+    with evaluating(model):
+        estimates = model.log_unnormalized(x.repeat(n, 1).view(-1, 1, 2, 3), generator).view(n, 64) - exact_log_z(top)
+    z = (estimates.mean(0) - bound) / (estimates.std(0) / n**0.5)
+    assert z.abs().max() < 4.5
 
 
 def test_what_it_does_not_fit_is_refused():

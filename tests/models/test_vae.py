@@ -45,6 +45,21 @@ def test_kl_is_that_of_torch_distributions():
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradients_are_added_in_the_order_of_kept_runs(likelihood):
+    """Another order rounds otherwise, and a run that goes on would not be the uninterrupted one."""
+    model, x = build(likelihood), images(50)
+    torch.manual_seed(2)
+    gradients = torch.autograd.grad(model.play(x).losses["autoencoder"], list(model.parameters()))
+    torch.manual_seed(2)
+    mean, log_variance = model.posterior(x)
+    codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    loss = -model.log_likelihood(x, codes).mean()
+    loss = loss + model.beta * kl_from_prior(mean, log_variance).mean()
+    for gradient, kept in zip(gradients, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+        assert torch.equal(gradient, kept)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_log_likelihood_is_that_of_torch_distributions(likelihood):
     model, codes = build(likelihood), torch.randn(5, 3)
     mean = model.decode(codes)
