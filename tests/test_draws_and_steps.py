@@ -205,7 +205,7 @@ def test_epochs_of_schedules_are_those_of_the_stage():
     data = digits(None)
     words = ["model=stacked_dae", "dataset=digits", "model.hidden=[8,4]", "model.masking=[0.1,0.1]", "batch_size=100"]
     config = config_of(
-        *words, "model.pretrain_epochs=3", "optimizer=sgd", "optimizer.lr=0.3", "optimizer.lr_epochs=3",
+        *words, "model.pretrain_epochs=3", "epochs=3", "optimizer=sgd", "optimizer.lr=0.3", "optimizer.lr_epochs=3",
         "optimizer.momentum_final=0.7", "optimizer.momentum_ramp=[1,3]",
     )  # fmt: skip
     training = build.training(config, data, CPU)

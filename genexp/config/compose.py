@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
+from genexp.config.kept import completed
 from genexp.config.mistakes import defaults_of, in_plain_words
 from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig, checked
 from genexp.errors import GenexpError, UsageError
@@ -112,20 +113,21 @@ def _offered(line: CommandLine) -> list[str]:
     for word in line.overrides:
         if word.lstrip("+").startswith("dataset_b="):
             raise UsageError(f"{word}: the second data set is chosen by {SECOND}={word.partition('=')[2]}")
+    kept = None if line.kept is None else completed(line.kept)
     if line.command in REOPENING:
-        _offer_run(line)
-    elif line.kept is not None:
-        _offer_source(line, line.kept)
+        _offer_run(line, kept)
+    elif kept is not None:
+        _offer_source(line, kept)
         return [f"from={SOURCE}", *line.overrides]
     return list(line.overrides)
 
 
-def _offer_run(line: CommandLine) -> None:
+def _offer_run(line: CommandLine, run: TrainConfig | None) -> None:
     """Offer a run's settings, to be set and completed like others, as `- trained_run` of a command's defaults."""
     settings: dict[str, Any] = {}
-    if line.kept is not None:
+    if run is not None:
         fields = SCHEMAS[line.command].model_fields
-        kept = line.kept.model_dump(include={name for name in (*RUN_SETTINGS, "metrics") if name in fields})
+        kept = run.model_dump(include={name for name in (*RUN_SETTINGS, "metrics") if name in fields})
         settings = {**kept, "run": str(line.run).replace("${", "\\${")}  # a folder's name is no interpolation
         settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", settings["data_dir"])
     ConfigStore.instance().store(name="trained_run", node=OmegaConf.create(settings), **REPLACE)

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from genexp.config.components import GROUPS
-from genexp.config.schema import TrainConfig
+from genexp.config.schema import TrainConfig, with_checked_components
 from genexp.errors import UsageError
 
 
@@ -22,6 +22,15 @@ def read_config(file: Path) -> TrainConfig:
         if "name" not in getattr(config, group):
             raise UsageError(f"{file} is damaged: its {group} has no name")
     return config
+
+
+def completed(config: TrainConfig) -> TrainConfig:
+    """Return a kept configuration with the settings that its components got later; as it is if it does not check."""
+    try:
+        whole: TrainConfig = with_checked_components(config)
+    except UsageError:  # its code is not here, or it is damaged: said where it is used
+        return config
+    return whole
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> str:

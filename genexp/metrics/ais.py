@@ -75,18 +75,31 @@ def ais(
     assert isinstance(model, HasPartition)
     with evaluating(model):
         machine, base = model.machine(), BaseRates(*model.base_rates())
-        generator = rng.generator(model.device, seed, "ais")
+        generator, warning = rng.generator(model.device, seed, "ais"), None
         if exact or (exact is None and is_enumerable(machine)):
             log_z, words, details = _exact(machine)
         else:
             log_z, words, details = _estimated(machine, base, runs, temperatures, reverse, burn_in, generator)
+            warning = _warning(details)
         unnormalized = _unnormalized(model, data, split, seed)
     mean, _, stderr = mean_and_errors(unnormalized - log_z)
     n = len(unnormalized)
     of = "" if model.log_likelihood == "exact" else f", a {model.log_likelihood}"
     summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({words}{of})"
     details |= {"log_z": log_z, "log_likelihood": model.log_likelihood, "n_points": n, "seed": seed}
-    return Score(mean, stderr, summary, split=split, details=details)
+    return Score(mean, stderr, summary, split=split, warning=warning, details=details)
+
+
+def _warning(details: dict[str, Any]) -> str | None:
+    """Return a warning if log Z from the two sides differs by more than 3 standard errors, and by half a nat."""
+    if "log_z_reverse" not in details:
+        return None
+    gap = details["log_z_reverse"] - details["log_z"]
+    if abs(gap) <= max(0.5, 3 * (details["log_z_stderr"] + details["log_z_reverse_stderr"])):
+        return None
+    return (
+        f"log Z from the two sides differs by {gap:.2f} nats, and so may the score: set more metrics.ais.temperatures"
+    )
 
 
 def _exact(machine: RBMLayer) -> tuple[float, str, dict[str, Any]]:
@@ -105,7 +118,13 @@ def _estimated(
 ) -> tuple[float, str, dict[str, Any]]:
     """Return log Z, words about it, and what else is known of the estimate."""
     estimate, v = estimated_log_z(machine, base, runs, temperatures, generator)
-    details = {"method": "ais", "runs": runs, "temperatures": temperatures, **_details("", estimate)}
+    details = {
+        "method": "ais",
+        "log_z": estimate.value,
+        "runs": runs,
+        "temperatures": temperatures,
+        **_details("", estimate),
+    }
     words = f"log Z {estimate.value:.2f} ± {estimate.stderr:.2f}"
     if reverse:
         if is_enumerable(machine):

@@ -18,6 +18,7 @@ from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
 from genexp.runs import results
 from genexp.runs.results import Results
+from genexp.score import Score
 from genexp.storage import files
 from genexp.storage.files import PARTIAL, read_json, write_json, writing
 from genexp.text import now
@@ -93,6 +94,11 @@ class Run:
     def evaluations(self) -> dict[str, results.Evaluation]:
         """Return every score that was taken of the run, by its key."""
         return results.evaluations(self.results_file)
+
+    def score(self, metric: Component, sampling: dict[str, Any], seed: int, step: int) -> Score | None:
+        """Return the score of the run by a metric, at a step, if it was taken; None if not."""
+        taken = (each for each in self.evaluations().values() if each.is_by(metric) and each.sampling == sampling)
+        return next((each.score for each in taken if (each.seed, each.step) == (seed, step)), None)
 
     def lacking(self, metrics: dict[str, Component], step: int) -> list[str]:
         """Return the names of the metrics by which the run is not scored at a step, from its own seed and sampler.

@@ -161,7 +161,7 @@ def _total(waiting: list[Planned], n: int, elsewhere: bool) -> str:
     if not known:
         return f"{count(len(waiting), 'job')}, of unknown length"
     hours = together(known, n if not elsewhere else 1) / 3600
-    shown = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes" if hours > 1 / 60 else "a minute"
+    shown = f"{hours:.1f} hours" if hours >= 1 else count(max(1, round(60 * hours)), "minute")
     how = "one after another, as fast as here" if elsewhere else f"{n} at once" if n > 1 else "one after another"
     left_out = [f"{count(len(waiting) - len(known), 'job')} of unknown length"] if len(known) < len(waiting) else []
     if any(each.estimate is None or each.estimate.scoring is None for each in waiting):

@@ -56,6 +56,7 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
     device = select(config.device.kind, config.device.threads)
+    _changes(config, run, {key: [MOVABLE] for key in ("dataset", "dataset_b")})  # before their images are compared
     file, state = _state(run, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     run.refuse_other_images(data.digest(), data_sets(config), ELSEWHERE)
@@ -126,12 +127,15 @@ def _state(run: Run, checkpoint: str) -> tuple[Path, dict[str, Any]]:
 
 def _changed_settings(config: ReopenedConfig, run: Run, model: Model) -> dict[str, Any]:
     """Return the settings that are not the run's own. Raises UsageError unless they concern sampling only."""
-    allowed = {
-        "model": list(model.sampler_settings),
-        "dataset": [MOVABLE],
-        "dataset_b": [MOVABLE],
-        "noise": list(settings_of(run.config.noise)),  # a chain corrupts, too
-    }
+    of_noise = list(settings_of(run.config.noise))  # a chain corrupts, too
+    return _changes(config, run, {"model": list(model.sampler_settings), "noise": of_noise})
+
+
+def _changes(config: ReopenedConfig, run: Run, allowed: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the changed settings of these components; `allowed` names those of each that may be changed.
+
+    Raises UsageError for any other. That a data set lies elsewhere is no change.
+    """
     changed = {}
     for group, names in allowed.items():
         ours: Component = getattr(config, group) or {}

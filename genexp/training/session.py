@@ -58,7 +58,7 @@ class Session:
                 with Logs(self.run, self.training.step) as logs:
                     scores = self._train(logs)
                     self.stop.at_once()
-                    scores = self._conclude(logs, scores)
+                    scores = self._conclude(logs, scores, made_by)
                 self.stop.deferring = True  # the rest takes a moment, and then all is done
                 return self._finish(scores, made_by)
         except BaseException as error:
@@ -145,14 +145,41 @@ class Session:
             return math.inf, ""
         return sort_key(best["valid_mean"], lower_is_better(self.config.metrics[name])), name
 
-    def _score(self) -> "Scores":
-        """Return the scores of the weights, and of the averaged weights if there are any."""
-        training, metrics = self.training, self.config.metrics
-        raw = build.scores(metrics, Subject(training.model, self.data, self.config.seed))
-        if training.average is None:
-            return Scores(raw)
-        with training.averaged():
-            return Scores(build.scores(metrics, Subject(training.model, self.data, self.config.seed)), raw)
+    def _score(self, made_by: dict[str, Any] | None = None) -> "Scores":
+        """Return the scores of the weights, and of the averaged weights if there are any.
+
+        Those at the end are `made_by` a session: each is kept as soon as it is taken, and not taken again after an
+        interruption.
+        """
+        if self.training.average is None:
+            return Scores(self._scores({}, made_by))
+        raw = self._scores(RAW, made_by)
+        with self.training.averaged():
+            return Scores(self._scores({}, made_by), raw)
+
+    def _scores(self, sampling: dict[str, Any], made_by: dict[str, Any] | None) -> dict[str, Score]:
+        """Return the scores of the model as it is now; `sampling` says which of its weights these are."""
+        subject = Subject(self.training.model, self.data, self.config.seed)
+        if made_by is None:
+            return build.scores(self.config.metrics, subject)
+        scores: dict[str, Score] = {}
+        origin = self._origin(made_by) | {"sampling": sampling}
+        for name, metric in self.config.metrics.items():
+            kept = self.run.score(metric, sampling, self.config.seed, self.training.step)
+            if kept is None:
+                print(f"scoring by {name}", flush=True)
+                kept = build.score(name, metric, subject)
+                evaluation = results.evaluation(metric, kept, **origin)
+                results.record(self.run.results_file, {}, evaluation, self.run.refuse_if_moved)
+            scores[name] = kept
+        return scores
+
+    def _origin(self, made_by: dict[str, Any]) -> dict[str, Any]:
+        """Return what a score of this step follows from, beside its metric and its sampling."""
+        step, seconds = self.training.step, round(self.training.seconds, 3)
+        epoch = int(self.training.plan.epochs(step))
+        origin = {"seed": self.config.seed, "step": step, "epoch": epoch, "train_seconds": seconds}
+        return origin | {"provenance": made_by}
 
     def _draw(self, logs: Logs, tick: Tick) -> None:
         """Log the pictures and histograms of an epoch, from the same noise each time and from averaged weights."""
@@ -164,12 +191,11 @@ class Session:
             if isinstance(model, Autoencoder):
                 logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
 
-    def _conclude(self, logs: Logs, scores: "Scores") -> "Scores":
+    def _conclude(self, logs: Logs, scores: "Scores", made_by: dict[str, Any]) -> "Scores":
         """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
         config, model, step = self.config, self.training.model, self.training.step
         if not scores.averaged:
-            print("scoring", flush=True)
-            scores = self._score()
+            scores = self._score(made_by)
             logs.points(scores.curves(), step)
         logs.hparams(flat(config.identity()), scores.curves())
         if config.log.projector and isinstance(model, Autoencoder):
@@ -194,8 +220,7 @@ class Session:
             raw_scores=scores.raw,
             provenance=made_by,
         )
-        origin: dict[str, Any] = {"seed": config.seed, "step": trained.steps, "epoch": trained.epochs}
-        origin |= {"train_seconds": trained.train_seconds, "provenance": made_by}
+        origin = self._origin(made_by)
         evaluations: dict[str, Evaluation] = {}
         for sampling, taken in (({}, scores.averaged), (RAW, scores.raw)):
             for name, score in taken.items():

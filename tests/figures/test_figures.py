@@ -295,7 +295,7 @@ def test_maps_that_cannot_be_drawn():
 
 def test_what_a_model_has_not_is_refused():
     model, data = untrained("gan")
-    with pytest.raises(UsageError, match=r"kind=reconstructions: .*no encoder.*\n.*kind=samples"):
+    with pytest.raises(UsageError, match=r"kind=reconstructions: .*reconstructs no images.*\n.*kind=samples"):
         figures.reconstructions(model, data, generator(), 2, 3)
     with pytest.raises(UsageError, match=r"kind=manifold: .*no encoder.*\n.*model.latent_dim=2"):
         figures.manifold(model, data, generator(), 2, 3, "pca")
