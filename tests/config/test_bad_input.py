@@ -409,7 +409,7 @@ RUNS = [
         "out=FILE.npz", before=directory("d.npz")),
     row("samples nowhere", "sample run=run n=9 out=", 2, "out="),
     row("a figure that is none", "figure run=run kind=sample", 2, "kind=sample", "did you mean 'samples'?"),
-    row("reconstructions of a GAN", "figure run=run kind=reconstructions", 2, "no encoder", "kind=samples"),
+    row("reconstructions of a GAN", "figure run=run kind=reconstructions", 2, "reconstructs no images", "kind=samples"),
     row("a figure in another format", "figure run=run out=x.jpg", 2, "out=x.jpg", "FILE.png"),
     row("a figure in a folder", "figure run=run out=d.png", 1, "d.png cannot be written: Is a directory", "out=FILE",
         before=directory("d.png")),

@@ -137,7 +137,7 @@ def test_a_run_without_a_short_form_is_left_out_of_the_quick_budget(toy, tmp_pat
 
 
 def test_faces_are_marked_as_never_run_on_the_real_file(genexp):
-    answer = genexp("table")
+    answer = genexp("table", "data_dir=nothing")
     assert answer.code == 0, answer.err
     text = " ".join(answer.out.split())
     assert "Toronto Face Database: these recipes were never run on the real file" in text
