@@ -1,4 +1,4 @@
-"""How far the Markov chains of a sampler move: a Parzen score of chains that stay where they began says nothing."""
+"""Movement of a sampler's Markov chains: a Parzen score of chains that stay where they began says nothing."""
 
 from typing import Any, Unpack
 

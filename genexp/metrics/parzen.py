@@ -61,7 +61,7 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
 
 
 class SampleProtocol(TypedDict):
-    """How many samples of a model are scored, and how `score_samples` scores them."""
+    """The number of samples that are scored, and the settings by which `score_samples` scores them."""
 
     n_samples: PositiveInt
     n_valid: PositiveInt

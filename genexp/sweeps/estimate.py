@@ -1,4 +1,4 @@
-"""How long the jobs of a sweep will take: each kind of job is tried for a moment, in a process of its own."""
+"""Estimates of how long the jobs of a sweep will take: each kind of job is tried for a moment, in its own process."""
 
 import heapq
 import math
@@ -20,7 +20,7 @@ from genexp.sweeps.slots import Slots
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job still has to do."""
+    """The work that a job still has to do."""
 
     done: int  # epochs, of all stages
     epochs: int

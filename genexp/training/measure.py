@@ -1,4 +1,4 @@
-"""How long a training will take, from a few of its steps. Nothing of what is trained here is kept."""
+"""Estimates of how long a training will take, from a few of its steps. Nothing of what is trained here is kept."""
 
 import math
 import tempfile
