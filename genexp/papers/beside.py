@@ -21,7 +21,7 @@ CHAINS = (
 WEIGHTS = (
     "Averaged weights: the same runs, sampled from averages of their weights, and from the weights as they are. ± is "
     "the standard deviation over seeds where there are several runs, else the standard error where there is one. ↓: "
-    "lower is better. An average is smoother than the weights, which Parzen favours, and blurred as long as training still "
+    "lower is better. An average makes smoother samples, which Parzen favours, and blurred ones as long as training "
     "moves far within its length; FID, precision and recall tell."
 )
 
