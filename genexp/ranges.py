@@ -49,7 +49,7 @@ class AsBefore:
     value: Any
     only_with: str | None = None  # another setting; while that is null, this one has no effect
 
-    def of(self, name: str, settings: Mapping[str, Any]) -> bool:
+    def is_as_before(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Return True if the setting `name` of these has its value as before, or no effect."""
         unused = self.only_with is not None and settings.get(self.only_with) is None
         return unused or bool(settings[name] == self.value)

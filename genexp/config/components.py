@@ -83,9 +83,8 @@ def defining(component: Component) -> Component:
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
     marks = {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
-    return {
-        name: value for name, value in component.items() if name not in marks or not marks[name].of(name, component)
-    }
+    as_before = {name for name, mark in marks.items() if name in component and mark.is_as_before(name, component)}
+    return {name: value for name, value in component.items() if name not in as_before}
 
 
 def lower_is_better(metric: Component) -> bool:

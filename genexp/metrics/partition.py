@@ -12,7 +12,7 @@ from torch.nn.functional import linear, softplus
 
 from genexp.models.boltzmann import RBMLayer, bernoulli
 
-ENUMERABLE = 25  # units of one side whose 2²⁵ states can be enumerated, in some half an hour for a layer of 784
+ENUMERABLE = 25  # units of one side whose 2²⁵ states can be enumerated; each further unit doubles the time
 ROWS = 2**13  # states enumerated at a time
 KNOTS = ((0, 500 / 14_500, 4_500 / 14_500, 1), (0, 0.5, 0.9, 1))  # of β (Salakhutdinov and Murray 2008, section 6.1)
 
