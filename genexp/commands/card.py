@@ -113,7 +113,7 @@ def _training(trained: Trained) -> str:
         "steps": f"{trained.step:,}",
         "batch size": config.batch_size,
         **{key: f"{component['name']} ({_joined(settings_of(component))})" for key, component in optimizers.items()},
-        "weights": config.ema and f"averaged, with decay {config.ema:g}",
+        "weights": config.average,
         "seed": config.seed,
         "time": duration(trained.seconds) + (f", in {len(sessions)} sessions" if len(sessions) > 1 else ""),
         "precision": config.device.precision,

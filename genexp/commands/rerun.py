@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from genexp.commands import train
+from genexp.config.check import with_checked_components
 from genexp.config.command_line import CommandLine
 from genexp.config.components import refuse_strangers
 from genexp.config.kept import differences
-from genexp.config.schema import RerunConfig, TrainConfig, data_sets, flat, with_checked_components
+from genexp.config.schema import RerunConfig, TrainConfig, data_sets, flat
 from genexp.errors import GenexpError, UsageError
 from genexp.runs.directory import Run
 from genexp.runs.results import Results

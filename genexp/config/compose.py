@@ -21,11 +21,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from genexp.config.check import checked
 from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
 from genexp.config.kept import completed
 from genexp.config.mistakes import defaults_of, in_plain_words
-from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig, checked
+from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig
 from genexp.errors import GenexpError, UsageError
 
 SECOND = "dataset@dataset_b"  # the choice of the second data set
@@ -159,7 +160,8 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     settings["device"] = {"precision": kept.device.precision}
     settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
     if "model" not in chosen:
-        settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size, "ema": kept.ema}
+        settings |= {"name": kept.name, "epochs": kept.epochs, "batch_size": kept.batch_size}
+        settings |= {"ema": kept.ema, "ema_power": kept.ema_power}
         model = kept.model["name"]
         offered = [key.rpartition(".")[2] for key in defaults_of(f"model/{model}") if "@optimizers." in key]
         for player in dict.fromkeys([*offered, *kept.optimizers]):

@@ -7,8 +7,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from genexp.config.check import with_checked_components
 from genexp.config.components import GROUPS
-from genexp.config.schema import TrainConfig, with_checked_components
+from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 
 

@@ -1,6 +1,7 @@
 """The typed schema of each command's configuration: names, types and ranges. It does not import torch.
 
-Each class has a field for each top-level key. `config.components` reads what a component takes from its own source.
+Each class has a field for each top-level key. `config.components` reads what a component takes from its own source;
+`config.check` checks a composed configuration.
 """
 
 import hashlib
@@ -8,15 +9,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from genexp import ranges
 from genexp.config import components
-from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, defining, refuse_strangers
-from genexp.errors import UsageError
+from genexp.config.components import Component, defining
 
 # Inside the package when installed from a wheel, beside it in a checkout.
 CONFIGS = next(folder for up in (1, 2) if (folder := Path(__file__).parents[up] / "configs").is_dir())
@@ -87,6 +84,7 @@ class TrainConfig(Schema):
     device: Device
     metrics: dict[str, Component] = {}
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_power: ranges.NonNegativeFloat | None = None
     log: Log
     # The next three are missing in runs that were kept before there were these settings.
     checkpoint: Checkpoint = Checkpoint(every_minutes=1.0)
@@ -97,8 +95,8 @@ class TrainConfig(Schema):
     run_dir: Place | None
     fresh: bool
 
-    def identity(self) -> dict[str, Any]:
-        """Return what makes the experiment. Epochs, device, places and logging are not part of it.
+    def training(self) -> dict[str, Any]:
+        """Return what makes the steps of training. Epochs, device, places and logging are not part of it.
 
         The precision is, because bfloat16 products change the scores that a run reaches.
         """
@@ -106,9 +104,19 @@ class TrainConfig(Schema):
         identity |= {group: defining(component) for group, component in components.groups(self).items()}
         if self.optimizers:
             identity["optimizers"] = {player: defining(component) for player, component in self.optimizers.items()}
-        if self.ema is not None:
-            identity["ema"] = self.ema
         return identity | {"precision": self.device.precision}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes the experiment: its training, and the average of its weights."""
+        averages = {"ema": self.ema, "ema_power": self.ema_power}
+        return self.training() | {name: value for name, value in averages.items() if value is not None}
+
+    @property
+    def average(self) -> str | None:
+        """The average of the weights in words; None if there is none."""
+        if self.ema is not None:
+            return f"averaged, decay {self.ema:g}"
+        return None if self.ema_power is None else f"averaged, power {self.ema_power:g}"
 
     def again(self) -> str:
         """Return how to go on with what a command of this configuration began."""
@@ -217,65 +225,6 @@ SCHEMAS: dict[str, type[Schema]] = {
 }
 REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
 RUN_SETTINGS = ("seed", "model", "dataset", "dataset_b", "noise", "data_dir")  # of a run that a command opens
-
-
-def checked(command: str, composed: DictConfig) -> Any:
-    """Return the configuration of a command that Hydra composed, checked, as its class in SCHEMAS.
-
-    Raises UsageError that names each mistake and the remedy.
-    """
-    schema = SCHEMAS[command]
-    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    try:
-        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise _unresolved(error, composed, schema) from error
-    try:
-        config = schema.model_validate(plain)
-    except pydantic.ValidationError as error:
-        raise components.usage_error(error, "", list(schema.model_fields)) from error
-    if isinstance(config, ReopenedConfig):
-        refuse_strangers(config, config.trust)
-    config = with_checked_components(config)
-    if isinstance(config, TrainConfig):
-        _check_keep_best(config)
-    return config
-
-
-def _check_keep_best(config: TrainConfig) -> None:
-    """Raise UsageError if no checkpoint could be chosen by the score that `checkpoint.keep_best` names."""
-    name = config.checkpoint.keep_best
-    if name is None:
-        return
-    setting = f"checkpoint.keep_best={name}"
-    if name not in config.metrics:
-        raise UsageError(f"{setting}: the run is scored by {', '.join(config.metrics) or 'nothing'}")
-    reason = components.why_not_on_valid(name, config.metrics[name])
-    if reason is not None:
-        raise UsageError(f"checkpoint.keep_best={reason}")
-    if config.log.scores_every_epochs is None:
-        raise UsageError(f"{setting} needs scores on the way: set log.scores_every_epochs=N")
-
-
-def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: type[Schema]) -> UsageError:
-    for group in GROUPS:
-        if group in schema.model_fields and not isinstance(composed.get(group), DictConfig):
-            return UsageError(f"{group} is missing: give it, as in {group}=NAME")
-    reason = str(error).splitlines()[0].replace("KeyError raised while resolving interpolation: ", "")
-    if "'model.name'" in reason:
-        return UsageError("model.name is missing: each choice has a `name` and a `_target_`, its class")
-    where = f"{error.full_key}: " if error.full_key else ""
-    return UsageError(f"{where}the configuration cannot be resolved: {reason}")
-
-
-def with_checked_components(config: Any) -> Any:
-    """Return the configuration with each component checked against its own source. Raises UsageError."""
-    groups: dict[str, Any] = {key: check_component(key, each) for key, each in components.groups(config).items()}
-    for key in COLLECTIONS:
-        if hasattr(config, key):
-            by_name = getattr(config, key).items()
-            groups[key] = {name: check_component(f"{key}.{name}", component) for name, component in by_name}
-    return config.model_copy(update=groups)
 
 
 def data_sets(config: Any) -> str:

@@ -5,12 +5,11 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from genexp.config.command_line import CommandLine
@@ -19,7 +18,7 @@ from genexp.config.compose import configuration
 from genexp.config.schema import TableConfig, TrainConfig
 from genexp.errors import GenexpError
 from genexp.runs.find import RunState
-from genexp.runs.results import Evaluation
+from genexp.runs.results import RAW, Evaluation
 from genexp.score import Score
 from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder, read_json, write_json
@@ -88,9 +87,14 @@ def experiment(settings: list[str], folder: str | None) -> TrainConfig:
 
 
 def runs_of(config: TrainConfig, states: list[RunState]) -> list[RunState]:
-    """Return the runs that are this experiment, whatever their seed, those that went furthest first."""
-    identity = identity_but_seed(config)
-    same = [state for state in states if state.config is not None and identity_but_seed(state.config) == identity]
+    """Return the runs that are this experiment, whatever their seed, those that went furthest first.
+
+    An average takes no part in training. So a run with one stands for its seed's run without, if that is not scored.
+    """
+    known = [(state, state.config) for state in states if state.config is not None]
+    same = [state for state, other in known if identity_but_seed(other) == identity_but_seed(config)]
+    scored = {state.config.seed for state in same if state.config is not None and state.run.evaluations()}
+    same += [state for state, other in known if stands_in(other, config) and other.seed not in scored]
     return sorted(same, key=lambda state: -state.epoch)
 
 
@@ -99,17 +103,26 @@ def identity_but_seed(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in config.identity().items() if key != "seed"}
 
 
-def answer(
-    config: TrainConfig, metric: Component, states: list[RunState], sampling: Mapping[str, Any] = MappingProxyType({})
-) -> Answer | None:
+def stands_in(averaged: TrainConfig, plain: TrainConfig) -> bool:
+    """Return True if a run's raw weights are those of another experiment, which has no average, whatever its seed."""
+    if averaged.average is None or plain.average is not None:
+        return False
+    return averaged.training() | {"seed": 0} == plain.training() | {"seed": 0}
+
+
+def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: bool = False) -> Answer | None:
     """Return the mean score by `metric` of the experiment's runs, one for each seed; None if none has such a score.
 
-    `sampling` says how the samples were drawn, if otherwise than by the run itself: `results.RAW`, from raw weights.
-
+    It is the score of the `raw` weights of runs with averaged ones, if asked, or if the experiment does not average.
     Where none was scored as asked, the same metric under other settings is taken, and `exact` is False. Runs of fewer
     epochs than the longest, and on other data, are left out: unlike runs have no common mean.
     """
-    scored = [(state, entry) for state in states if (entry := _evaluation(state, metric, sampling)) is not None]
+
+    def evaluation(state: RunState) -> Evaluation | None:
+        stand_in = state.config is not None and stands_in(state.config, config)
+        return _evaluation(state, metric, RAW if raw or stand_in else {})
+
+    scored = [(state, entry) for state in states if (entry := evaluation(state)) is not None]
     exact = [(state, entry) for state, entry in scored if entry.is_by(metric)]
     if not scored:
         return None
@@ -140,7 +153,7 @@ def answer(
     )
 
 
-def _evaluation(state: RunState, metric: Component, sampling: Mapping[str, Any]) -> Evaluation | None:
+def _evaluation(state: RunState, metric: Component, sampling: dict[str, Any]) -> Evaluation | None:
     """Return the run's score by this metric, of its last step, from its own seed; as asked if there is one.
 
     There may still be several, by different extractors: the newest is taken.

@@ -7,7 +7,6 @@ from genexp.config.schema import TrainConfig
 from genexp.papers.answers import Answer, answer
 from genexp.papers.notes import Footnotes, minus
 from genexp.runs.find import RunState
-from genexp.runs.results import RAW
 from genexp.tables import Column, Table, values
 from genexp.text import with_error
 
@@ -22,7 +21,8 @@ WEIGHTS = (
     "Averaged weights: the same runs, sampled from averages of their weights, and from the weights as they are. ± is "
     "the standard deviation over seeds where there are several runs, else the standard error where there is one. ↓: "
     "lower is better. An average makes smoother samples, which Parzen favours, and blurred ones as long as training "
-    "moves far within its length; FID, precision and recall tell."
+    "moves far within its length; FID, precision and recall tell. An average takes no part in training: the raw "
+    "weights of these runs also answer for the recipe without an average, for seeds that it has no run of."
 )
 
 
@@ -71,7 +71,7 @@ def chains_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table |
 
 def weights_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table | None:
     """Return the scores of averaged and of raw weights of the runs that have averages; None if none is scored."""
-    averaged = [row for row in rows if row.recipe.ema is not None]
+    averaged = [row for row in rows if row.recipe.average is not None]
     metrics = {name: metric for row in averaged for name, metric in row.recipe.metrics.items()}
     lines = [_weights_line(row, raw) for row in averaged for raw in (False, True)]
     lines = [line for line in lines if line.answers]
@@ -109,9 +109,8 @@ class WeightsLine:
 
 
 def _weights_line(row: Named, raw: bool) -> WeightsLine:
-    sampling = RAW if raw else {}
-    means = {name: answer(row.recipe, metric, row.runs, sampling) for name, metric in row.recipe.metrics.items()}
-    weights = "raw" if raw else f"averaged, decay {row.recipe.ema:g}"
+    means = {name: answer(row.recipe, metric, row.runs, raw) for name, metric in row.recipe.metrics.items()}
+    weights = "raw" if raw else row.recipe.average or ""
     return WeightsLine(row.name, weights, {name: mean for name, mean in means.items() if mean is not None})
 
 

@@ -25,10 +25,10 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from genexp.config.check import checked
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.compose import SOURCE, initialized, plain_mistakes
-from genexp.config.schema import checked
 from genexp.errors import GenexpError, UsageError
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Job
 from genexp.sweeps.schedule import LOOK, PATIENCE, Queue, work_off

@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from genexp.config.compose import configuration
 from genexp.config.schema import ReproduceConfig
 from genexp.errors import GenexpError, UsageError
 from genexp.papers import published
+from genexp.papers.answers import stands_in
 from genexp.papers.published import Experiment, ScoresTable, TextTable, experiments
 from genexp.papers.scores_table import metrics_of
 from genexp.sweeps.elsewhere import is_elsewhere
@@ -86,7 +88,24 @@ def _plan(config: ReproduceConfig, line: CommandLine, chosen: published.Table) -
             other = planned.get(job.run.path)  # two rows may be one run
             if other is None or _epochs(other.job) < _epochs(job):
                 planned[job.run.path] = Planned(job, experiment)
-    return list(planned.values())
+    return [each for each in planned.values() if not _has_stand_in(each.job, planned.values())]
+
+
+def _has_stand_in(job: Job, planned: Iterable[Planned]) -> bool:
+    """Return True if the raw weights of another planned run, which averages them, will have the job's scores."""
+    plain = job.config
+    return (
+        job.state == WAITING
+        and plain is not None
+        and not job.further
+        and any(
+            stands_in(other, plain)
+            and (other.seed, other.epochs) == (plain.seed, plain.epochs)
+            and plain.metrics.items() <= other.metrics.items()
+            for each in planned
+            if (other := each.job.config) is not None
+        )
+    )
 
 
 def _epochs(job: Job) -> int:

@@ -120,7 +120,8 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
         for player, part in players.items()
     }
     _check_learning_rates(config, plan, optimizers)
-    return Training(built, plan, optimizers, None if config.ema is None else Average(built, config.ema))
+    average = None if config.average is None else Average(built, config.ema, config.ema_power or 0)
+    return Training(built, plan, optimizers, average)
 
 
 def _check_learning_rates(config: TrainConfig, plan: Plan, optimizers: dict[str, ScheduledOptimizer]) -> None:

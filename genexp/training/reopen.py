@@ -95,7 +95,7 @@ def label_of(label: str | None, trained: Trained) -> int | None:
 
 def _raw(run: Run) -> dict[str, Any]:
     """Return what distinguishes raw weights. Raises UsageError for a run that has no averaged ones beside them."""
-    if run.config.ema is None:
+    if run.config.average is None:
         raise UsageError(f"weights=raw: {run.path} has no averaged weights beside them; leave it out")
     if run.is_export:
         raise UsageError(f"weights=raw: {run.path} is an export, which holds the averaged weights alone; take the run")

@@ -10,10 +10,11 @@ from examples import EXPERIMENTS
 from omegaconf import OmegaConf
 
 from genexp import ranges
+from genexp.config.check import checked
 from genexp.config.command_line import parse
 from genexp.config.components import declared_settings
 from genexp.config.compose import compose
-from genexp.config.schema import CONFIGS, checked
+from genexp.config.schema import CONFIGS
 from genexp.errors import UsageError
 from genexp.text import nearest
 

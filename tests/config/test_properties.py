@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.special import logsumexp
 
+from genexp.config.check import checked
 from genexp.config.command_line import parse
 from genexp.config.components import check_component, declared_settings, defining, settings_of
 from genexp.config.compose import compose
-from genexp.config.schema import CONFIGS, TrainConfig, checked
+from genexp.config.schema import CONFIGS, TrainConfig
 from genexp.errors import UsageError
 from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.storage.files import atomic, read_json, read_json_lines, write_json

@@ -22,6 +22,9 @@ tables:
       - name: Averaged
         cells:
           digits: {value: 5, status: read, source: A book, train: [experiment=averaged]}
+      - name: Plain
+        cells:
+          digits: {value: 5, status: read, source: A book, train: [experiment=averaged, ema=null]}
 """
 WALK = """# @package _global_
 defaults:
@@ -82,3 +85,39 @@ def test_averaged_weights_stand_beside_raw_ones(toy):
     assert float(shown["raw"][-3].replace("−", "-")) == pytest.approx(raw, abs=0.05)
     exported = toy("table", "paper=toy", "format=csv").out
     assert [row for row in csv.reader(io.StringIO(exported)) if "raw" in row]
+
+
+def row(table, name):
+    return next(line for line in table.splitlines() if line.startswith(f" {name} "))
+
+
+def test_raw_weights_answer_for_the_recipe_without_an_average_until_it_has_runs_of_its_own(toy):
+    runs = [toy("train", "experiment=averaged", f"seed={seed}").run for seed in (0, 1)]
+    results = [json.loads((run / "results.json").read_text()) for run in runs]
+    raw = [each["raw_scores"]["parzen"]["mean"] for each in results]
+    table = toy("table", "paper=toy").out
+    assert f"{sum(raw) / 2:.1f}".replace("-", "−") in row(table, "Plain")
+    assert "(n = 2)" in row(table, "Plain")
+    assert f"{sum(raw) / 2:.1f}".replace("-", "−") not in row(table, "Averaged")
+
+    answer = toy("reproduce", "paper=toy", "seeds=2", "dry_run=true")
+    assert "Averaged on digits" in answer.out
+    assert "Plain on digits" not in answer.out
+    own = toy("train", "experiment=averaged", "ema=null", "seed=1").run
+    assert json.loads((own / "results.json").read_text())["scores"]["parzen"]["mean"] == raw[1]  # the same training
+    table = toy("table", "paper=toy").out
+    assert f"{sum(raw) / 2:.1f}".replace("-", "−") in row(table, "Plain")
+    assert "left out" not in table
+    assert "follows none" not in table
+    assert "follow none" not in table
+    another = toy("train", "experiment=averaged", "ema=0.5", "seed=2").run  # an average that no row asks for
+    assert another
+    assert "(n = 3)" in row(toy("table", "paper=toy").out, "Plain")
+
+
+def test_a_recipe_without_an_average_is_run_where_no_averaged_run_has_its_scores(toy, tmp_path):
+    file = tmp_path / "conf/paper/toy.yaml"
+    file.write_text(file.read_text().replace("ema=null]", "ema=null, epochs=2]"))
+    assert "Plain on digits" in toy("reproduce", "paper=toy", "dry_run=true").out
+    file.write_text(file.read_text().replace("epochs=2]", "metrics.parzen.n_samples=99]"))
+    assert "Plain on digits" in toy("reproduce", "paper=toy", "dry_run=true").out

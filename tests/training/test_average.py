@@ -20,8 +20,8 @@ def walk(steps, seed=0):
     return model, path
 
 
-def averaged(model, path, decay):
-    average = Average(model, decay)
+def averaged(model, path, decay=None, power=0):
+    average = Average(model, decay, power)
     for step, weights in enumerate(path, 1):
         model.weight.data.copy_(weights)
         average.update(step)
@@ -52,6 +52,19 @@ def test_a_long_average_takes_every_fourth_step_and_is_the_same_to_little():
     for step, weights in enumerate(path, 1):
         expected += max(1 - decay, 1 / step) * (weights - expected)
     assert torch.allclose(taken, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(("power", "steps", "tolerance"), [(0, 50, 1e-6), (2, 900, 1e-5), (2, 20_000, 1e-3)])
+def test_an_average_by_power_weighs_each_step_by_its_number(power, steps, tolerance):
+    model, path = walk(steps)
+    path = path / path.std()
+    numbers = torch.arange(1, steps + 1, dtype=torch.float64)
+    weights = numbers ** (power + 1) - (numbers - 1) ** (power + 1)  # the sum of the first n is n^(power + 1)
+    expected = (weights[:, None] * path).sum(0) / weights.sum()
+    taken = averaged(model, path, power=power).means[0].double()[0]
+    assert torch.allclose(taken, expected, atol=tolerance)
+    age = (weights * (steps - numbers)).sum() / weights.sum()
+    assert age == pytest.approx(steps / (power + 2), abs=1)
 
 
 def test_within_the_context_the_model_has_the_averages():
@@ -132,6 +145,25 @@ def test_raw_weights_where_there_are_no_others(genexp):
     run = genexp("train", "model=gan", *SMALL, "epochs=1").run
     answer = genexp("evaluate", f"run={run}", "weights=raw")
     assert (answer.code, "has no averaged weights beside them; leave it out" in answer.err) == (2, True)
+
+
+def test_an_average_by_power_is_another_experiment_and_goes_on_as_if_never_stopped(genexp):
+    words = [word for word in GAN if not word.startswith("ema=")]
+    whole = genexp(*words, "ema_power=2", "outputs_dir=whole")
+    assert genexp(*words, "ema_power=2", "epochs=1").code == 0
+    parts = genexp(*words, "ema_power=2")
+    assert "going on from" in parts.out
+    assert_same_state(last_checkpoint(parts.run), last_checkpoint(whole.run))
+    assert len({parts.run, genexp(*words).run, genexp(*GAN).run}) == 3
+    assert "averaged, power 2" in genexp("export", str(parts.run)).out + (parts.run / "export/README.md").read_text()
+    new = genexp("train", f"from={parts.run}", "epochs=1", "seed=1")
+    assert "\nema_power: 2.0\n" in (new.run / "config.yaml").read_text()
+
+
+def test_two_averages_are_refused(genexp):
+    answer = genexp(*GAN, "ema_power=1")
+    assert (answer.code, "ema=0.9 and ema_power=1 are two averages; set one of them" in answer.err) == (2, True)
+    assert genexp(*GAN[:-2], "ema_power=-1").code == 2
 
 
 @pytest.mark.parametrize("value", ["0", "1", "1.5", "-0.1", "nan", "abc"])

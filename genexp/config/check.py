@@ -1,0 +1,80 @@
+"""Checks of a command's configuration as Hydra composed it: against its schema, and each component against its source.
+
+It does not import torch.
+"""
+
+from typing import Any
+
+import pydantic
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genexp.config import components
+from genexp.config.components import COLLECTIONS, GROUPS, check_component, refuse_strangers
+from genexp.config.schema import SCHEMAS, ReopenedConfig, Schema, TrainConfig
+from genexp.errors import UsageError
+
+
+def checked(command: str, composed: DictConfig) -> Any:
+    """Return the configuration of a command that Hydra composed, checked, as its class in SCHEMAS.
+
+    Raises UsageError that names each mistake and the remedy.
+    """
+    schema = SCHEMAS[command]
+    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise _unresolved(error, composed, schema) from error
+    try:
+        config = schema.model_validate(plain)
+    except pydantic.ValidationError as error:
+        raise components.usage_error(error, "", list(schema.model_fields)) from error
+    if isinstance(config, ReopenedConfig):
+        refuse_strangers(config, config.trust)
+    config = with_checked_components(config)
+    if isinstance(config, TrainConfig):
+        _check_keep_best(config)
+        _check_average(config)
+    return config
+
+
+def _check_keep_best(config: TrainConfig) -> None:
+    """Raise UsageError if no checkpoint could be chosen by the score that `checkpoint.keep_best` names."""
+    name = config.checkpoint.keep_best
+    if name is None:
+        return
+    setting = f"checkpoint.keep_best={name}"
+    if name not in config.metrics:
+        raise UsageError(f"{setting}: the run is scored by {', '.join(config.metrics) or 'nothing'}")
+    reason = components.why_not_on_valid(name, config.metrics[name])
+    if reason is not None:
+        raise UsageError(f"checkpoint.keep_best={reason}")
+    if config.log.scores_every_epochs is None:
+        raise UsageError(f"{setting} needs scores on the way: set log.scores_every_epochs=N")
+
+
+def _check_average(config: TrainConfig) -> None:
+    if config.ema is not None and config.ema_power is not None:
+        raise UsageError(f"ema={config.ema:g} and ema_power={config.ema_power:g} are two averages; set one of them")
+
+
+def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: type[Schema]) -> UsageError:
+    for group in GROUPS:
+        if group in schema.model_fields and not isinstance(composed.get(group), DictConfig):
+            return UsageError(f"{group} is missing: give it, as in {group}=NAME")
+    reason = str(error).splitlines()[0].replace("KeyError raised while resolving interpolation: ", "")
+    if "'model.name'" in reason:
+        return UsageError("model.name is missing: each choice has a `name` and a `_target_`, its class")
+    where = f"{error.full_key}: " if error.full_key else ""
+    return UsageError(f"{where}the configuration cannot be resolved: {reason}")
+
+
+def with_checked_components(config: Any) -> Any:
+    """Return the configuration with each component checked against its own source. Raises UsageError."""
+    groups: dict[str, Any] = {key: check_component(key, each) for key, each in components.groups(config).items()}
+    for key in COLLECTIONS:
+        if hasattr(config, key):
+            by_name = getattr(config, key).items()
+            groups[key] = {name: check_component(f"{key}.{name}", component) for name, component in by_name}
+    return config.model_copy(update=groups)
