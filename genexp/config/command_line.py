@@ -17,6 +17,8 @@ OF_CFG = ("--resolve", "--package", "-p")  # flags that change what --cfg prints
 DISPLAY = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", *OF_CFG)
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_DIR)  # their value may be the next word
 FLAGS = (*MULTIRUN, *CONFIG_DIR, *DISPLAY)
+PATHS = ("outputs_dir", "data_dir", "run_dir", "out", "dataset.path", "dataset_b.path")
+UNQUOTED = re.compile(r"[\w./\\+$%*@?|:, -]*", re.ASCII)  # what Hydra reads without quotes; a comma separates values
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
                 raise UsageError(_unknown_flag(word))
             flags.append((name, value if equals else next(rest, None) if name in VALUED else None))
         elif equals or word.startswith("~"):
-            overrides.append(word)
+            overrides.append(_quoted(word))
         else:
             bare.append(word)
     for word in overrides:
@@ -94,6 +96,15 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         words=tuple(words),
         trust=tuple(name for word in trusting for name in re.split(r"[\[\], ]+", word.removeprefix("trust=")) if name),
     )
+
+
+def _quoted(word: str) -> str:
+    """Return a setting whose value is a path, as a folder may be called, in the quotes that Hydra would ask for."""
+    name, _, path = word.partition("=")
+    if name.lstrip("+") not in PATHS or path.startswith(("'", '"', "[")) or UNQUOTED.fullmatch(path):
+        return word
+    escaped = path.replace("'", r"\'")
+    return f"{name}='{escaped}'"
 
 
 def _unknown_flag(word: str) -> str:

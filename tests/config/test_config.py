@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import shlex
 import typing
+from dataclasses import replace
 
 import pytest
 from conftest import config_of
@@ -13,7 +15,7 @@ from genexp import ranges
 from genexp.config.check import checked
 from genexp.config.command_line import parse
 from genexp.config.components import declared_settings
-from genexp.config.compose import compose
+from genexp.config.compose import compose, configuration
 from genexp.config.schema import CONFIGS
 from genexp.errors import UsageError
 from genexp.text import nearest
@@ -139,3 +141,21 @@ def test_a_target_outside_the_package_is_checked_by_its_own_annotations(tmp_path
 def test_ranges_are_all_used():
     used = "".join(file.read_text() for file in CONFIGS.parent.glob("genexp/**/*.py") if file.name != "ranges.py")
     assert [name for name in ranges.NAMES if name not in used] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["epoch=9", "hash#1", "输出", "with space (1)", "a&b", "it's", 'q"q', "{a}", "a,b=c", "back\\slash=1", "50%"],
+)
+def test_a_path_may_be_called_as_folders_are(path):
+    """Hydra takes such names in quotes only, and quotes have to pass the shell."""
+    line = parse("train", ["model=ae", f"outputs_dir={path}", f"+dataset.path={path}"])
+    assert configuration(parse("train", ["model=ae", f"outputs_dir={path}"])).outputs_dir == path
+    assert line.words == ("model=ae", f"outputs_dir={path}", f"+dataset.path={path}")  # as typed
+    again = parse("train", shlex.split(str(replace(line, words=())))[2:])
+    assert again.overrides == line.overrides
+
+
+def test_a_path_in_quotes_and_several_paths_stay_as_they_are():
+    words = ("outputs_dir='a=b'", "outputs_dir=a,b", "outputs_dir=[a]", "name=a=b")
+    assert parse("train", words).overrides == words
