@@ -12,7 +12,7 @@ from genexp.config.schema import RunsConfig
 from genexp.errors import UsageError
 from genexp.runs.find import NewestScore, RunState, differing_settings, find
 from genexp.tables import Column, Table, print_table
-from genexp.text import age
+from genexp.text import age, number, with_decimals
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Listed:
         if self.score is None:
             return ""
         name, score, epoch = self.score
-        value = f"{score.mean:.4g}" if not score.stderr else f"{score.mean:.1f} ± {score.stderr:.1f}"
+        value = with_decimals(score.mean, score.stderr, 1) if score.stderr else number(score.mean, ".4g")
         return f"{name} {value}" + (f" (epoch {epoch})" if epoch < self.state.epoch else "")
 
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genexp.config.check import why_not_to_choose
 from genexp.config.command_line import CommandLine
-from genexp.config.components import lower_is_better, why_not_on_valid
+from genexp.config.components import lower_is_better
 from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
@@ -24,7 +25,7 @@ from genexp.storage.files import read_json_lines
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, set_stopped
-from genexp.sweeps.ranges import Range, flat_ranges, suggest
+from genexp.sweeps.ranges import Range, suggest, typed_ranges
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
 from genexp.text import first_line
@@ -44,7 +45,7 @@ def main(config: TrainConfig, line: CommandLine) -> None:
         raise UsageError('search=optuna needs Optuna: pip install "genexp[optuna]"') from error
     search = config.search
     assert search is not None
-    ranges = flat_ranges(search.ranges)
+    ranges = typed_ranges(config, search.ranges)
     _check(config, search, ranges, line)
     fixed = _without_search(config, line, ranges)
     values = {name: given["choices"][0] if "choices" in given else given["low"] for name, given in ranges.items()}
@@ -164,7 +165,7 @@ def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: 
         raise UsageError(f"search.ranges is empty: give ranges, as in {example} or in an experiment's YAML")
     if search.metric not in config.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(config.metrics)}")
-    reason = why_not_on_valid(search.metric, config.metrics[search.metric])
+    reason = why_not_to_choose(search.metric, config.metrics[search.metric])
     if reason is not None:
         raise UsageError(f"search.metric={reason}")
     if search.prune and config.log.scores_every_epochs is None:

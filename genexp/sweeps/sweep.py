@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import is_diagnosis
 from genexp.config.compose import configuration, each_job
 from genexp.config.mistakes import options_of
 from genexp.config.schema import Sweep
@@ -95,7 +96,10 @@ def _one_run(one: Job, other: Job) -> UsageError:
 
 def _refuse_unknown_rank(jobs: list[Job]) -> None:
     configs = [job.config for job in jobs if job.config is not None]
-    by, known = configs[0].sweep.rank_by, list(dict.fromkeys(name for config in configs for name in config.metrics))
+    by, metrics = configs[0].sweep.rank_by, {name: each for config in configs for name, each in config.metrics.items()}
+    known = list(metrics)
+    if is_diagnosis(metrics.get(str(by))):
+        raise UsageError(f"sweep.rank_by={by} describes the samples and does not say what is better; name a score")
     if by is not None and by not in known:
         remedy = f"; metric@metrics.{by}={by} adds it" if by in options_of("metric") else nearest(by, known)
         raise UsageError(f"sweep.rank_by={by}: the runs are scored by {', '.join(known) or 'nothing'}{remedy}")
