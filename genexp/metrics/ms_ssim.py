@@ -85,7 +85,7 @@ def _reflected(x: Tensor, y: Tensor, betas: list[float]) -> Tensor:
 def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     if data.bounds is not None or not scales(min(data.train.shape[-2:])):
         return f"similarity is of windows of {WINDOW}×{WINDOW} pixels, and these images are smaller"
-    n, split = settings["n_samples"], settings["split"]
+    n, split = settings["n_samples"], settings.get("split", "train")
     if min(n, len(getattr(data, split))) < 2:
         return f"pairs are of at least 2 samples and 2 {split} images; n_samples={n}, and there are " + count(
             len(getattr(data, split)), f"{split} image"

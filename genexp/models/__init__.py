@@ -18,6 +18,7 @@ from genexp.data import DataSet
 from genexp.device import why_not_in_memory
 from genexp.errors import UsageError
 from genexp.noise import Corruption
+from genexp.text import count
 
 ROUNDING = 1e-4  # by which values in [0, 1] may miss it
 Batch = dict[str, Tensor]  # the tensors of a minibatch by name, a row of each for each image
@@ -170,7 +171,7 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
         samples = model.sample(n, generator, data, **given)
     if samples.shape != (n, *data.shape):
         raise UsageError(
-            f"{type(model).__name__}.sample makes {n:,} samples of shape {tuple(samples.shape)}; return them as "
+            f"{type(model).__name__}.sample makes {count(n, 'sample')} of shape {tuple(samples.shape)}; return them as "
             f"{(n, *data.shape)}"
         )
     return in_unit_range(samples, f"{type(model).__name__}.sample makes samples")

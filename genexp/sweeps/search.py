@@ -28,7 +28,7 @@ from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, 
 from genexp.sweeps.ranges import Range, suggest, typed_ranges
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
-from genexp.text import first_line
+from genexp.text import count, first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -55,8 +55,9 @@ def main(config: TrainConfig, line: CommandLine) -> None:
     with held(folder, str(line)):
         trials = Trials(_study(search, folder, lower_is_better(config.metrics[search.metric])), search, ranges, fixed)
         if trials.jobs or trials.unfinished:
-            going_on = f", {len(trials.unfinished)} are gone on with" if trials.unfinished else ""
-            print(f"{len(trials.jobs)} trials have ended already{going_on}", flush=True)
+            ended, begun = len(trials.jobs), len(trials.unfinished)
+            going_on = f", {begun} {'is' if begun == 1 else 'are'} gone on with" if begun else ""
+            print(f"{count(ended, 'trial')} {'has' if ended == 1 else 'have'} ended already{going_on}", flush=True)
         try:
             work_off(trials, config.sweep, folder, set(fixed.settings), [example])
         except KeyboardInterrupt as interrupt:
@@ -67,7 +68,7 @@ def main(config: TrainConfig, line: CommandLine) -> None:
             close(trials.jobs, folder, search.metric, set(fixed.settings))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
     if failed := sum(job.state == FAILED for job in trials.jobs):  # that is an answer, too, and Optuna is told
-        print(f"of {len(trials.jobs)} trials {failed} failed; the table says why", flush=True)
+        print(f"of {count(len(trials.jobs), 'trial')} {failed} failed; the table says why", flush=True)
     fail_if_any([job for job in trials.jobs if job.state != FAILED], config.again())
     if not any(job.state == FINISHED for job in trials.jobs):
         raise GenexpError("no trial came to its end; the table says why")

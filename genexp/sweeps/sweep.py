@@ -15,7 +15,7 @@ from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
 from genexp.sweeps.jobs import FINISHED, OF_THE_SWEEP, WAITING, Job, common_settings, set_stopped
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
-from genexp.text import nearest
+from genexp.text import count, nearest
 
 MANY = 50  # jobs that take more than a moment to compose
 
@@ -33,7 +33,7 @@ def main(line: CommandLine) -> None:
     with held(folder, str(line)):
         jobs = [_begun_afresh(job) for job in jobs]
         if finished := sum(job.state == FINISHED for job in jobs):
-            print(f"finished already: {finished} of {len(jobs)} jobs", flush=True)
+            print(f"finished already: {finished} of {count(len(jobs), 'job')}", flush=True)
         carry_out(jobs, line, first.sweep, folder, shared, first.again())
     fail_if_any(jobs, first.again())
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genexp import rng
-from genexp.config.components import lower_is_better
+from genexp.config.components import components, lower_is_better
 from genexp.config.schema import TrainConfig, flat
 from genexp.data import SPLITS, DataSet
 from genexp.errors import DivergedError, GenexpError
@@ -23,6 +23,7 @@ from genexp.runs.results import RAW, Evaluation, Results
 from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
+from genexp.text import count
 from genexp.training.logs import Logs, Terminal
 from genexp.training.loop import Tick, Training, train
 from genexp.training.remarks import remarks
@@ -121,6 +122,10 @@ class Session:
         if data.second is not None and config.dataset_b is not None:
             sizes = ", ".join(f"{len(getattr(data.second, split)):,} {split}" for split in SPLITS)
             print(f"second data set: {config.dataset_b['name']} ({sizes} images)", flush=True)
+        for key, each in components(config).items():
+            if each.get("lr_stages") is not None and each.get("lr_epochs") is not None:
+                falls = f"the factor of each stage, times a line that falls to 0 in {count(each['lr_epochs'], 'epoch')}"
+                print(f"note: {key}.lr_stages and {key}.lr_epochs multiply: {falls}", flush=True)
 
     def _save(self, logs: Logs, scores: dict[str, Score]) -> None:
         """Save the state, and before it the best state: after a kill, training resumes behind what is saved last."""
