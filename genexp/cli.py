@@ -81,7 +81,7 @@ commands:
 `genexp <command> --help` lists its choices and settings; `genexp <command> --cfg job` prints a configuration.
 Completion in bash: eval "$(genexp -sc install=bash)"
 
-  genexp train model=gan dataset=digits"""
+  genexp train model=vae dataset=digits epochs=100"""
 
 
 def _run(command: str, words: list[str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from genexp.errors import UsageError
+from genexp.text import count
 
 ALL_THREADS = torch.get_num_threads()  # read before a run of this process sets its own number
 
@@ -50,4 +51,6 @@ def why_not_in_memory(n: int, shape: Sequence[int]) -> str | None:
     needed, there = 4 * n * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed <= there:
         return None
-    return f"{n:,} samples take {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f} GiB of memory"
+    return (
+        f"{count(n, 'sample')} take {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f} GiB of memory"
+    )

@@ -87,7 +87,8 @@ def learning_rate(rate: LearningRate) -> Schedule:
     """Return the schedule max(lr / lr_decay^step · factor of the stage, lr_min).
 
     The first part is pylearn2's `ExponentialDecay`. `lr_stages` has the epochs and the factor of each stage, one stage
-    after another; the last factor stays. Without it the factor is 1.
+    after another; the last factor stays. Without it the factor is 1. With `lr_epochs`, too, `ScheduledOptimizer`
+    multiplies the whole by its line: both settings have their effect.
     """
     log_decay = math.log(rate["lr_decay"])
     stages = rate.get("lr_stages") or [[math.inf, 1.0]]

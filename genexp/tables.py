@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from genexp.numbers import strict
+
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -57,9 +59,10 @@ class Table:
         return [[column.show(row) for column in self.columns] for row in self.rows]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the rows as programs read them."""
+        """Return the rows as programs read them; a number that is not finite is None."""
         return [
-            {name: value for column in self.columns for name, value in column.export(row).items()} for row in self.rows
+            {name: strict(value) for column in self.columns for name, value in column.export(row).items()}
+            for row in self.rows
         ]
 
     def is_left(self, index: int) -> bool:
@@ -158,7 +161,7 @@ def _csv(document: Document) -> str:
 def _json(document: Document) -> str:
     tables = [{"title": table.title, "rows": table.records()} for table in document.tables]
     content = {"title": document.title, "tables": tables, "notes": document.notes}
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _tex(text: str) -> str:

@@ -32,16 +32,32 @@ def age(seconds: float) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """Return "1 job" or "3 jobs"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """Return "1 job" or "3,000 jobs"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def number(value: float | None, form: str) -> str:
+    """Return the value in a format such as ".1f"; "–" if there is none, or it is not finite."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:{form}}"
 
 
 def with_error(mean: float, stderr: float | None) -> str:
-    """Return "mean ± stderr", both rounded to two digits of the error; the mean alone if the error is 0 or None."""
-    if not stderr:  # a count has no error, and equal values have 0
-        return f"{mean:g}"
-    decimals = max(0, 1 - math.floor(math.log10(stderr))) if math.isfinite(stderr) else 1
+    """Return "mean ± stderr", both rounded to two digits of the error; the mean alone if the error is 0 or unknown."""
+    if not stderr or not math.isfinite(stderr):  # a count has no error, and equal values have 0
+        return number(mean, "g")
+    return with_decimals(mean, stderr, max(0, 1 - math.floor(math.log10(stderr))))
+
+
+def with_decimals(mean: float, stderr: float | None, decimals: int) -> str:
+    """Return "mean ± stderr" with so many decimals; the mean alone if the error is unknown, "–" if the mean is."""
+    if stderr is None or not (math.isfinite(mean) and math.isfinite(stderr)):
+        return number(mean, f".{decimals}f")
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+
+
+def percent(share: float, stderr: float | None, decimals: int) -> str:
+    """Return a share and its standard error in percent: "98.9 ± 0.2 %"."""
+    return f"{with_decimals(100 * share, None if stderr is None else 100 * stderr, decimals)} %"
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from genexp.figures import pictures
 from genexp.figures.points import POINTS
 from genexp.runs.results import Evaluation
 from genexp.tables import markdown_row
-from genexp.text import duration
+from genexp.text import count, duration
 from genexp.training.reopen import Trained
 
 SAMPLES = {
@@ -48,7 +48,7 @@ def _head(trained: Trained, picture: str, seed: int) -> str:
 
 {" ".join(about_the_model.split())}
 
-{parameters(trained):,} parameters, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
+{count(parameters(trained), "parameter")}, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
 {SAMPLES[trained.model.sample_kind]}
 
 ![{pictures.TILES if are_images else POINTS:,} samples from seed {seed}]({picture})

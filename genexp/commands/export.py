@@ -17,6 +17,7 @@ from genexp.runs.directory import Run
 from genexp.runs.results import RAW, with_each_score_once
 from genexp.storage import weights
 from genexp.storage.files import aside, atomic_folder, read_json, write_json, writing
+from genexp.text import count
 from genexp.training.reopen import Trained, reopen
 
 CARD, PICTURE = "README.md", "samples.png"
@@ -42,7 +43,7 @@ def main(config: ExportConfig, _line: CommandLine, run: Run) -> None:
     _write(out, trained, config.seed, inside_run=config.out is None)
     export = Run(out)
     size = export.weights_file.stat().st_size / 2**20
-    print(f"weights: {export.weights_file} ({card.parameters(trained):,} parameters, {size:.2f} MiB)")
+    print(f"weights: {export.weights_file} ({count(card.parameters(trained), 'parameter')}, {size:.2f} MiB)")
     print(f"card: {out / CARD}")
     print(f"export: {out}")
     print(f"run: {run.path}", flush=True)

@@ -98,8 +98,8 @@ def _compare_scores(then: Results, now: Results) -> list[str]:
             before, after = (getattr(results.scores.get(name), value, None) for results in (then, now))
             if value == "stderr" or not (before is None and after is None):
                 label = name if value == "mean" else f"{name} {value}"
-                rows.append((label, str(before), str(after), "yes" if before == after else "no"))
-            if before != after and name not in unequal:
+                rows.append((label, str(before), str(after), "yes" if str(before) == str(after) else "no"))
+            if str(before) != str(after) and name not in unequal:  # as text, since NaN is not equal to itself
                 unequal.append(name)
     titles = ("score", "then", "now", "equal")
     print_table(Table([Column(title, itemgetter(i), left=True) for i, title in enumerate(titles)], rows))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.config.schema import RunsConfig
 from genexp.errors import UsageError
 from genexp.runs.find import NewestScore, RunState, differing_settings, find
 from genexp.tables import Column, Table, print_table
-from genexp.text import age
+from genexp.text import age, number, with_decimals
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,16 @@ class Listed:
         if self.score is None:
             return ""
         name, score, epoch = self.score
-        value = f"{score.mean:.4g}" if not score.stderr else f"{score.mean:.1f} ± {score.stderr:.1f}"
+        value = with_decimals(score.mean, score.stderr, 1) if score.stderr else number(score.mean, ".4g")
         return f"{name} {value}" + (f" (epoch {epoch})" if epoch < self.state.epoch else "")
+
+    def score_order(self) -> tuple[bool, str, float]:
+        """Return what to sort by: scores of one name together, the best first; behind them what has none, or NaN."""
+        if self.score is None:
+            return True, "", math.inf
+        metric = self.state.config.metrics.get(self.score.name) if self.state.config is not None else None
+        key = self.score.score.sort_key(None if metric is None else lower_is_better(metric))
+        return not math.isfinite(key) or is_diagnosis(metric), self.score.name, key
 
 
 COLUMNS = (
@@ -45,7 +54,7 @@ COLUMNS = (
 ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progress and the newest run come first
     "status": lambda row: row.state.status,
     "progress": lambda row: -row.state.epoch / max(row.state.epochs, 1),
-    "score": lambda row: math.inf if row.score is None else row.score.score.sort_key(),
+    "score": Listed.score_order,
     "age": lambda row: -row.state.updated,
     "path": lambda row: str(row.state.run.path),
 }

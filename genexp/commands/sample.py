@@ -16,6 +16,7 @@ from genexp.figures.points import POINTS
 from genexp.models import draw
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, writing
+from genexp.text import count
 from genexp.training.reopen import label_of, reopen
 
 REMEDY = "Set out=FILE.npz to another place"
@@ -48,7 +49,7 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
             about |= {} if label is None else {"label": label, "class_name": trained.data.class_names()[label]}
             np.savez(stream, samples=array, **about)
         shape = " × ".join(map(str, samples.shape[1:]))
-        print(f"samples: {out} ({len(samples):,} {sample_kind}s, {shape}, in [0, 1])")
+        print(f"samples: {out} ({count(len(samples), sample_kind)}, {shape}, in [0, 1])")
         samples = samples[: TILES if trained.data.bounds is None else POINTS]
     picture_file = out.with_suffix(".png")
     with writing(picture_file, REMEDY):

@@ -10,7 +10,8 @@ from genexp.runs.results import Results
 from genexp.signals import Stop
 from genexp.text import count, duration
 from genexp.training import build
-from genexp.training.session import Session, warn
+from genexp.training.scores import warn
+from genexp.training.session import Session
 
 
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
@@ -61,6 +62,8 @@ def _report(config: TrainConfig, run: Run, results: Results) -> None:
         print(f"{name}: {score.summary}")
         if name in results.raw_scores:
             print(f"{name} of the raw weights: {results.raw_scores[name].summary}")
+    for remark in results.remarks:
+        warn(remark)
     pictures = {file: re.match(r"epoch-(\d+)[.-]", file.name) for file in run.samples.glob("*.png")}
     epochs_of = {file: int(match[1]) for file, match in pictures.items() if match is not None}
     if epochs_of:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genexp.config import components
-from genexp.config.components import COLLECTIONS, GROUPS, check_component, refuse_strangers
+from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, is_diagnosis, refuse_strangers
 from genexp.config.schema import SCHEMAS, ReopenedConfig, Schema, TrainConfig
 from genexp.errors import UsageError
 
@@ -36,6 +36,7 @@ def checked(command: str, composed: DictConfig) -> Any:
     if isinstance(config, TrainConfig):
         _check_keep_best(config)
         _check_average(config)
+        _check_learning_rates(config)
     return config
 
 
@@ -47,11 +48,36 @@ def _check_keep_best(config: TrainConfig) -> None:
     setting = f"checkpoint.keep_best={name}"
     if name not in config.metrics:
         raise UsageError(f"{setting}: the run is scored by {', '.join(config.metrics) or 'nothing'}")
-    reason = components.why_not_on_valid(name, config.metrics[name])
+    reason = why_not_to_choose(name, config.metrics[name])
     if reason is not None:
         raise UsageError(f"checkpoint.keep_best={reason}")
     if config.log.scores_every_epochs is None:
         raise UsageError(f"{setting} needs scores on the way: set log.scores_every_epochs=N")
+
+
+def why_not_to_choose(name: str, metric: Component) -> str | None:
+    """Return why settings and checkpoints are not chosen by a metric, and what to do; None if they may be.
+
+    It has to say what is better, and to be taken on validation images; one from outside may do so as it likes.
+    """
+    if is_diagnosis(metric):
+        return f"{name} describes the samples and does not say what is better; name a score of quality, such as parzen"
+    is_own = metric["_target_"].startswith("genexp.")
+    if not is_own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
+        return None
+    return f"{name} is not taken on validation images, so set metrics.{name}.split=valid"
+
+
+def _check_learning_rates(config: TrainConfig) -> None:
+    """Raise UsageError for a learning rate below its own least value, which would be taken in its place."""
+    of_players = {f"optimizers.{player}": optimizer for player, optimizer in config.optimizers.items()}
+    for key, optimizer in {"optimizer": config.optimizer, **of_players}.items():
+        lr, least = optimizer.get("lr"), optimizer.get("lr_min")
+        if isinstance(lr, float) and isinstance(least, float) and lr < least:
+            raise UsageError(
+                f"{key}.lr={lr:g} is less than {key}.lr_min={least:g}, the least that the learning rate falls to\n"
+                f"Set {key}.lr_min to at most {lr:g}"
+            )
 
 
 def _check_average(config: TrainConfig) -> None:

@@ -88,26 +88,27 @@ def defining(component: Component) -> Component:
 
 
 def lower_is_better(metric: Component) -> bool:
-    """Return True if the metric is declared with the decorator `lower_is_better`; its code is not imported."""
+    """Return True if the metric is declared with the decorator `lower_is_better`."""
+    return _is_declared(metric, "lower_is_better")
+
+
+def is_diagnosis(metric: Component | None) -> bool:
+    """Return True if the metric is no score of quality, by its decorator `diagnosis`, so that it ranks nothing."""
+    return metric is not None and _is_declared(metric, "diagnosis")
+
+
+def _is_declared(metric: Component, decorator: str) -> bool:
+    """Return True if the metric's definition has this decorator; its code is not imported."""
     try:
         definition, source = _definition("", metric["_target_"]), _source("", metric["_target_"])
     except UsageError:
         return False
     if definition is not None:
-        decorators = [ast.unparse(decorator) for decorator in definition.decorator_list]
-        return any(decorator.rpartition(".")[2] == "lower_is_better" for decorator in decorators)
+        return any(ast.unparse(each).rpartition(".")[2] == decorator for each in definition.decorator_list)
     name = metric["_target_"].rpartition(".")[2]
     imports = [node for node in source.body if isinstance(node, ast.ImportFrom)] if source is not None else []
-    aliases = [(node.module, alias) for node in imports for alias in node.names if name == (alias.asname or alias.name)]
-    return any(lower_is_better({"_target_": f"{module}.{alias.name}"}) for module, alias in aliases)
-
-
-def why_not_on_valid(name: str, metric: Component) -> str | None:
-    """Return why the metric is not taken on validation images, and what to do; None if it is, or from outside."""
-    is_own = metric["_target_"].startswith("genexp.")
-    if not is_own or metric["name"] in ("parzen", "parzen_folds") or metric.get("split") == "valid":
-        return None
-    return f"{name} is not taken on validation images, so set metrics.{name}.split=valid"
+    aliases = {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    return name in aliases and _is_declared({"_target_": aliases[name]}, decorator)
 
 
 def refuse_strangers(config: Any, trust: list[str]) -> None:

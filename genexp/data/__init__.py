@@ -246,6 +246,9 @@ class DataSet:
             if images.ndim != ndim or images.shape[1:] != self.train.shape[1:] or not len(images):
                 expected = "(N, C, H, W), N ≥ 1" if ndim == 4 else "(N, d), N ≥ 1, since there are bounds"
                 return f"its {split} split has the shape {tuple(images.shape)}; it should be {expected}, as train"
+            low, high = (end.item() for end in images.aminmax())
+            if not 0 <= low <= high <= self.white:  # NaN is not
+                return f"its {split} split has values from {low:g} to {high:g}; they should be in [0, {self.white}]"
             labels = self.labels.get(split)
             if labels is None:
                 continue

@@ -12,6 +12,7 @@ from genexp import rng
 from genexp.data import SPLITS, Bounds, DataSet, Density
 from genexp.errors import UsageError
 from genexp.ranges import Number, Numbers, PositiveFloat, PositiveFloats, PositiveInt, Seed
+from genexp.text import count
 
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]  # n -> points (n, d) in [0, 1], labels or None
 HELD_OUT = 10_000  # points of the validation split, and of the test split
@@ -49,7 +50,7 @@ def mixture_1d(
     """
     if not len(means) == len(stds) == len(weights):
         raise UsageError(
-            f"dataset.means has {len(means)} modes, dataset.stds {len(stds)}, dataset.weights {len(weights)}: "
+            f"dataset.means has {count(len(means), 'mode')}, dataset.stds {len(stds)}, dataset.weights {len(weights)}: "
             "give each mode one of each"
         )
     mixture = _mixture([[mean] for mean in means], stds, weights)

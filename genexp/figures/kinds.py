@@ -19,6 +19,7 @@ from genexp.figures.points import POINTS
 from genexp.metrics.nearest import nearest
 from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Reconstructs, Translator, draw, evaluating
 from genexp.models.samplers import CHUNK, ChainSampler, ancestral
+from genexp.text import count
 
 GAP = 6  # pixels between samples and their neighbours, enough for a visible frame
 MAPPED = 2500  # the most test images in a map of codes
@@ -219,7 +220,7 @@ def _project(
     if codes.shape[1] < 2 or len(codes) < FEWEST:
         raise UsageError(
             f"kind=manifold: a map needs {FEWEST} test images and codes of two dimensions or more; here are "
-            f"{len(codes):,} images and codes of {codes.shape[1]}"
+            f"{count(len(codes), 'image')} and codes of {codes.shape[1]}"
         )
     if (codes == codes[0]).all():
         raise GenexpError("kind=manifold: all test images have the same code; the encoder has learned nothing")

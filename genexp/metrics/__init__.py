@@ -15,7 +15,7 @@ from torch import Tensor
 from genexp import rng
 from genexp.data import DataSet
 from genexp.errors import GenexpError, UsageError
-from genexp.models import Model, draw
+from genexp.models import Model, draw, in_unit_range
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,18 @@ class Subject:
     def samples(self, n: int) -> Tensor:
         """Return n samples, (n, C, H, W) float32 in [0, 1]; every metric gets the same ones.
 
-        Of given samples it returns the first n. Raises GenexpError if a value of a model's samples is not finite.
+        Of given samples it returns the first n. Raises GenexpError if a value of a model's samples is not finite, and
+        UsageError if one is not in [0, 1].
         """
         model = self.model
         if isinstance(model, GivenSamples):
-            return model.images[:n]
+            return self.once("given samples", lambda: in_unit_range(model.images, "the given samples are"))[:n]
         return self.once(("samples", n), lambda: self._draw(model, n))
+
+    def some_samples(self, n: int) -> Tensor:
+        """Return any n samples: of those that a metric drew, if there are as many."""
+        drawn = [key for key in self._cache if isinstance(key, tuple) and key[0] == "samples" and key[1] >= n]
+        return self._cache[drawn[0]][:n] if drawn else self.samples(n)
 
     def once(self, key: Hashable, make: Callable[[], Content]) -> Content:
         """Return the result of `make`, which is called once for each key; metrics share results this way."""
@@ -63,10 +69,20 @@ class Subject:
         return samples
 
 
-def mean_and_errors(values: Tensor) -> tuple[float, float, float]:
-    """Return the mean of (n,) values, their population standard deviation, and the standard error std / √n."""
+def mean_and_errors(values: Tensor) -> tuple[float, float | None, float | None]:
+    """Return the mean of (n,) values, their population standard deviation, and the standard error std / √n.
+
+    Both errors are None for a single value, whose spread is not known.
+    """
+    if len(values) == 1:
+        return values.item(), None, None
     std = values.std(correction=0).item()
     return values.mean().item(), std, std / math.sqrt(len(values))
+
+
+def binomial_error(share: float, n: int) -> float | None:
+    """Return the standard error √(share · (1 − share) / n) of a share of n; None for n = 1, as `mean_and_errors`."""
+    return math.sqrt(share * (1 - share) / n) if n > 1 else None
 
 
 def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
@@ -92,4 +108,12 @@ def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
 def lower_is_better(metric: Metric) -> Metric:
     """Declare that lower values of a metric are better. `config.components` reads this decorator from the source."""
     metric.lower_is_better = True  # type: ignore[attr-defined]
+    return metric
+
+
+def diagnosis(metric: Metric) -> Metric:
+    """Declare that a metric describes samples and says nothing of what is better: no settings are chosen by it.
+
+    `config.components` reads this decorator from the source.
+    """
     return metric

@@ -23,6 +23,7 @@ from genexp.models import Model, evaluating
 from genexp.models.boltzmann import RBMLayer
 from genexp.ranges import AtLeastTwo, Count, PositiveInt, Split
 from genexp.score import Score
+from genexp.text import count, with_decimals
 
 
 @runtime_checkable
@@ -85,7 +86,7 @@ def ais(
     mean, _, stderr = mean_and_errors(unnormalized - log_z)
     n = len(unnormalized)
     of = "" if model.log_likelihood == "exact" else f", a {model.log_likelihood}"
-    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({words}{of})"
+    summary = f"{with_decimals(mean, stderr, 1)} nats on {count(n, f'{split} image')} ({words}{of})"
     details |= {"log_z": log_z, "log_likelihood": model.log_likelihood, "n_points": n, "seed": seed}
     return Score(mean, stderr, summary, split=split, warning=warning, details=details)
 

@@ -11,6 +11,7 @@ from genexp.metrics import Subject, mean_and_errors, requires
 from genexp.models import Asking, Model, evaluating
 from genexp.ranges import PositiveInt, Split
 from genexp.score import Score
+from genexp.text import count, with_decimals
 
 ROWS = 5000  # codes decoded at a time
 
@@ -73,5 +74,5 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
                 bounds.append(torch.cat(log_weights, 1).double().logsumexp(1) - math.log(k))
     mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
     of = "log p(x | y), " if model.conditional else ""
-    summary = f"{mean:.1f} ± {stderr:.1f} nats on {n:,} {split} images ({of}{draws})"
+    summary = f"{with_decimals(mean, stderr, 1)} nats on {count(n, f'{split} image')} ({of}{draws})"
     return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})

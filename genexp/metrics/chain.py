@@ -6,16 +6,17 @@ from torch import Tensor, rand
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, requires
+from genexp.metrics import Subject, diagnosis, requires
 from genexp.metrics.nearest import nearest
 from genexp.metrics.parzen import SampleProtocol, score_of
-from genexp.models import Reconstructs, evaluating
+from genexp.models import Reconstructs, evaluating, in_unit_range
 from genexp.models.samplers import ChainSampler
 from genexp.score import Score
 
 COMPARED = 1000  # samples, and images of the split, whose nearest training image is sought
 
 
+@diagnosis
 @requires(
     lambda model, _data, _settings: (
         None if isinstance(model, ChainSampler) else "it describes Markov chains, and this model samples without one"
@@ -41,6 +42,9 @@ def chain(subject: Subject, **protocol: Unpack[SampleProtocol]) -> Score:
     with evaluating(model):  # type: ignore[arg-type]
         from_noise = model.walk(noise, n_samples, generator, data)
         control = model.reconstruct(starts) if isinstance(model, Reconstructs) else None
+    from_noise = in_unit_range(from_noise, f"{type(model).__name__}.walk makes samples")
+    if control is not None:
+        control = in_unit_range(control, f"{type(model).__name__}.reconstruct makes images")
 
     chains = len(starts)
     own = starts.repeat(-(-n_samples // chains), *[1] * (starts.ndim - 1))[:n_samples]

@@ -11,6 +11,7 @@ from genexp.data import Bounds, DataSet, Density
 from genexp.metrics import Subject, lower_is_better, requires
 from genexp.ranges import Bins, PositiveInt, Split
 from genexp.score import Score
+from genexp.text import count
 
 NODES = 8  # of the Gauss-Legendre rule in each part of a cell and dimension
 DIMENSIONS = 2  # the most; a grid in more would have too many cells
@@ -75,7 +76,8 @@ def _score(subject: Subject, n: int, bins: int, split: str, divergence: Callable
     value = divergence(shares(subject.samples(n), bins).log(), truth).item()
     points = data.images(split, slice(0, n))
     floor = divergence(shares(points, bins).log(), truth).item()
-    summary = f"{value:.4f} nats ({n:,} samples, {bins} cells a dimension; {len(points):,} {split} points {floor:.4f})"
+    of_points = f"{count(len(points), f'{split} point')} {floor:.4f}"
+    summary = f"{value:.4f} nats ({count(n, 'sample')}, {bins} cells a dimension; {of_points})"
     return Score(
         value,
         None,

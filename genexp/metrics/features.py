@@ -12,12 +12,13 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Metric, Refusal, Subject, requires
+from genexp.metrics import GivenSamples, Metric, Refusal, Subject, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor, Features, inception
+from genexp.models import Model
 from genexp.ranges import PositiveInt
 from genexp.score import Score
-from genexp.text import with_error
+from genexp.text import count, with_error
 
 FEW_CLASSES = "features=classifier needs labels of training and test images, and this data set has none"
 
@@ -51,8 +52,8 @@ class FeatureSets:
         """Return the Score for these sets; `floor` is the value for the real images."""
         n_points, n_floor, split = len(self.points.vectors), len(self.floor.vectors), self.settings["split"]
         value = with_error(mean, stderr) if stderr else f"{mean:.3g}"
-        counts = f"{len(self.samples.vectors):,} samples on {n_points:,} {split} images"
-        real = f"{n_floor:,} {_floor_split(split)} images score {floor:.3g}"
+        counts = f"{count(len(self.samples.vectors), 'sample')} on {count(n_points, f'{split} image')}"
+        real = f"{count(n_floor, f'{_floor_split(split)} image')} score{'s' if n_floor == 1 else ''} {floor:.3g}"
         return Score(
             mean,
             stderr,
@@ -83,6 +84,21 @@ def smallest_size(data: DataSet, settings: Mapping[str, Any]) -> int:
 
 def _floor_split(split: str) -> str:
     return "train" if split != "train" else "test"
+
+
+def too_few(least: int, reason: str) -> Refusal:
+    """Return a refusal of fewer than `least` samples, images of the split, or real images in the samples' place."""
+
+    def refusal(model: Model | GivenSamples, data: DataSet, settings: Mapping[str, Any]) -> str | None:
+        n = smallest_size(data, settings)
+        if (unfit := features_refusal(model, data, settings)) is not None or n >= least:
+            return unfit
+        sets = (
+            f"samples (n_samples={settings['n_samples']}), of {settings['split']} images, and of images for the floor"
+        )
+        return f"{reason}: at least {least} {sets}; here are {n} of one of them"
+
+    return refusal
 
 
 def sample_features(subject: Subject, network: Extractor, n: int) -> Features:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genexp.metrics import Subject, lower_is_better
-from genexp.metrics.features import FeatureSets, FeatureSettings, of_features, smallest_size
+from genexp.metrics.features import FeatureSets, FeatureSettings, of_features, smallest_size, too_few
 from genexp.score import Score
 
 
@@ -26,7 +26,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 @lower_is_better
-@of_features()
+@of_features(too_few(2, "one image has no covariance"))
 def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> Score:
     """Return the distance of the samples from a split; lower is better.
 

@@ -11,6 +11,7 @@ from genexp.metrics import Subject
 from genexp.metrics.features import extractor, features_refusal, of_features, real_features, sample_features
 from genexp.ranges import AsBefore, PositiveInt, Split
 from genexp.score import Score
+from genexp.text import count, with_decimals
 
 
 def split_scores(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
@@ -29,8 +30,10 @@ def split_scores(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
 def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     split = settings.get("split", "train")
     n, splits = min(settings["n_samples"], len(getattr(data, split))), settings["splits"]
-    if splits > n:
-        return f"splits={splits} is more than the {n} samples or {split} images that are split"
+    if 2 * splits > n:
+        return (
+            f"splits={splits}: each has at least 2 of the samples, and of the {split} images, and there are {n} of one"
+        )
     return features_refusal(model, data, settings)
 
 
@@ -46,26 +49,29 @@ def inception_score(
 ) -> Score:
     """Return the inception score of the samples, by the classes of a classifier or of Inception; higher is better.
 
-    `std` is over the splits, the spread that papers report. `floor` is the score of as many images of `split`. With a
-    classifier, a score above the floor means surer classes than those of real images, not better samples.
+    `std` is over the splits, the spread that papers report; of a single split it is not known. `floor` is the score of
+    as many images of `split`. With a classifier, a score above the floor means surer classes than those of real images,
+    not better samples.
     """
     network = extractor(subject, features, weights)
     samples = sample_features(subject, network, n_samples)
     real = real_features(subject, network, split, n_samples)
     mean, std = split_scores(samples.logits, splits, subject.seed)
+    spread = std if splits > 1 else None
     floor, _ = split_scores(real.logits, splits, subject.seed)
-    counts = f"{n_samples:,} samples, {splits} splits; {len(real.logits):,} {split} images score {floor:.3f}"
+    sizes = f"{count(n_samples, 'sample')}, {count(splits, 'split')}"
+    counts = f"{sizes}; {count(len(real.logits), f'{split} image')} score {floor:.3f}"
     return Score(
         mean,
         None,
-        f"{mean:.3f} ± {std:.3f} by {network.name} ({counts})",
+        f"{with_decimals(mean, spread, 3)} by {network.name} ({counts})",
         split=split,
         n_samples=n_samples,
         sample_kind=subject.sample_kind,
         extractor=network.name,
         floor=floor,
         details={
-            "std": std,
+            "std": spread,
             "features": features,
             "weights": weights,
             "extractor_accuracy": network.accuracy,

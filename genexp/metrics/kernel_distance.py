@@ -34,9 +34,12 @@ def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
 def subset_distances(x: Tensor, y: Tensor, subsets: int, subset_size: int, seed: int) -> Tensor:
     """Return `squared_mmd` of random subsets of x and y, (subsets,) float64 on the CPU.
 
-    Each subset has `subset_size` rows, drawn without repetition.
+    Each subset has `subset_size` rows, drawn without repetition. Where both sets have no more rows than that, all
+    subsets are the whole sets, and their one distance is returned, (1,).
     """
     x, y = float64(x), float64(y)
+    if subset_size >= max(len(x), len(y)):
+        return squared_mmd(x, y)[None].cpu()
     distances = []
     for subset in range(subsets):
         generator = rng.generator(torch.device("cpu"), seed, "kid subset", subset)
@@ -63,7 +66,8 @@ def kid(
     """Return the distance of the samples from a split, a mean over subsets; lower is better.
 
     `std` is over the subsets. `stderr` = std / √subsets covers the choice of subsets alone: other samples of the model
-    change the score by more. `floor` is the distance of training images from the split.
+    change the score by more. Neither is known of one subset, nor of subsets that are the whole sets. `floor` is the
+    distance of training images from the split.
     """
     sets = FeatureSets(subject, settings)
     points = sets.points.vectors

@@ -1,15 +1,15 @@
 """Scores of samples from a known mixture of Gaussians: modes captured, and the share of high-quality samples."""
 
-import math
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from genexp.data.mixtures import Mixture
-from genexp.metrics import Subject, requires
+from genexp.metrics import Subject, binomial_error, requires
 from genexp.ranges import AsBefore, PositiveFloat, PositiveInt, Split
 from genexp.score import Score
+from genexp.text import count, percent
 
 is_mixture = requires(
     lambda _model, data, _settings: (
@@ -37,13 +37,17 @@ def modes(
 ) -> Score:
     """Return the number of captured modes: those that are the nearest mode of a high-quality sample.
 
+    A single sample captures a mode, so the share of all samples that the smallest mode has stands beside the number.
     It has no standard error. The modes are known, so `split` changes no value: with "valid" the score may choose among
     settings and checkpoints. Source: Srivastava et al. 2017, VEEGAN.
     """
     mixture, nearest, near = _nearest_modes(subject, n_samples, within)
-    captured = len(set(nearest[near].tolist()))
-    summary = f"{captured} of {len(mixture.means)} captured ({n_samples:,} samples, within {within:g} σ)"
+    of_modes = torch.bincount(nearest[near], minlength=len(mixture.means)).tolist()
+    captured, least = sum(n > 0 for n in of_modes), min(of_modes)
+    smallest = f"the smallest with {100 * least / n_samples:.2g} % of {count(n_samples, 'sample')}, {least:,}"
+    summary = f"{captured} of {len(mixture.means)} captured, {smallest} (within {within:g} σ)"
     details = {"within": within, "seed": subject.seed}
+    details |= {"smallest_share": least / n_samples, "smallest_samples": least}
     return Score(float(captured), None, summary, split=split, n_samples=n_samples, details=details)
 
 
@@ -62,8 +66,8 @@ def high_quality(
     """
     _, _, near = _nearest_modes(subject, n_samples, within)
     share = near.double().mean().item()
-    stderr = math.sqrt(share * (1 - share) / n_samples)
-    summary = f"{100 * share:.1f} ± {100 * stderr:.1f} % ({n_samples:,} samples, within {within:g} σ)"
+    stderr = binomial_error(share, n_samples)
+    summary = f"{percent(share, stderr, 1)} ({count(n_samples, 'sample')}, within {within:g} σ)"
     details = {"within": within, "seed": subject.seed}
     return Score(share, stderr, summary, split=split, n_samples=n_samples, details=details)
 

@@ -17,9 +17,12 @@ from genexp.data import DataSet
 from genexp.metrics import Subject, mean_and_errors, requires
 from genexp.ranges import Bandwidths, PositiveInt
 from genexp.score import Score
+from genexp.text import count, with_decimals
 
 TILE = 2**22  # distances computed at a time: 16 MiB, which stay in the processor's caches
 TILE_GPU = 2**26
+EXACT_SIGMA = 0.1  # from here on rounding is negligible, see `log_likelihood`
+ROUNDINGS = 8.0  # of ‖μ‖² in float32, at most, in a squared distance; the tests measure it
 CENTRES = 2**14  # centres at a time, so that memory does not grow with their number
 
 
@@ -31,7 +34,7 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
     points: (n_points, d), centres: (N, d), float32 on one device. The squared distances are computed once for all σ,
     as ‖μ‖² − 2xᵀμ + ‖x‖² of data that are centred on the mean of the centres. A tile has at most `tile` distances, but
     those of at least one point. With pixels in [0, 1], d = 784 and σ ≥ 0.1, each log p(x) is within 0.01 nat of the
-    formula in float64.
+    formula in float64. With a smaller σ the error grows as 1/σ²; see `rounding_error`.
     """
     tile = tile or (TILE if points.device.type == "cpu" else TILE_GPU)
     n, dim = centres.shape
@@ -58,6 +61,16 @@ def log_likelihood(points: Tensor, centres: Tensor, sigmas: Sequence[float], til
             totals[:, rows] += torch.stack(sums).cpu().double() * torch.exp(scales * (nearest_d2 - closest[rows]))
     normalizers = [math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi)) for sigma in sigmas]
     return scales * closest + totals.log() - torch.tensor(normalizers, dtype=torch.float64)[:, None]
+
+
+def rounding_error(centres: Tensor, sigma: float) -> float:
+    """Return how much rounding may change `log_likelihood`, in nats, of a point that nearly equals a centre.
+
+    There ‖μ‖² − 2xᵀμ + ‖x‖² in float32 is the difference of numbers of the size of ‖μ‖², so it is wrong by a few
+    roundings of that size, and log p(x) by that over 2σ².
+    """
+    largest = (centres - centres.mean(0)).square().sum(1).max().item()
+    return ROUNDINGS * torch.finfo(torch.float32).eps * largest / (2 * sigma**2)
 
 
 class SampleProtocol(TypedDict):
@@ -95,7 +108,8 @@ def parzen_folds(subject: Subject, *, n_samples: PositiveInt, sigma_grid: Bandwi
     return Score(
         mean,
         stderr,
-        f"{mean:.1f} ± {stderr:.1f} nats over {len(folds)} folds ({n_samples:,} samples, σ = {chosen})",
+        f"{with_decimals(mean, stderr, 1)} nats over {count(len(folds), 'fold')} "
+        f"({count(n_samples, 'sample')}, σ = {chosen})",
         valid_mean=sum(valid_means) / len(folds),
         n_samples=n_samples,
         sample_kind=subject.sample_kind,
@@ -127,28 +141,34 @@ def score_samples(
     """Choose σ by the mean over the first `n_valid` validation images, and return the score on all images of `split`.
 
     samples: (n, C, H, W). The mean is in nats, its standard error over the images (population std / √n, as in the
-    paper). `warning` is set if σ lies at the grid's edge, or was chosen on the scored images.
+    paper). `warning` is set if σ was chosen on the scored images, lies at the grid's edge, or is less than EXACT_SIGMA.
     """
     samples, grid = samples.flatten(1).float(), sorted(sigma_grid)
     valid = log_likelihood(data.images("valid", slice(0, n_valid)).flatten(1), samples, grid).mean(1)
     best = int(valid.argmax())
     scores = log_likelihood(data.images(split).flatten(1), samples, [grid[best]])[0]
     mean, _, stderr = mean_and_errors(scores)
-    warning = None
+    warnings = []
     if split == "valid":
-        warning = "σ was chosen on images that are scored: the score is a little too high"
-    elif len(grid) > 1 and best in (0, len(grid) - 1):
+        warnings.append("σ was chosen on images that are scored: the score is a little too high")
+    if len(grid) > 1 and best in (0, len(grid) - 1):
         end = "smallest" if best == 0 else "largest"
-        warning = f"σ = {grid[best]:.3g} is the {end} of the grid; the best may lie beyond it"
-    counts = f"{len(samples):,} samples, σ = {grid[best]:.3g}"
+        warnings.append(f"σ = {grid[best]:.3g} is the {end} of the grid; the best may lie beyond it")
+    if grid[best] < EXACT_SIGMA:
+        error = rounding_error(samples, grid[best])
+        warnings.append(
+            f"σ = {grid[best]:.3g} is less than {EXACT_SIGMA}: distances in float32 may change log p(x) of an image "
+            f"that is nearly a sample by up to {error:.2g} nats"
+        )
+    counts = f"{count(len(samples), 'sample')}, σ = {grid[best]:.3g}"
     return Score(
         mean,
         stderr,
-        f"{mean:.1f} ± {stderr:.1f} nats on {len(scores):,} {split} images ({counts})",
+        f"{with_decimals(mean, stderr, 1)} nats on {count(len(scores), f'{split} image')} ({counts})",
         split=split,
         valid_mean=valid[best].item(),
         n_samples=len(samples),
         sigma=grid[best],
-        warning=warning,
+        warning="; ".join(warnings) or None,
         details={"n_points": len(scores), "n_valid": min(n_valid, len(data.valid)), "sigma_grid": grid},
     )

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
+from genexp.metrics import Subject, binomial_error, lower_is_better, mean_and_errors, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor
 from genexp.metrics.features import has_classes
-from genexp.models import Model, Translator, evaluating
+from genexp.models import Model, Translator, evaluating, in_unit_range
 from genexp.models.samplers import CHUNK
 from genexp.ranges import Split
 from genexp.score import Score
+from genexp.text import count, percent, with_decimals
 
 
 def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
@@ -27,9 +28,13 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
 
 def _refusal_of_classes(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     reason = _refusal(model, data, settings)
-    if reason is None and data.second is not None and not (has_classes(data) and has_classes(data.second)):
+    if reason is not None or data.second is None:
+        return reason
+    if not (has_classes(data) and has_classes(data.second)):
         return "it trains classifiers, which needs labels of training and test images, and there are none"
-    return reason
+    if not all((side.labels_of(settings["split"]) >= 0).any() for side in (data, data.second)):
+        return f"it compares classes, and the {settings['split']} images have no labels"
+    return None
 
 
 @lower_is_better
@@ -49,7 +54,8 @@ def translation_error(subject: Subject, *, split: Split) -> Score:
     mean = sum(means.values()) / len(means)
     ways = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
     n = sum(len(error) for error in errors.values())
-    summary = f"{mean:.4f} ± {stderr:.4f} of white, mean over values of {n:,} {split} images ({ways})"
+    value, images = with_decimals(mean, stderr, 4), count(n, f"{split} image")
+    summary = f"{value} of white, mean over values of {images} ({ways})"
     return Score(mean, stderr, summary, split=split, details={"ways": means, "n_points": n})
 
 
@@ -71,9 +77,9 @@ def translation_accuracy(subject: Subject, *, split: Split) -> Score:
         real.append(of_real[target.labels[split] >= 0].cpu().double().mean().item())
         n += int((labels >= 0).sum())
     mean, floor = sum(shares.values()) / 2, sum(real) / 2
-    stderr = (mean * (1 - mean) / n) ** 0.5
+    stderr = binomial_error(mean, n)
     ways = ", ".join(f"{name} {100 * value:.2f} %" for name, value in shares.items())
-    summary = f"{100 * mean:.2f} ± {100 * stderr:.2f} % ({ways}; real {split} images {100 * floor:.2f} %)"
+    summary = f"{percent(mean, stderr, 2)} ({ways}; real {split} images {100 * floor:.2f} %)"
     details = {"ways": shares, "n_points": n}
     return Score(mean, stderr, summary, split=split, floor=floor, extractor=_classifiers(subject, {}), details=details)
 
@@ -107,6 +113,7 @@ def _translations(subject: Subject, split: str, there: Any) -> Tensor:
         with evaluating(model):
             chunks = range(0, len(getattr(source, split)), CHUNK)
             images = (source.images(split, slice(start, start + CHUNK)) for start in chunks)
-            return torch.cat([model.translate(x, there) for x in images])
+            translations = torch.cat([model.translate(x, there) for x in images])
+        return in_unit_range(translations, f"{type(model).__name__}.translate makes images")
 
     return subject.once(("translations", split, there), translate)

@@ -18,7 +18,9 @@ from genexp.data import DataSet
 from genexp.device import why_not_in_memory
 from genexp.errors import UsageError
 from genexp.noise import Corruption
+from genexp.text import count
 
+ROUNDING = 1e-4  # by which values in [0, 1] may miss it
 Batch = dict[str, Tensor]  # the tensors of a minibatch by name, a row of each for each image
 Side = Literal["a", "b"]  # the first or the second data set
 TENSORS = {  # what a minibatch may hold
@@ -158,7 +160,8 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
     """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
 
     A conditional model draws them under `labels`, (n,); without these, under labels drawn from the training data.
-    Raises UsageError if their shape is not that of the data, and for more samples than memory holds.
+    Raises UsageError if their shape is not that of the data, if they are not in [0, 1], and for more samples than
+    memory holds.
     """
     reason = why_not_in_memory(n, data.shape)
     if reason is not None:
@@ -168,10 +171,21 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
         samples = model.sample(n, generator, data, **given)
     if samples.shape != (n, *data.shape):
         raise UsageError(
-            f"{type(model).__name__}.sample makes {n:,} samples of shape {tuple(samples.shape)}; return them as "
+            f"{type(model).__name__}.sample makes {count(n, 'sample')} of shape {tuple(samples.shape)}; return them as "
             f"{(n, *data.shape)}"
         )
-    return samples
+    return in_unit_range(samples, f"{type(model).__name__}.sample makes samples")
+
+
+def in_unit_range(images: Tensor, what: str) -> Tensor:
+    """Return images in [0, 1], rounding errors up to ROUNDING clipped; NaN is left for others to find.
+
+    Raises UsageError, which begins with `what`, for values outside.
+    """
+    low, high = (end.item() for end in torch.aminmax(images))
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise UsageError(f"{what} from {low:.3g} to {high:.3g}; values should be in [0, 1], as those of the data are")
+    return images.clamp(0, 1) if low < 0 or high > 1 else images
 
 
 def data_labels(n: int, generator: torch.Generator, data: DataSet) -> Tensor:

@@ -12,6 +12,7 @@ from genexp.models.autoencoder import Architecture, FullyConnectedAutoencoder
 from genexp.models.samplers import CHUNK, ancestral, code_density
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
+from genexp.text import count
 
 FITTED = 10_000  # training images, drawn without repetition, whose codes are fitted; more take minutes, change little
 
@@ -33,7 +34,7 @@ class AE(FullyConnectedAutoencoder):
         super().__init__(data, noise, **architecture)
         if code_components > min(FITTED, data.n_train):
             raise UsageError(
-                f"model.code_components={code_components} is more than the {min(FITTED, data.n_train):,} codes "
+                f"model.code_components={code_components} is more than the {count(min(FITTED, data.n_train), 'code')} "
                 "that the mixture is fitted to"
             )
         self.code_components = code_components

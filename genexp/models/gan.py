@@ -12,6 +12,7 @@ from genexp.models.adversarial import AdversarialNets, Game, ranges
 from genexp.models.layers import UNITS, Dropout, Maxout, sparse_weights, uniform_weights
 from genexp.noise import Corruption
 from genexp.ranges import AsBefore, Fraction, Number, PositiveFloat, PositiveInt, Units, UnitsOfLayers, Widths
+from genexp.text import count
 
 
 class Networks(Game):
@@ -83,7 +84,7 @@ def hidden_layers(name: str, widths: Sequence[int], units: Sequence[Units]) -> n
     kinds = [*units] * (len(widths) - 1) if len(units) == 1 else units
     if len(kinds) != len(widths) - 1:
         raise UsageError(
-            f"model.{name}_units={units} names {len(units)} layers, "
+            f"model.{name}_units={units} names {count(len(units), 'layer')}, "
             f"but model.{name}_hidden={list(widths[1:])} has {len(widths) - 1}"
         )
     layers: list[nn.Module] = []

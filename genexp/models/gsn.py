@@ -14,6 +14,7 @@ from genexp.models.layers import GAINS, UNITS
 from genexp.models.samplers import ChainSampler, Transition, training_images
 from genexp.noise import Corruption
 from genexp.ranges import Count, NonNegativeFloats, PositiveInt, Units, Widths
+from genexp.text import count
 
 State = tuple[Tensor, list[Tensor]]  # images x, and the hidden layers h_1 ... h_K, which begin at 0
 
@@ -51,7 +52,8 @@ class GSN(ChainSampler, Model):
         for name, stds in (("noise_before", noise_before), ("noise_after", noise_after)):
             if len(stds) != len(hidden):
                 raise UsageError(
-                    f"model.{name}={stds} is of {len(stds)} layers, but model.hidden={hidden} has {len(hidden)}\n"
+                    f"model.{name}={stds} is of {count(len(stds), 'layer')}, but "
+                    f"model.hidden={hidden} has {len(hidden)}\n"
                     f"Give the noise of each layer, as in model.hidden=[500,500] model.{name}=[0,2]"
                 )
         self.noise, self.shape, self.walkback_steps = noise, data.shape, walkback_steps

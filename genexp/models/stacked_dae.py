@@ -14,6 +14,7 @@ from genexp.models.samplers import ChainSampler, Transition
 from genexp.models.stacked import Stacked, TiedLayer
 from genexp.noise import Corruption, masking, unchanged
 from genexp.ranges import Count, PositiveInt, Shares, Widths
+from genexp.text import count
 
 
 class DenoisingLayer(TiedLayer):
@@ -55,7 +56,8 @@ class StackedDAE(Stacked[DenoisingLayer]):
             raise UsageError("model=stacked_dae masks the input of each layer by model.masking: leave out noise")
         if len(masking) != len(hidden):
             raise UsageError(
-                f"model.masking={masking} is of {len(masking)} layers, but model.hidden={hidden} has {len(hidden)}\n"
+                f"model.masking={masking} is of {count(len(masking), 'layer')}, but "
+                f"model.hidden={hidden} has {len(hidden)}\n"
                 "Give the share of each layer, as in model.hidden=[500,500] model.masking=[0.1,0.2]"
             )
         widths = zip([data.size, *hidden], hidden, masking, strict=False)

@@ -37,8 +37,9 @@ class Answer:
     epoch: float | None = None
     recipe_epochs: int | None = None
     minutes: float | None = None  # of training, the mean of the runs
-    left_out: int = 0  # other runs of the experiment, of fewer epochs or on other data
+    left_out: int = 0  # other runs of the experiment, of fewer epochs, on other data, or whose score is not known
     exact: bool = True  # False if the metric was taken under other settings than asked
+    otherwise: str = ""  # those other settings
     digest: str | None = None  # of the data
 
     @classmethod
@@ -115,7 +116,8 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
 
     It is the score of the `raw` weights of runs with averaged ones, if asked, or if the experiment does not average.
     Where none was scored as asked, the same metric under other settings is taken, and `exact` is False. Runs of fewer
-    epochs than the longest, and on other data, are left out: unlike runs have no common mean.
+    epochs than the longest, and on other data, are left out: unlike runs have no common mean. So are runs whose score
+    is not known, unless there are no others; the mean is then NaN, too.
     """
 
     def evaluation(state: RunState) -> Evaluation | None:
@@ -123,6 +125,7 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
         return _evaluation(state, metric, RAW if raw or stand_in else {})
 
     scored = [(state, entry) for state in states if (entry := evaluation(state)) is not None]
+    scored = [(state, entry) for state, entry in scored if entry.score.is_known] or scored
     exact = [(state, entry) for state, entry in scored if entry.is_by(metric)]
     if not scored:
         return None
@@ -143,13 +146,23 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
         scores=scores,
         sigmas=_sigmas(scores),
         runs=len(by_seed),
-        seed_spread=statistics.stdev(means) if len(means) > 1 else None,
+        seed_spread=statistics.stdev(means) if len(means) > 1 and all(map(math.isfinite, means)) else None,
         epoch=epoch,
         recipe_epochs=config.epochs,
         minutes=statistics.fmean(entry.train_seconds for entry in by_seed.values()) / 60,
         left_out=len(states) - len(by_seed),
         exact=bool(exact),
+        otherwise="" if exact else _differing(alike[0].settings_of(metric), defining(metric)),
         digest=digest,
+    )
+
+
+def _differing(taken: Component, asked: Component) -> str:
+    """Return in words which settings of a score are not those asked for."""
+    names = [name for name in {**taken, **asked} if taken.get(name) != asked.get(name) and name != "_target_"]
+    return ", ".join(
+        f"{name} {taken.get(name, 'as before there was this setting')}, not {asked.get(name, 'as before')}"
+        for name in names
     )
 
 

@@ -8,7 +8,7 @@ from genexp.papers.answers import Answer, answer
 from genexp.papers.notes import Footnotes, minus
 from genexp.runs.find import RunState
 from genexp.tables import Column, Table, values
-from genexp.text import with_error
+from genexp.text import number, with_error
 
 CHAINS = (
     "Chains: a score of a chain is worth what the chain moved. Moved: the mean distance of samples from the image at "
@@ -52,7 +52,7 @@ def chains_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table |
 
     moved = Column(
         "moved",
-        lambda line: f"{line[1].mean:.2f} ({_number(line[1].detail('between_images'), 2)})",
+        lambda line: f"{_number(line[1].mean, 2)} ({_number(line[1].detail('between_images'), 2)})",
         lambda line: {"moved": line[1].mean, "between_images": line[1].detail("between_images")},
     )
     columns = [
@@ -124,4 +124,4 @@ def _walks(row: Named) -> bool:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else minus(f"{value:,.{digits}f}")
+    return minus(number(value, f",.{digits}f"))

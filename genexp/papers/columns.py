@@ -12,7 +12,7 @@ from genexp.papers.notes import Footnotes, minus
 from genexp.papers.published import Cell, LikelihoodRow, Published, Row
 from genexp.runs.find import RunState
 from genexp.tables import Column, values
-from genexp.text import count
+from genexp.text import count, with_decimals
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ def line_of(
     mean = answer(recipe, metric, runs)
     if mean is None:
         return Line(row.name, cell, None, f"{runs[0].status} {runs[0].epoch}/{runs[0].epochs}" if runs else "not run")
-    others = f"{count(mean.left_out, 'other run')} of fewer epochs, other data or other settings left out"
-    return Line(row.name, cell, mean, others if mean.left_out else "")
+    notes = [f"not known, {mean.score.reason}"] if not mean.score.is_known else []
+    others = f"{count(mean.left_out, 'other run')} of fewer epochs, other data or other settings, or without a number"
+    notes += [f"{others}, left out"] if mean.left_out else []
+    return Line(row.name, cell, mean, "; ".join(notes))
 
 
 def published_column(footnotes: Footnotes) -> Column:
@@ -77,8 +79,7 @@ def here_column(footnotes: Footnotes, decimals: int, n_samples: int | None = Non
         marks = "†" if mean.is_short else ""
         marks += "" if mean.exact and n_samples in (None, mean.score.n_samples) else "‡"
         marks += "ᵐ" if mean.score.sample_kind == "mean" else ""
-        stderr = "" if mean.stderr is None else f" ± {mean.stderr:.{decimals}f}"
-        return minus(f"{mean.mean:.{decimals}f}{stderr}{footnotes.mark(marks)}")
+        return minus(f"{with_decimals(mean.mean, mean.stderr, decimals)}{footnotes.mark(marks)}")
 
     return Column("here ± test", show, values(note=lambda line: line.state, here=of("mean"), stderr=of("stderr")))
 

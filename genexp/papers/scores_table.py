@@ -12,13 +12,17 @@ from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import ScoresTable, TextTable
 from genexp.runs.find import RunState
 from genexp.tables import Column, Document, Table
-from genexp.text import first_line
+from genexp.text import first_line, number, with_decimals
 
 FLOOR = "floor: training images"
 ABBREVIATED = {"inception_score": "IS", "fid": "FID", "kid": "KID", "ms_ssim": "MS-SSIM"}
 MEANING = (
     "Mean over runs ± standard deviation over seeds where there are several, else ± standard error where there is "
     "one. ↓: lower is better; ↑: higher is better, but see the note on Parzen scores."
+)
+WINDOWS = (
+    "Before there was the setting windows, MS-SSIM took its coarsest scale over windows across the border, too, beyond "
+    "which the image is reflected (windows=reflected): such scores do not compare with those of windows=inside."
 )
 EXTRACTORS = (
     "Features are those of the extractor in the column's head, a classifier that was trained once for its data "
@@ -77,10 +81,16 @@ def scores_document(
     scores_table = Table(columns, [*lines, Line(FLOOR, {}, "")], table.title)
     scores_table.cells()  # collects the footnotes
     notes += [
-        f"{line.name}: other runs of fewer epochs, other data or other settings are left out."
+        f"{line.name}: other runs of fewer epochs, other data or other settings, or without a number, are left out."
         for line in lines
         if any(answer.left_out for answer in line.answers.values())
     ]
+    for line in lines:
+        for name, each in line.answers.items():
+            of_line = f"{ABBREVIATED.get(name, name)} of {line.name}"
+            notes += [f"{of_line} is not known: {each.score.reason}."] if not each.score.is_known else []
+            notes += [f"{of_line} was taken otherwise: {each.otherwise}."] if each.otherwise else []
+            notes += [WINDOWS] if "windows" in each.otherwise and WINDOWS not in notes else []
     floor = "The floor is the score of as many training images in the place of samples."
     return Document(title, [scores_table], [*notes, MEANING, *footnotes.lines(), EXTRACTORS, floor, THEIS])
 
@@ -146,10 +156,9 @@ def _column(
 
 def _number(value: float, spread: float | None = None) -> str:
     """Return the value, with its spread if it has one."""
-    if not spread:
-        return minus(f"{value:.{2 if abs(value) < 1e-3 else 4}g}")
-    decimals = max(0, -math.floor(math.log10(spread)) + (spread >= 1))
-    return minus(f"{value:.{decimals}f} ± {spread:.{decimals}f}")
+    if not spread or not math.isfinite(spread):
+        return minus(number(value, f".{2 if abs(value) < 1e-3 else 4}g"))
+    return minus(with_decimals(value, spread, max(0, -math.floor(math.log10(spread)) + (spread >= 1))))
 
 
 def text_document(title: str, table: TextTable) -> Document:

@@ -30,11 +30,12 @@ class Results:
     provenance: dict[str, Any]
     scores: dict[str, Score]  # by the metric's name in the configuration
     raw_scores: dict[str, Score] = field(default_factory=dict)  # of the raw weights, in a run with averaged ones
+    remarks: list[str] = field(default_factory=list)  # what is conspicuous, see `training.remarks`
 
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = {"provenance": {}, "raw_scores": {}} | read_json(file)
+        content = {"provenance": {}, "raw_scores": {}, "remarks": []} | read_json(file)
         try:
             known = {each.name: content[each.name] for each in fields(cls)}
             for key in SCORES:

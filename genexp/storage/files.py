@@ -13,6 +13,7 @@ from typing import IO, Any
 import platformdirs
 
 from genexp.errors import GenexpError
+from genexp.numbers import strict
 
 TAIL = 2**14  # bytes at the end of a file that are sure to hold its last line
 RERUN = ".rerun"  # end of the name of a run's directory that `genexp rerun` makes
@@ -139,9 +140,9 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file. A reader sees the old content or the new one, whole."""
+    """Replace a JSON file. A reader sees the old content or the new one, whole. NaN and infinities become null."""
     with atomic(path) as stream:
-        stream.write((json.dumps(content, indent=2) + "\n").encode())
+        stream.write((json.dumps(strict(content), indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

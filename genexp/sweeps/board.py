@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.score import Score
 from genexp.storage.files import atomic, last_json_line
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Job
 from genexp.tables import Column, Document, Table, render
-from genexp.text import count, duration
+from genexp.text import count, duration, number
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -60,11 +61,11 @@ def live_table(jobs: list[Job], shared: set[str], height: int, width: int, total
     title = f"{count(total, 'job')}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     chosen = set(sorted(jobs, key=lambda job: ORDER.index(job.state))[: max(3, height - 7)])
     lines: list[tuple[str, ...]] = []
-    for number, job in enumerate(jobs, 1):
+    for place, job in enumerate(jobs, 1):
         if job in chosen:
             state = "elsewhere" if job.elsewhere else job.state
             settings = short(own_settings(job, shared))
-            lines.append((str(number), settings, state, *progress(job), job.summary()))
+            lines.append((str(place), settings, state, *progress(job), job.summary()))
     widths = _widths(lines, width)
     table = RichTable(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column, column_width in widths.items():
@@ -152,8 +153,11 @@ def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) 
 def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     """Return the jobs, best first: by the named score or the first one, on validation images if it has a mean there."""
     names = list(dict.fromkeys(name for job in jobs for name in job.scores))
-    by = rank_by or next(iter(names), "")
-    keys = {job: job.scores[by].sort_key() if by in job.scores else math.inf for job in jobs}
+    metrics = {name: metric for job in jobs if job.config is not None for name, metric in job.config.metrics.items()}
+    by = rank_by or next((name for name in names if not is_diagnosis(metrics.get(name))), "")
+    deciding = [job.scores[by] for job in jobs if by in job.scores]
+    lower = lower_is_better(metrics[by]) if by in metrics else any(score.lower_is_better for score in deciding)
+    keys = {job: job.scores[by].sort_key(lower) if by in job.scores else math.inf for job in jobs}
     best_first = sorted(jobs, key=lambda job: keys[job])
     ranks = {job: rank if math.isfinite(keys[job]) else None for rank, job in enumerate(best_first, 1)}
     changed = {word.partition("=")[0] for job in jobs for word in job.settings if word not in shared}
@@ -166,7 +170,6 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     def run(job: Job) -> str:
         return str(job.run.path).removeprefix(f"{folder}{os.sep}")
 
-    deciding = [job.scores[by] for job in jobs if by in job.scores]
     on_valid = any(score.on_valid is not None for score in deciding)
     beside = on_valid and any(score.split != "valid" for score in deciding)
     folder = common_folder([job.run.path for job in jobs])
@@ -182,13 +185,17 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     ]
     notes = []
     if by:
-        lowest = ", the lowest first" if any(score.lower_is_better for score in deciding) else ""
+        lowest = ", the lowest first" if lower else ""
         notes.append(f"ranked by {by}, its mean{' on validation images' if on_valid else ''}{lowest}")
     if shared:
         notes.append(f"all: {' '.join(sorted(shared))}")
     if any("†" in _epochs(job) for job in jobs):
         notes.append("†: more epochs than were asked for; the run had been trained on before, and is scored at its end")
     notes += [f"{shown(job)}: {job.state}, {job.cause}" for job in best_first if job.cause]
+    remarks = [(job, remark) for job in best_first if job.results is not None for remark in job.results.remarks]
+    notes += [f"{shown(job)}: {remark}" for job, remark in remarks]
+    unknown = [(job, name) for job in best_first for name, score in job.scores.items() if score.reason]
+    notes += [f"{shown(job)}: {name} is not known: {job.scores[name].reason}" for job, name in unknown]
     return Document(f"{count(len(jobs), 'job')}, runs in {folder}", [Table(columns, best_first)], notes)
 
 
@@ -211,7 +218,7 @@ def _named_settings(job: Job) -> dict[str, str]:
 
 
 def _on_valid(score: Score | None) -> str:
-    return "–" if score is None or score.on_valid is None else f"{score.on_valid:.4g}"
+    return number(None if score is None else score.on_valid, ".4g")
 
 
 def _epochs(job: Job) -> str:

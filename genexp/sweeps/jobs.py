@@ -92,7 +92,8 @@ class Job:
     def summary(self) -> str:
         """Return its scores, or why it has none."""
         if self.state == FINISHED:
-            return ", ".join(f"{name} {score}" for name, score in self.scores.items())
+            scores = {name: score.summary if score.reason else str(score) for name, score in self.scores.items()}
+            return ", ".join(f"{name} {score}" for name, score in scores.items())
         return self.cause
 
     def start(self) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, TypeGuard
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, Union, get_args, get_origin
 
+from genexp.config.components import components, declared_settings
+from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -11,6 +14,50 @@ if TYPE_CHECKING:
 
 RANGE = {"low", "high", "log", "step"}
 Range = dict[str, Any]  # {"low", "high", "log", "step"} or {"choices"}
+
+
+def typed_ranges(config: TrainConfig, tree: dict[str, Any]) -> dict[str, Range]:
+    """Return the ranges of a search by the settings' names, their numbers in the type that each setting declares.
+
+    A float setting takes fractions between whole ends, too; a whole one takes whole numbers. Raises UsageError for a
+    wrong range, and for fractions of a whole setting.
+    """
+    return {name: _in_type(name, given, _types(config, name)) for name, given in flat_ranges(tree).items()}
+
+
+def _in_type(name: str, given: Range, types: set[type]) -> Range:
+    numbers = {key: given[key] for key in ("low", "high", "step") if given.get(key) is not None}
+    if int in types and float not in types:
+        if not all(float(number).is_integer() for number in numbers.values()):
+            raise UsageError(f"search.ranges.{name}={given}: {name} takes whole numbers")
+        return given | {key: int(number) for key, number in numbers.items()}
+    if float in types and all(isinstance(number, int) for number in numbers.values()):
+        return given | {key: float(number) for key, number in numbers.items()}
+    return given
+
+
+def _types(config: TrainConfig, name: str) -> set[type]:
+    """Return the types that a setting declares, such as {float, NoneType}; none if they are not known."""
+    key, _, setting = name.rpartition(".")
+    component = components(config).get(key)
+    if component is not None:
+        declared = declared_settings(key, component["_target_"]) or {}
+        return _parts(declared.get(setting, (Any, ...))[0])
+    schema: Any = TrainConfig
+    for part in key.split(".") if key else []:
+        field = getattr(schema, "model_fields", {}).get(part)
+        schema = None if field is None else field.annotation
+    field = getattr(schema, "model_fields", {}).get(setting)
+    return set() if field is None else _parts(field.annotation)
+
+
+def _parts(kind: Any) -> set[type]:
+    """Return the plain types in an annotation such as `Annotated[float, ...] | None`."""
+    if get_origin(kind) is Annotated:
+        return _parts(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return set().union(*map(_parts, get_args(kind)))
+    return {kind} if isinstance(kind, type) else set()
 
 
 def flat_ranges(tree: dict[str, Any], prefix: str = "") -> dict[str, Range]:
@@ -50,7 +97,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def suggest(trial: "optuna.Trial", name: str, given: Range) -> Any:
-    """Return the value that a trial takes from a range."""
+    """Return the value that a trial takes from a range; a whole number if all numbers of the range are."""
     if "choices" in given:  # as text: Optuna's storage keeps no lists
         texts = [json.dumps(choice) for choice in given["choices"]]
         return json.loads(trial.suggest_categorical(name, texts))

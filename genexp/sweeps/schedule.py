@@ -16,6 +16,7 @@ from genexp.storage.files import make_folder, read_json, write_json, writing
 from genexp.sweeps.board import display
 from genexp.sweeps.jobs import FAILED, RUNNING, STOPPED, WAITING, Job
 from genexp.sweeps.slots import Slots
+from genexp.text import count
 
 HOLDER = "holder.json"  # the process that was last at work on a sweep
 LOOK = 0.5  # seconds between two looks at the jobs
@@ -85,7 +86,7 @@ def fail_if_any(jobs: list[Job], again: str) -> None:
     stopped = sum(job.state in (STOPPED, RUNNING) for job in jobs)
     counts = [f"{n} {what}" for n, what in ((failed, "failed"), (stopped, "did not come to their end")) if n]
     if counts:
-        raise GenexpError(f"of {len(jobs)} jobs {', '.join(counts)}; {again} runs only what is not finished")
+        raise GenexpError(f"of {count(len(jobs), 'job')} {', '.join(counts)}; {again} runs only what is not finished")
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genexp.config.check import why_not_to_choose
 from genexp.config.command_line import CommandLine
-from genexp.config.components import lower_is_better, why_not_on_valid
+from genexp.config.components import lower_is_better
 from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
@@ -24,10 +25,10 @@ from genexp.storage.files import read_json_lines
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, WAITING, Job, set_stopped
-from genexp.sweeps.ranges import Range, flat_ranges, suggest
+from genexp.sweeps.ranges import Range, suggest, typed_ranges
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
 from genexp.sweeps.slots import Slots
-from genexp.text import first_line
+from genexp.text import count, first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +45,7 @@ def main(config: TrainConfig, line: CommandLine) -> None:
         raise UsageError('search=optuna needs Optuna: pip install "genexp[optuna]"') from error
     search = config.search
     assert search is not None
-    ranges = flat_ranges(search.ranges)
+    ranges = typed_ranges(config, search.ranges)
     _check(config, search, ranges, line)
     fixed = _without_search(config, line, ranges)
     values = {name: given["choices"][0] if "choices" in given else given["low"] for name, given in ranges.items()}
@@ -54,8 +55,9 @@ def main(config: TrainConfig, line: CommandLine) -> None:
     with held(folder, str(line)):
         trials = Trials(_study(search, folder, lower_is_better(config.metrics[search.metric])), search, ranges, fixed)
         if trials.jobs or trials.unfinished:
-            going_on = f", {len(trials.unfinished)} are gone on with" if trials.unfinished else ""
-            print(f"{len(trials.jobs)} trials have ended already{going_on}", flush=True)
+            ended, begun = len(trials.jobs), len(trials.unfinished)
+            going_on = f", {begun} {'is' if begun == 1 else 'are'} gone on with" if begun else ""
+            print(f"{count(ended, 'trial')} {'has' if ended == 1 else 'have'} ended already{going_on}", flush=True)
         try:
             work_off(trials, config.sweep, folder, set(fixed.settings), [example])
         except KeyboardInterrupt as interrupt:
@@ -66,7 +68,7 @@ def main(config: TrainConfig, line: CommandLine) -> None:
             close(trials.jobs, folder, search.metric, set(fixed.settings))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
     if failed := sum(job.state == FAILED for job in trials.jobs):  # that is an answer, too, and Optuna is told
-        print(f"of {len(trials.jobs)} trials {failed} failed; the table says why", flush=True)
+        print(f"of {count(len(trials.jobs), 'trial')} {failed} failed; the table says why", flush=True)
     fail_if_any([job for job in trials.jobs if job.state != FAILED], config.again())
     if not any(job.state == FINISHED for job in trials.jobs):
         raise GenexpError("no trial came to its end; the table says why")
@@ -164,7 +166,7 @@ def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: 
         raise UsageError(f"search.ranges is empty: give ranges, as in {example} or in an experiment's YAML")
     if search.metric not in config.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(config.metrics)}")
-    reason = why_not_on_valid(search.metric, config.metrics[search.metric])
+    reason = why_not_to_choose(search.metric, config.metrics[search.metric])
     if reason is not None:
         raise UsageError(f"search.metric={reason}")
     if search.prune and config.log.scores_every_epochs is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
+from genexp.config.components import is_diagnosis
 from genexp.config.compose import configuration, each_job
 from genexp.config.mistakes import options_of
 from genexp.config.schema import Sweep
@@ -14,7 +15,7 @@ from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
 from genexp.sweeps.jobs import FINISHED, OF_THE_SWEEP, WAITING, Job, common_settings, set_stopped
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
-from genexp.text import nearest
+from genexp.text import count, nearest
 
 MANY = 50  # jobs that take more than a moment to compose
 
@@ -32,7 +33,7 @@ def main(line: CommandLine) -> None:
     with held(folder, str(line)):
         jobs = [_begun_afresh(job) for job in jobs]
         if finished := sum(job.state == FINISHED for job in jobs):
-            print(f"finished already: {finished} of {len(jobs)} jobs", flush=True)
+            print(f"finished already: {finished} of {count(len(jobs), 'job')}", flush=True)
         carry_out(jobs, line, first.sweep, folder, shared, first.again())
     fail_if_any(jobs, first.again())
 
@@ -95,7 +96,10 @@ def _one_run(one: Job, other: Job) -> UsageError:
 
 def _refuse_unknown_rank(jobs: list[Job]) -> None:
     configs = [job.config for job in jobs if job.config is not None]
-    by, known = configs[0].sweep.rank_by, list(dict.fromkeys(name for config in configs for name in config.metrics))
+    by, metrics = configs[0].sweep.rank_by, {name: each for config in configs for name, each in config.metrics.items()}
+    known = list(metrics)
+    if is_diagnosis(metrics.get(str(by))):
+        raise UsageError(f"sweep.rank_by={by} describes the samples and does not say what is better; name a score")
     if by is not None and by not in known:
         remedy = f"; metric@metrics.{by}={by} adds it" if by in options_of("metric") else nearest(by, known)
         raise UsageError(f"sweep.rank_by={by}: the runs are scored by {', '.join(known) or 'nothing'}{remedy}")

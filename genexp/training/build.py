@@ -21,7 +21,7 @@ from genexp.metrics import Subject
 from genexp.models import TENSORS, Autoencoder, Model
 from genexp.optimizers import ScheduledOptimizer
 from genexp.score import Score
-from genexp.text import first_line, nearest
+from genexp.text import count, first_line, nearest
 from genexp.training.average import Average
 from genexp.training.loop import Training
 from genexp.training.plan import Plan
@@ -105,7 +105,7 @@ def training(config: TrainConfig, data: DataSet, device: torch.device) -> Traini
     plan = Plan.of(built, config.batch_size, data.images_per_epoch)
     for stage in plan.stages:
         if stage.steps_per_epoch == 0:
-            allowed = f"the {data.images_per_epoch:,} training images of {config.dataset['name']} allow"
+            allowed = f"the {count(data.images_per_epoch, 'training image')} of {config.dataset['name']} allow"
             step = f"one step takes {stage.images_per_step:,}"
             raise UsageError(
                 f"batch_size={config.batch_size} is larger than {allowed}: {step}; set a smaller batch_size"
@@ -132,9 +132,10 @@ def _check_learning_rates(config: TrainConfig, plan: Plan, optimizers: dict[str,
             optimizer, key = optimizers[player], f"optimizers.{player}" if player in config.optimizers else "optimizer"
             if optimizer.lr_epochs is not None and optimizer.lr_epochs < epochs and optimizer.lr_min == 0:
                 of_stage = f" of stage '{stage.name}'" if stage.name else ""
+                asked = f"{count(epochs, 'epoch')}{of_stage} are asked for"
                 raise UsageError(
-                    f"{key}.lr_epochs={optimizer.lr_epochs}: the learning rate is 0 from then on, and {epochs} epochs"
-                    f"{of_stage} are asked for\nSet {key}.lr_epochs={epochs}, which is another run, or fewer epochs"
+                    f"{key}.lr_epochs={optimizer.lr_epochs}: the learning rate is 0 from then on, and {asked}\n"
+                    f"Set {key}.lr_epochs={epochs}, which is another run, or fewer epochs"
                 )
 
 

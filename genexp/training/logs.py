@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from genexp.figures.canvas import Picture, save_picture
+from genexp.numbers import finite
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, make_folder, sync
 from genexp.text import duration
@@ -68,16 +69,17 @@ class Logs:
             stream.write(b"".join(kept))
 
     def scalars(self, tick: Tick, values: dict[str, float]) -> None:
-        """Log values as a line of metrics.jsonl and as points in TensorBoard."""
+        """Log values as a line of metrics.jsonl and as points in TensorBoard, without those that are not finite."""
+        values = finite(values)
         stage = {"stage": tick.stage.name} if tick.stage.name else {}
         record = {"step": tick.step, "epoch": tick.epoch, **stage, "time": time.time(), **values}
-        self.stream.write(json.dumps(record) + "\n")
+        self.stream.write(json.dumps(record, allow_nan=False) + "\n")
         self.stream.flush()
         self.points(values, tick.step)
 
     def points(self, values: dict[str, float], step: int) -> None:
         """Log values as points in TensorBoard."""
-        for name, value in values.items():
+        for name, value in finite(values).items():
             self.tensorboard.add_scalar(_tag(name), value, step)
 
     def picture(self, name: str, picture: Picture, tick: Tick) -> None:
@@ -96,7 +98,7 @@ class Logs:
         plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
         make: Any = hparams
         writer: Any = self.tensorboard.file_writer  # add_hparams would write to a folder of its own
-        for summary in make(plain, {_tag(name): value for name, value in scores.items()}):
+        for summary in make(plain, {_tag(name): value for name, value in finite(scores).items()}):
             writer.add_summary(summary)
 
     def flush(self) -> None:

@@ -4,13 +4,12 @@ import math
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from genexp import rng
-from genexp.config.components import lower_is_better
+from genexp.config.components import components, lower_is_better
 from genexp.config.schema import TrainConfig, flat
 from genexp.data import SPLITS, DataSet
 from genexp.errors import DivergedError, GenexpError
@@ -24,9 +23,11 @@ from genexp.runs.results import RAW, Evaluation, Results
 from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
-from genexp.training import build
+from genexp.text import count
 from genexp.training.logs import Logs, Terminal
 from genexp.training.loop import Tick, Training, train
+from genexp.training.remarks import remarks
+from genexp.training.scores import Scores, scores_at_the_end, scores_on_the_way, warn
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
@@ -39,6 +40,8 @@ class Session:
         self.device: torch.device = training.model.device
         self.best = math.inf  # sort key of the best score on validation images so far; the best is the lowest
         self.best_of = ""  # the score's name
+        self.subject = Subject(training.model, data, config.seed)  # that was scored last
+        self.remarks: list[str] = []
 
     def train(self, command: str) -> Results:
         """Train to the end of the epochs, score, and write results.json; return the results.
@@ -119,6 +122,10 @@ class Session:
         if data.second is not None and config.dataset_b is not None:
             sizes = ", ".join(f"{len(getattr(data.second, split)):,} {split}" for split in SPLITS)
             print(f"second data set: {config.dataset_b['name']} ({sizes} images)", flush=True)
+        for key, each in components(config).items():
+            if each.get("lr_stages") is not None and each.get("lr_epochs") is not None:
+                falls = f"the factor of each stage, times a line that falls to 0 in {count(each['lr_epochs'], 'epoch')}"
+                print(f"note: {key}.lr_stages and {key}.lr_epochs multiply: {falls}", flush=True)
 
     def _save(self, logs: Logs, scores: dict[str, Score]) -> None:
         """Save the state, and before it the best state: after a kill, training resumes behind what is saved last."""
@@ -159,20 +166,11 @@ class Session:
 
     def _scores(self, sampling: dict[str, Any], made_by: dict[str, Any] | None) -> dict[str, Score]:
         """Return the scores of the model as it is now; `sampling` says which of its weights these are."""
-        subject = Subject(self.training.model, self.data, self.config.seed)
+        self.subject = Subject(self.training.model, self.data, self.config.seed)
         if made_by is None:
-            return build.scores(self.config.metrics, subject)
-        scores: dict[str, Score] = {}
+            return scores_on_the_way(self.config.metrics, self.subject)
         origin = self._origin(made_by) | {"sampling": sampling}
-        for name, metric in self.config.metrics.items():
-            kept = self.run.score(metric, sampling, self.config.seed, self.training.step)
-            if kept is None:
-                print(f"scoring by {name}", flush=True)
-                kept = build.score(name, metric, subject)
-                evaluation = results.evaluation(metric, kept, **origin)
-                results.record(self.run.results_file, {}, evaluation, self.run.refuse_if_moved)
-            scores[name] = kept
-        return scores
+        return scores_at_the_end(self.run, self.config.metrics, self.subject, origin)
 
     def _origin(self, made_by: dict[str, Any]) -> dict[str, Any]:
         """Return what a score of this step follows from, beside its metric and its sampling."""
@@ -197,6 +195,8 @@ class Session:
         if not scores.averaged:
             scores = self._score(made_by)
             logs.points(scores.curves(), step)
+        with self.training.averaged():
+            self.remarks = remarks(self.subject, self.run)
         logs.hparams(flat(config.identity()), scores.curves())
         if config.log.projector and isinstance(model, Autoencoder):
             images = self.data.images("valid", slice(0, PROJECTED))
@@ -218,6 +218,7 @@ class Session:
             images_per_second=round(training.plan.images(training.step) / training.seconds, 1),
             scores=scores.averaged,
             raw_scores=scores.raw,
+            remarks=self.remarks,
             provenance=made_by,
         )
         origin = self._origin(made_by)
@@ -257,24 +258,6 @@ class Session:
             ) from error
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a run at one step, by metric: of its averaged weights, or of its weights if none are averaged."""
-
-    averaged: dict[str, Score] = field(default_factory=dict)
-    raw: dict[str, Score] = field(default_factory=dict)  # of the weights as they are, beside the averaged ones
-
-    def curves(self) -> dict[str, float]:
-        """Return the points of the scores' curves.
-
-        score/NAME; valid/NAME if there is a mean on validation images; score/NAME/raw of the raw weights.
-        """
-        points = {f"score/{name}": score.mean for name, score in self.averaged.items()}
-        on_valid = {name: score.on_valid for name, score in self.averaged.items()}
-        points |= {f"valid/{name}": mean for name, mean in on_valid.items() if mean is not None}
-        return points | {f"score/{name}/raw": score.mean for name, score in self.raw.items()}
-
-
 def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
     """Return the codes, (n, latent_dim), of the first PROJECTED validation images."""
     with evaluating(model):
@@ -284,7 +267,3 @@ def codes(model: Autoencoder, data: DataSet) -> torch.Tensor:
 
 def _is_due(period: int | None, tick: Tick) -> bool:
     return tick.ends_epoch and period is not None and tick.epoch % period == 0
-
-
-def warn(message: str) -> None:
-    print(f"warning: {message}", flush=True)

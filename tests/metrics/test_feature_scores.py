@@ -11,7 +11,9 @@ from conftest import Fixed
 from scipy.linalg import sqrtm
 from scipy.ndimage import correlate
 
-from genexp.config.schema import CONFIGS, check_component
+from genexp.config.components import check_component
+from genexp.config.components import settings_of as settings_of_component
+from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
 from genexp.data.digits import digits
 from genexp.data.mixtures import ring
@@ -24,6 +26,8 @@ from genexp.metrics.inception_score import inception_score, split_scores
 from genexp.metrics.kernel_distance import kid, squared_mmd, subset_distances
 from genexp.metrics.ms_ssim import BETAS, ms_ssim, scales, similarity
 from genexp.metrics.precision_recall import coverage, density, prdc, precision, recall, squared_radii
+from genexp.runs.results import Evaluation
+from genexp.score import Score
 from genexp.storage import derived
 from genexp.training import build
 
@@ -117,7 +121,7 @@ def test_kid_agrees_with_torch_fidelity():
     x, y = gaussian(40, 6), gaussian(40, 6, 1) * 1.5
     theirs = kid_features_to_metric(x, y, kid_subsets=1, kid_subset_size=40, verbose=False)  # a permutation of all
     ours = subset_distances(x, y, subsets=3, subset_size=40, seed=0)
-    assert ours.tolist() == pytest.approx([theirs["kernel_inception_distance_mean"]] * 3, rel=1e-9)
+    assert ours.tolist() == pytest.approx([theirs["kernel_inception_distance_mean"]], rel=1e-9)  # subsets are the sets
 
 
 def test_kid_of_one_distribution_is_zero_on_average_and_even_negative():
@@ -203,8 +207,8 @@ def test_density_and_coverage_of_one_distribution_are_what_theory_says():
 # Similarity
 
 
-def reference_similarity(x, y, betas):
-    """Return MS-SSIM of two grey images by SciPy; as in torchmetrics, contrast excludes the (reflected) borders."""
+def reference_similarity(x, y, betas, windows):
+    """Return MS-SSIM of two grey images by SciPy, in float64, over windows inside the image or across its border."""
     window = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     window = np.outer(window, window) / window.sum() ** 2
     blur = lambda image: correlate(image, window, mode="mirror")  # noqa: E731
@@ -215,8 +219,10 @@ def reference_similarity(x, y, betas):
         contrast = (2 * cov + 0.03**2) / (vx + vy + 0.03**2)
         luminance = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
         last = scale == len(betas) - 1
-        value = (luminance * contrast).mean() if last else contrast[5:-5, 5:-5].mean()
-        total *= max(value, 0) ** beta
+        value = luminance * contrast if last else contrast
+        if windows == "inside" or not last:
+            value = value[5 : len(x) - 5, 5 : len(x) - 5]
+        total *= max(value.mean(), 0) ** beta
         side = len(x) // 2
         x, y = (image[: 2 * side, : 2 * side].reshape(side, 2, side, 2).mean((1, 3)) for image in (x, y))
     return total
@@ -243,16 +249,49 @@ def test_more_scales_are_impossible():
                 )
 
 
-@pytest.mark.parametrize(("side", "n_scales"), [(28, 2), (50, 3)])
-def test_similarity_agrees_with_an_independent_implementation(side, n_scales):
+def pairs_of(side):
+    """Return pairs of images from equal to unlike, and at the end one whose images differ at the border alone."""
     generator = torch.Generator().manual_seed(0)
     one = torch.rand(6, 1, side, side, generator=generator)
     other = (one + torch.linspace(0, 2, 6).view(-1, 1, 1, 1) * torch.rand(one.shape, generator=generator)).clamp(0, 1)
+    other[5] = one[5]
+    other[5, :, [0, -1]] = 1 - one[5, :, [0, -1]]
+    other[5, :, :, [0, -1]] = 1 - one[5, :, :, [0, -1]]
+    return one, other
+
+
+@pytest.mark.parametrize("windows", ["inside", "reflected"])
+@pytest.mark.parametrize(("side", "n_scales"), [(28, 2), (32, 2), (64, 3), (176, 5)])
+def test_similarity_agrees_with_an_independent_implementation(side, n_scales, windows):
+    one, other = pairs_of(side)
     betas = np.array(BETAS[:n_scales]) / sum(BETAS[:n_scales])
     pairs = zip(one[:, 0].double().numpy(), other[:, 0].double().numpy(), strict=True)
-    expected = [reference_similarity(x, y, betas) for x, y in pairs]
-    assert similarity(one, other).tolist() == pytest.approx(expected, abs=1e-4)
+    expected = [reference_similarity(x, y, betas, windows) for x, y in pairs]
+    tolerance = 1e-12 if windows == "inside" else 1e-4  # torchmetrics computes in float32
+    assert similarity(one, other, windows).tolist() == pytest.approx(expected, abs=tolerance)
     assert expected[0] == pytest.approx(1)
+
+
+def test_windows_inside_count_a_border_as_often_as_they_see_it():
+    one, other = pairs_of(28)
+    inside, reflected = (similarity(one, other, windows)[5].item() for windows in ("inside", "reflected"))
+    assert inside > 0.99  # the rings weigh little in the windows that hold them
+    assert reflected < 0.9  # mirrored, they fill windows of their own
+
+
+def test_similarity_of_colour_images_is_a_mean_over_channels_and_windows():
+    one, other = (images[:4].expand(4, 3, 28, 28) for images in pairs_of(28))
+    assert torch.allclose(similarity(one, other), similarity(one[:, :1], other[:, :1]), atol=1e-12)
+
+
+def test_older_scores_of_similarity_are_told_from_new_ones():
+    """Scores without the setting `windows` were taken over reflected borders."""
+    metric = check_component("metrics.ms_ssim", yaml.safe_load((CONFIGS / "metric/ms_ssim.yaml").read_text()))
+    assert metric["windows"] == "inside"
+    settings = {name: value for name, value in settings_of_component(metric).items() if name != "windows"}
+    kept = Evaluation("ms_ssim", settings, {}, 0, 1, 1, 1.0, Score(0.2, 0.1, ""), {})
+    assert not kept.is_by(metric)
+    assert kept.is_by(metric | {"windows": "reflected"})
 
 
 def images_of(size=28, n=40):
@@ -269,11 +308,11 @@ def test_diversity_of_a_collapsed_model_is_1_and_more_varied_images_score_less()
     assert varied.mean < 0.5
     assert (varied.details["scales"], varied.details["n_pairs"], varied.details["floor_n"]) == (2, 700, 40)
     assert varied.mean == pytest.approx(varied.floor, abs=5 * varied.stderr)
-    assert "scales: 2; pairs of train images score 0." in varied.summary
+    assert "scales: 2, windows: reflected; pairs of train images score 0." in varied.summary
     again = ms_ssim(Subject(Fixed(data.images("train")), data, 0), n_samples=40, n_pairs=700)
     assert again == varied
     assert ms_ssim(Subject(Fixed(data.images("train")), data, 1), n_samples=40, n_pairs=700).mean != varied.mean
-    with pytest.raises(UsageError, match="n_samples=1: there are no pairs"):
+    with pytest.raises(UsageError, match="at least 2 samples and 2 train images; n_samples=1"):
         ms_ssim(one, n_samples=1, n_pairs=3)
 
 
@@ -371,8 +410,8 @@ def test_settings_that_do_not_go_together_are_refused(subject, score, changed, m
 
 
 def test_splits_beyond_the_samples_are_refused(subject):
-    with pytest.raises(UsageError, match="splits=10 is more than the 9 samples"):
-        inception_score(subject, **settings_of("inception_score", n_samples=9))
+    with pytest.raises(UsageError, match=r"splits=10: each has at least 2 .* there are 19 of one"):
+        inception_score(subject, **settings_of("inception_score", n_samples=19))
 
 
 def test_data_without_labels_or_images_are_refused(cache, dataset):

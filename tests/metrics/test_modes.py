@@ -37,7 +37,18 @@ def test_only_modes_with_a_sample_within_three_deviations_are_captured(make):
     assert high_quality(Subject(model, data, 0), n_samples=100, within=3.2).mean == 1
     assert modes(Subject(model, data, 0), n_samples=100, within=1.0).mean == 1
     total = len(data.density.means)
-    assert f"3 of {total} captured (100 samples, within 3 σ)" in modes(Subject(model, data, 0), **settings).summary
+    captured = modes(Subject(model, data, 0), **settings)
+    assert captured.summary == f"3 of {total} captured, the smallest with 0 % of 100 samples, 0 (within 3 σ)"
+    assert (captured.details["smallest_share"], captured.details["smallest_samples"]) == (0, 0)
+
+
+def test_a_mode_that_holds_almost_no_samples_is_told():
+    data = ring(None, **RING)
+    spots = [(mode, 0.0, 1 if mode == 5 else 57) for mode in range(8)]
+    score = modes(Subject(placed(data, spots), data, 0), n_samples=400, within=3.0)
+    assert score.mean == 8
+    assert score.summary == "8 of 8 captured, the smallest with 0.25 % of 400 samples, 1 (within 3 σ)"
+    assert (score.details["smallest_share"], score.details["smallest_samples"]) == (1 / 400, 1)
 
 
 def test_the_mixture_itself_captures_all_with_the_share_of_theory():

@@ -14,11 +14,12 @@ from sklearn.neighbors import KernelDensity
 
 from genexp.config.schema import CONFIGS
 from genexp.data import DataSet
+from genexp.data.digits import digits
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import GivenSamples, Subject
 from genexp.metrics import parzen as module
-from genexp.metrics.parzen import log_likelihood, parzen, parzen_folds, score_samples
+from genexp.metrics.parzen import log_likelihood, parzen, parzen_folds, rounding_error, score_samples
 
 GRID = np.logspace(-1, 0, 10).tolist()
 
@@ -55,6 +56,13 @@ def test_agrees_with_scikit_learn(images):
     exact = KernelDensity(bandwidth=0.2, leaf_size=len(centres)).fit(centres.double().numpy())
     ours = log_likelihood(points, centres, [0.2])[0]
     assert np.abs(ours.numpy() - exact.score_samples(points.double().numpy())).max() < 0.01
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.03, 0.01])
+def test_the_rounding_error_of_copies_is_within_what_is_said(images, sigma):
+    _, centres = images
+    error = np.abs(log_likelihood(centres[:60], centres, [sigma])[0].numpy() - direct(centres[:60], centres, sigma))
+    assert 0.05 * rounding_error(centres, sigma) < error.max() < rounding_error(centres, sigma)
 
 
 def test_several_bandwidths_are_each_what_one_alone_gives(images):
@@ -188,3 +196,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(printed) < 2**28  # a quarter of what is allowed
+
+
+# The width of Parzen windows
+
+
+def test_every_warning_of_a_width_is_said():
+    data = digits(None)
+    samples = data.images("train", slice(0, 300))
+    score = score_samples(samples, data, n_valid=100, sigma_grid=[2.0, 3.0], split="valid")
+    assert score.warning.startswith("σ was chosen on images that are scored: the score is a little too high; ")
+    assert score.warning.endswith("σ = 2 is the smallest of the grid; the best may lie beyond it")
+
+
+def test_the_rounding_error_of_small_widths_is_said():
+    data = digits(None)
+    copies = data.images("valid")
+    score = score_samples(copies, data, n_valid=100, sigma_grid=[0.01], split="test")
+    assert "σ = 0.01 is less than 0.1: distances in float32 may change log p(x)" in score.warning
+    assert score_samples(copies, data, n_valid=100, sigma_grid=[0.1], split="test").warning is None

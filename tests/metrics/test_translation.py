@@ -53,7 +53,7 @@ def test_doing_nothing_and_a_known_gap(pair):
     expected = [(2 * data.images("valid") - 1).abs().mean().item() for data in (pair, pair.second)]
     score = translation_error(Subject(Translation(same, same), pair, 0), split="valid")
     assert score.mean == pytest.approx(sum(expected) / 2, abs=2e-3)
-    off = lambda images: invert(images) + 0.1  # noqa: E731
+    off = lambda images: invert(images) + torch.where(images < 0.5, -0.1, 0.1)  # noqa: E731
     score = translation_error(Subject(Translation(off, invert), pair, 0), split="test")
     assert score.details["ways"]["a to b"] == pytest.approx(0.1, abs=0.003)
     assert score.mean == pytest.approx(0.05, abs=0.003)

@@ -88,7 +88,7 @@ def test_without_noise_and_at_the_mean_a_reconstruction_is_the_first_step_of_one
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(UsageError, match=r"model.noise_before=\[0\] is of 1 layers, but model.hidden=\[7, 6, 5\] has"):
+    with pytest.raises(UsageError, match=r"model.noise_before=\[0\] is of 1 layer, but model.hidden=\[7, 6, 5\] has"):
         build(noise_before=[0])
     with pytest.raises(UsageError, match="this data set has points"):
         build(DataSpec((2,), torch.full((2,), 0.5), 0.3, 10))

@@ -91,7 +91,7 @@ def test_without_masking_and_with_means_the_chain_follows_the_reconstruction(fin
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(UsageError, match=r"model.masking=\[0.1\] is of 1 layers, but model.hidden=\[7, 5\] has 2"):
+    with pytest.raises(UsageError, match=r"model.masking=\[0.1\] is of 1 layer, but model.hidden=\[7, 5\] has 2"):
         build(masking=[0.1])
     with pytest.raises(UsageError, match="leave out noise"):
         StackedDAE(SPEC, noise.masking(probability=0.1), **SETTINGS)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, config_of
 from omegaconf import OmegaConf
 
 from genexp.config.schema import Search
 from genexp.errors import UsageError
 from genexp.storage import checkpoint
 from genexp.sweeps import search, slots
-from genexp.sweeps.ranges import flat_ranges
+from genexp.sweeps.ranges import flat_ranges, suggest, typed_ranges
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
 DEFAULTS = ROOT / "configs/search/optuna.yaml"
@@ -56,6 +56,10 @@ def test_a_search_by_the_evidence_bound_on_validation_images(genexp, tmp_path):
     [
         (["search.metric=elbo"], "set metrics.elbo.split=valid"),
         (["search.metric=spread", "+metric@metrics.spread=ms_ssim"], "set metrics.spread.split=valid"),
+        (
+            ["search.metric=walk", "+metric@metrics.walk=chain", "metrics.walk.split=valid"],
+            "search.metric=walk describes the samples and does not say what is better",
+        ),
     ],
 )
 def test_what_is_not_taken_on_validation_images_is_not_sought(genexp, words, told):
@@ -246,6 +250,53 @@ def test_ranges_may_be_nested_or_dotted():
     }
     with pytest.raises(UsageError, match=r"search\.ranges\.seed"):
         flat_ranges({"seed": {"low": True, "high": 3}})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kind"),
+    [
+        ("model.beta", {"low": 0, "high": 4}, float),
+        ("optimizer.lr_min", {"low": 0, "high": 1, "step": 1}, float),
+        ("ema_power", {"low": 1, "high": 9}, float),
+        ("checkpoint.every_minutes", {"low": 1, "high": 9}, float),
+        ("optimizer.max_col_norm", {"low": 1, "high": 3}, float),  # it may be null, too
+        ("metrics.parzen.n_samples", {"low": 10.0, "high": 30.0}, int),
+        ("batch_size", {"low": 10.0, "high": 30}, int),
+        ("model.latent_dim", {"low": 2, "high": 8}, int),
+        ("seed", {"low": 0, "high": 9}, int),
+        ("optimizer.lr", {"low": 1e-3, "high": 1, "log": True}, float),
+        ("optimizer.lr", {"low": 1, "high": 10, "log": True}, float),
+    ],
+)
+def test_the_declared_type_of_a_setting_decides_which_numbers_are_tried(name, given, kind):
+    config = config_of("model=vae", "dataset=digits")
+    (found,) = typed_ranges(config, {name: given}).values()
+    numbers = [found[key] for key in ("low", "high") if found[key] is not None]
+    assert numbers == [given["low"], given["high"]]
+    trial = optuna.create_study().ask()
+    assert type(suggest(trial, name, found)) is kind
+
+
+def test_fractions_between_whole_ends_are_tried():
+    ranges = typed_ranges(config_of("model=vae"), {"model.beta": {"low": 0, "high": 4}})
+    seen = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = [suggest(seen.ask(), "model.beta", ranges["model.beta"]) for _ in range(20)]
+    assert any(value != round(value) for value in values)
+
+
+def test_fractions_of_a_whole_setting_are_refused(genexp, tmp_path):
+    answer = genexp(*SEARCH, "+search.ranges.model.latent_dim={low: 2, high: 8.5}")
+    assert answer.code == 2
+    assert "model.latent_dim takes whole numbers" in answer.err
+
+
+def test_searches_begun_before_go_on_under_their_name():
+    """Ranges whose numbers are of the declared type are as they were given, digit for digit."""
+    config = config_of("model=vae")
+    for given in ({"low": 1e-3, "high": 1}, {"low": 0.0, "high": 4.0}):
+        assert repr(typed_ranges(config, {"optimizer.lr": given})) == repr(flat_ranges({"optimizer.lr": given}))
+    given = {"model.latent_dim": {"low": 2, "high": 8}}
+    assert repr(typed_ranges(config, given)) == repr(flat_ranges(given))
 
 
 def test_a_score_that_is_no_number_is_a_failure(genexp, tmp_path, monkeypatch):

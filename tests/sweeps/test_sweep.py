@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from conftest import SMALL, assert_same_state, last_checkpoint, read_metrics, without_times
+from conftest import SMALL, assert_same_state, config_of, last_checkpoint, read_metrics, without_times
 from examples import UNRULY
 from rich.console import Console
 
@@ -433,6 +433,35 @@ def test_the_ranking_is_by_validation_and_knows_which_way_is_better(tmp_path):
     assert by_bound.tables[0].header()[3:5] == ["bound, valid", "epochs"]
     assert [record["seed"] for record in by_bound.tables[0].records()] == ["1", "0"]
     assert by_bound.notes[0] == "ranked by bound, its mean on validation images"
+
+
+def test_the_ranking_follows_what_the_metric_declares_and_never_a_diagnosis(tmp_path):
+    def row(seed, config, **scores):
+        taken = {name: Score(mean, None, "") for name, mean in scores.items()}
+        results = Results(1, 10, 61.0, 1.0, provenance={}, scores=taken)
+        return Job((f"seed={seed}",), Run(tmp_path / f"{seed}"), config, state=FINISHED, results=results)
+
+    config = config_of("model=dae", "dataset=digits", "+metric@metrics.gap=fid")
+    rows = [row(0, config, chain=1.0, gap=5.0), row(1, config, chain=2.0, gap=6.0)]  # kept without their direction
+    by_gap = ranking(rows, None, set())
+    assert [record["seed"] for record in by_gap.tables[0].records()] == ["0", "1"]
+    assert by_gap.notes[0] == "ranked by gap, its mean, the lowest first"
+    of_chains = ranking([row(0, config, chain=1.0), row(1, config, chain=2.0)], None, set())
+    assert [record["rank"] for record in of_chains.tables[0].records()] == [None, None]
+    assert not any("ranked" in note for note in of_chains.notes)
+
+
+def test_jobs_are_not_ranked_by_a_diagnosis(genexp, tmp_path):
+    answer = genexp("train", "model=dae", "dataset=digits", "-m", "seed=0,1", "sweep.rank_by=chain")
+    assert answer.code == 2
+    assert "sweep.rank_by=chain describes the samples and does not say what is better" in answer.err
+    answer = genexp(
+        *("train", "model=dae", "dataset=digits", "checkpoint.keep_best=chain", "metrics.chain.split=valid"),
+        "log.scores_every_epochs=1",
+    )
+    assert answer.code == 2
+    assert "checkpoint.keep_best=chain describes the samples" in answer.err
+    assert not list(tmp_path.glob("outputs/*/*"))
 
 
 def test_the_live_table_shows_state_epoch_loss_and_time_left(tmp_path, monkeypatch):
