@@ -206,6 +206,10 @@ class RunsConfig(Schema):
     filter: Text | list[Text] | None
 
 
+class CacheConfig(Schema):
+    clear: Literal["folders", "classifiers", "yardsticks"] | None
+
+
 class TableConfig(Schema):
     paper: dict[str, Any]  # checked by `papers.Paper`
     table: Text
@@ -231,6 +235,7 @@ SCHEMAS: dict[str, type[Schema]] = {
     "export": ExportConfig,
     "rerun": RerunConfig,
     "runs": RunsConfig,
+    "cache": CacheConfig,
     "table": TableConfig,
     "reproduce": ReproduceConfig,
 }

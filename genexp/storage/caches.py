@@ -66,7 +66,7 @@ def make_room(folder: Path, needed: int, what: str) -> bool:
     """
     allowed = limit()
     if needed > allowed:
-        print(f"note: {what} takes {gigabytes(needed)}, and is not kept ({LIMIT} is {allowed / 1e9:g})", flush=True)
+        print(f"note: {what} takes {size_text(needed)}, and is not kept ({LIMIT} is {allowed / 1e9:g})", flush=True)
         return False
     files, removed = contents(folder), list[Cached]()
     while files and sum(cached.size for cached in files) + needed > allowed:
@@ -74,7 +74,7 @@ def make_room(folder: Path, needed: int, what: str) -> bool:
     for cached in removed:
         cached.file.unlink(missing_ok=True)
     if removed:
-        size = gigabytes(sum(cached.size for cached in removed))
+        size = size_text(sum(cached.size for cached in removed))
         print(f"note: {count(len(removed), 'file')} removed from {folder}, {size} ({LIMIT} is {allowed / 1e9:g})")
     return True
 
@@ -87,6 +87,6 @@ def clear(kind: str) -> int:
     return sum(cached.size for cached in files)
 
 
-def gigabytes(size: int) -> str:
+def size_text(size: int) -> str:
     """Return a number of bytes in GB, or in MB below 1 GB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
