@@ -30,7 +30,7 @@ COLUMNS = (
 
 def main(config: CacheConfig, _line: CommandLine) -> None:
     """Print a table of the cached files, and the limit; or remove those of a kind."""
-    folder = cache_folder("")
+    folder, allowed = cache_folder(""), caches.limit()
     if config.clear is not None:
         size = caches.clear(config.clear)
         print(f"removed {KINDS[config.clear]} from {folder / config.clear}, {caches.size_text(size)}")
@@ -40,7 +40,7 @@ def main(config: CacheConfig, _line: CommandLine) -> None:
         print_table(Table(COLUMNS, rows))
     total = sum(row.cached.size for row in rows)
     print(f"{count(len(rows), 'file')}, {caches.size_text(total)}, in {folder}; all of it can be made again")
-    print(f"decoded images may take {caches.limit() / 1e9:g} GB ({caches.LIMIT}); clear=KIND removes those of a kind")
+    print(f"decoded images may take {allowed / 1e9:g} GB ({caches.LIMIT}); clear=KIND removes those of a kind")
 
 
 def _about(row: Row) -> str:
