@@ -47,7 +47,8 @@ def _sides(value: Any) -> int | list[int]:
     return sides[0] if sides[0] == sides[1] else sides
 
 
-Sides = Annotated[int | list[int], PlainValidator(_sides)]  # pixels of a square's side, or [height, width]
+_HeightAndWidth = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+Sides = Annotated[PositiveInt | _HeightAndWidth, PlainValidator(_sides)]  # pixels of a square's side, or of both sides
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,12 @@ def test_a_place_is_no_identity(genexp, photos):
     assert first.run.name.endswith("7264e6a8")  # what version 0.1.0 called it
 
 
+def test_where_the_faces_lie_is_no_identity():
+    elsewhere, here = (config_of("dataset=tfd", *path) for path in (["dataset.path=x.mat"], []))
+    assert elsewhere.identity() == here.identity()
+    assert elsewhere.identity(as_typed=True) != here.identity(as_typed=True)
+
+
 def test_runs_of_earlier_versions_stay_found(genexp, photos):
     words = [*TRAIN[1:], "dataset.path=photos/", "dataset.skip_broken=true"]
     config = config_of(*words)
