@@ -362,12 +362,12 @@ def test_large_images_are_learned_as_small_ones_are(shape, likelihood):
     first = None
     for _ in range(5):
         outcome = model.play(x)
-        first = first or float(outcome.losses["autoencoder"])
+        first = first or outcome.losses["autoencoder"].item()
         assert outcome.watched["kl"] < 100  # from the second step on it was 10⁴ to 10¹¹
         optimizer.zero_grad()
         outcome.losses["autoencoder"].backward()
         optimizer.step()
-    assert float(outcome.losses["autoencoder"]) < first
+    assert outcome.losses["autoencoder"].item() < first
 
 
 def test_a_large_model_of_before_is_what_it_was():
