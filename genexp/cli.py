@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "put a run's weights into a folder to share: safetensors, and a model card",
     "rerun": "train a run again, and see whether its scores come out equal",
     "runs": "list the runs",
+    "cache": "list what is kept of what can be made again, such as decoded images",
     "table": "print a table of a paper, with the runs beside the published numbers",
     "reproduce": "run what a table still lacks, then print it",
 }

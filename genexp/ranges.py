@@ -4,11 +4,13 @@ config.components reads the annotations from the source of a config's `_target_`
 values. A wrong value is thus refused before torch is loaded.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -38,6 +40,17 @@ _EpochsAndFactor = Annotated[list[PositiveFloat], Field(min_length=2, max_length
 RateStages = Annotated[list[_EpochsAndFactor], Field(min_length=1)]  # of a learning rate, see optimizers.learning_rate
 
 
+def _sides(value: Any) -> int | list[int]:
+    sides = value if isinstance(value, list) and len(value) == 2 else [value, value]
+    if not all(type(side) is int and side >= 1 for side in sides):
+        raise PydanticCustomError("sides", "should be a whole number above 0, or two of them, [height,width]")
+    return sides[0] if sides[0] == sides[1] else sides
+
+
+_HeightAndWidth = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+Sides = Annotated[PositiveInt | _HeightAndWidth, PlainValidator(_sides)]  # pixels of a square's side, or of both sides
+
+
 @dataclass(frozen=True)
 class AsBefore:
     """Marks a setting that a component got after runs of it were kept, as in `Annotated[bool, AsBefore(False)]`.
@@ -55,8 +68,36 @@ class AsBefore:
         return unused or bool(settings[name] == self.value)
 
 
-NAMES = {
-    name: value
-    for name, value in globals().items()
-    if name[0].isupper() and name not in ("Annotated", "Any", "AsBefore", "Field", "Literal", "Mapping")
-}
+@dataclass(frozen=True)
+class Beside:
+    """Marks a setting that makes no other experiment, as in `Annotated[bool, Beside(False)]`.
+
+    A run's identity has this value in its place. That the images are the same is known by their digest.
+    """
+
+    value: Any
+
+    def in_identity(self, name: str, settings: Mapping[str, Any], as_typed: bool) -> Any:
+        """Return the value in a run's identity for the setting `name` of these; `as_typed` as in earlier versions."""
+        return settings[name] if as_typed else self.value
+
+
+@dataclass(frozen=True)
+class DataPath:
+    """Marks the place of a data set's files, as in `Annotated[str | None, DataPath("known_as")]`.
+
+    A run's identity has what the setting `known_as` says, or else the path, less "./", "a/../" and a "/" at the end.
+    """
+
+    known_as: str
+
+    def in_identity(self, name: str, settings: Mapping[str, Any], as_typed: bool) -> Any:
+        """Return the value in a run's identity for the setting `name` of these; `as_typed` as in earlier versions."""
+        known_as = settings.get(self.known_as)
+        path = settings[name] if known_as is None else known_as
+        return path if path is None or as_typed else os.path.normpath(path)
+
+
+MARKS = {"AsBefore": AsBefore, "Beside": Beside, "DataPath": DataPath}
+NO_TYPES = {"Annotated", "Any", "Field", "Literal", "MARKS", "Mapping", "PlainValidator", "PydanticCustomError", *MARKS}
+NAMES = {name: value for name, value in globals().items() if name[0].isupper() and name not in (*NO_TYPES, "NO_TYPES")}

@@ -9,7 +9,7 @@ import torch
 from genexp.commands import train
 from genexp.config.check import with_checked_components
 from genexp.config.command_line import CommandLine
-from genexp.config.components import refuse_strangers
+from genexp.config.components import Component, refuse_strangers
 from genexp.config.kept import differences
 from genexp.config.schema import RerunConfig, TrainConfig, data_sets, flat
 from genexp.errors import GenexpError, UsageError
@@ -19,7 +19,7 @@ from genexp.storage.checkpoint import load_latest
 from genexp.storage.files import RERUN
 from genexp.tables import Column, Table, print_table
 from genexp.training import build
-from genexp.training.reopen import ELSEWHERE
+from genexp.training.reopen import ELSEWHERE, refuse_other_data
 
 VALUES = ("mean", "stderr", "valid_mean")  # of a score, as far as it has them
 MAY_DIFFER = ("dirty", "command", "time", "machine.host", "machine.system", "machine.cores", "from_step")
@@ -32,6 +32,7 @@ def main(config: RerunConfig, line: CommandLine, run: Run) -> None:
     """
     then = _finished(run)
     refuse_strangers(run.config, config.trust)
+    refuse_other_data(config, run)
     again = _configuration(config, run, then)
     data = build.data_set(again.dataset, again.data_dir, again.dataset_b)
     run.refuse_other_images(data.digest(), data_sets(again), ELSEWHERE)
@@ -82,12 +83,20 @@ def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
     path = run.path if run.path.name not in ("", "..") else run.path.resolve()
     changed = {
         "run_dir": str(path.with_name(path.name + RERUN)),
+        "dataset": _known_as_before(config.dataset, kept.dataset),
+        "dataset_b": None if config.dataset_b is None else _known_as_before(config.dataset_b, kept.dataset_b or {}),
         "data_dir": config.data_dir,
         "device": kept.device.model_copy(update=device),
         "epochs": then.epochs,
         "fresh": config.fresh,
     }
     return kept.model_copy(update=changed)
+
+
+def _known_as_before(here: Component, kept: Component) -> Component:
+    """Return the data set with the name, or else the path, by which the run knows it."""
+    moved = "known_as" in here and here["known_as"] is None and here["path"] != kept["path"]
+    return here | {"known_as": kept["path"]} if moved else here
 
 
 def _compare_scores(then: Results, now: Results) -> list[str]:

@@ -4,8 +4,10 @@ import re
 
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig, data_sets
+from genexp.data.remarks import remarks
 from genexp.device import multiplies_bfloat16, select
 from genexp.runs.directory import Run
+from genexp.runs.find import same_but_path
 from genexp.runs.results import Results
 from genexp.signals import Stop
 from genexp.text import count, duration
@@ -31,12 +33,18 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
         warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     digest = data.digest()
+    for remark in remarks(data, "white" in config.dataset):
+        warn(remark)
+    if config.run_dir is None and has_path and not run.path.exists():
+        _name_runs_of_these_images(config, digest)
     data = data.to(device)
     training = build.training(config, data, device)
     build.check_metrics(config.metrics, training.model, data)
     with run.held(config):
         if not config.fresh:
             again = "set fresh=true to start over (the old run is moved aside)"
+            if config.dataset.get("splits") == "auto":
+                again += ", or dataset.splits=exact, which reads subfolders val, Train ... as version 0.1.0 did"
             run.refuse_other_images(digest, data_sets(config), again)
         results = run.finished(config)  # another process may have finished it meanwhile
         if results is not None:
@@ -45,6 +53,15 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
         run.begin(config, digest, str(line))
         results = Session(run, config, training, data, Stop(patient)).train(str(line))
     _report(config, run, results)
+
+
+def _name_runs_of_these_images(config: TrainConfig, digest: str) -> None:
+    """Print which run differs from the one that begins only in where its images lie."""
+    for run in same_but_path(config, digest)[:1]:
+        path = run.config.dataset.get("known_as") or run.config.dataset["path"]
+        print(f"note: {run.path} has the same settings and the same images, from {path}")
+        if "known_as" in config.dataset:
+            print(f"dataset.known_as={path} says so, and goes on with that run")
 
 
 def _report_finished(config: TrainConfig, run: Run, results: Results) -> None:

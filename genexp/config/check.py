@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genexp.config import components
 from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, is_diagnosis, refuse_strangers
+from genexp.config.mistyped import usage_error
 from genexp.config.schema import SCHEMAS, ReopenedConfig, Schema, TrainConfig
 from genexp.errors import UsageError
 
@@ -29,7 +30,7 @@ def checked(command: str, composed: DictConfig) -> Any:
     try:
         config = schema.model_validate(plain)
     except pydantic.ValidationError as error:
-        raise components.usage_error(error, "", list(schema.model_fields)) from error
+        raise usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):
         refuse_strangers(config, config.trust)
     config = with_checked_components(config)

@@ -15,6 +15,7 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from genexp import ranges
+from genexp.config.mistyped import usage_error
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -26,11 +27,11 @@ COLLECTIONS = ("optimizers", "metrics")  # keys that hold several components by 
 OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", "genexp.metrics.")
 
 ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
-# An annotation made of these, and of AsBefore(...), can be evaluated: it executes no other code.
+# An annotation made of these, and of marks such as AsBefore(...), can be evaluated: it executes no other code.
 NAMES_OF_TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Load)
 LITERALS = (ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.USub)
 NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
-NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "AsBefore": ranges.AsBefore, "Literal": Literal, "ranges": ranges}
+NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "Literal": Literal, "ranges": ranges, **ranges.MARKS}
 
 
 def groups(config: Any) -> dict[str, Component]:
@@ -73,18 +74,40 @@ def check_component(key: str, component: Component) -> Component:
     return {"name": component["name"], "_target_": component["_target_"], **checked.model_dump()}
 
 
-def defining(component: Component) -> Component:
+def defining(component: Component, as_typed: bool = False) -> Component:
     """Return the component's part in a run's identity.
 
     Settings that it got later and that have their value as before, or no effect, do not move the runs made before them.
+    Where data lie, and what makes no other data of the same files, has one value for all runs, see `ranges.Beside`;
+    `as_typed` is as it was before that.
     """
     try:
         declared = declared_settings("", str(component.get("_target_"))) or {}
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
-    marks = {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
-    as_before = {name for name, mark in marks.items() if name in component and mark.is_as_before(name, component)}
-    return {name: value for name, value in component.items() if name not in as_before}
+    part = dict(component)
+    for name, (kind, _) in declared.items():
+        before = _as_before(kind)
+        for mark in getattr(kind, "__metadata__", ()):
+            if name in component and isinstance(mark, ranges.Beside | ranges.DataPath):
+                part[name] = mark.in_identity(name, component, as_typed and before is None)
+        if name in component and before is not None and before.is_as_before(name, part):
+            del part[name]
+    return part
+
+
+def movable(component: Component) -> list[str]:
+    """Return the settings that may change where the same files give the same images: where they lie, and the like."""
+    try:
+        declared = declared_settings("", str(component.get("_target_"))) or {}
+    except UsageError:
+        declared = {}
+    marked = {
+        name
+        for name, (kind, _) in declared.items()
+        if any(isinstance(mark, ranges.Beside | ranges.DataPath) for mark in getattr(kind, "__metadata__", ()))
+    }
+    return sorted((marked | {"path"}) & component.keys())
 
 
 def lower_is_better(metric: Component) -> bool:
@@ -273,28 +296,5 @@ def _annotation(node: ast.expr | None) -> Any:
 def _is_safe(node: ast.AST) -> bool:
     """Return True if evaluating the node executes no code of others."""
     if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id == "AsBefore"
+        return isinstance(node.func, ast.Name) and node.func.id in ranges.MARKS
     return isinstance(node, NAMES_OF_TYPES + LITERALS)
-
-
-def usage_error(error: pydantic.ValidationError, prefix: str, names: list[str]) -> UsageError:
-    """Return a UsageError with a line for each wrong setting: its value, and what it should be."""
-    lines = [_mistake(mistake, prefix, names) for mistake in error.errors()[:3]]
-    return UsageError("\n".join(dict.fromkeys(lines)))
-
-
-def _mistake(mistake: Any, prefix: str, names: list[str]) -> str:
-    key = prefix + ".".join(str(part) for part in mistake["loc"] if part != "function-after")
-    match mistake["type"]:
-        case "extra_forbidden":
-            hint = nearest(str(mistake["loc"][-1]), names)
-            return f"there is no setting '{key}'{hint or '; it has ' + ', '.join(names)}"
-        case "missing":
-            return f"{key} is missing: give it, as in {key}=VALUE"
-        case "string_pattern_mismatch":
-            return f"{key}={mistake['input']}: should be made of letters, digits, '.', '_', '+' and '-'"
-    wanted = mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer")
-    hint = ""
-    if mistake["type"] == "literal_error" and isinstance(mistake["input"], str):
-        hint = nearest(mistake["input"], mistake["ctx"]["expected"].split("'")[1::2])
-    return f"{key}={mistake['input']}: {wanted}{hint}"

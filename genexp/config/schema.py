@@ -6,6 +6,7 @@ Each class has a field for each top-level key. `config.components` reads what a 
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,21 +96,22 @@ class TrainConfig(Schema):
     run_dir: Place | None
     fresh: bool
 
-    def training(self) -> dict[str, Any]:
+    def training(self, as_typed: bool = False) -> dict[str, Any]:
         """Return what makes the steps of training. Epochs, device, places and logging are not part of it.
 
-        The precision is, because bfloat16 products change the scores that a run reaches.
+        The precision is, because bfloat16 products change the scores that a run reaches. `as_typed` is as it was
+        before paths were normalised, see `components.defining`.
         """
         identity: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
-        identity |= {group: defining(component) for group, component in components.groups(self).items()}
+        identity |= {group: defining(component, as_typed) for group, component in components.groups(self).items()}
         if self.optimizers:
             identity["optimizers"] = {player: defining(component) for player, component in self.optimizers.items()}
         return identity | {"precision": self.device.precision}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, as_typed: bool = False) -> dict[str, Any]:
         """Return what makes the experiment: its training, and the average of its weights."""
         averages = {"ema": self.ema, "ema_power": self.ema_power}
-        return self.training() | {name: value for name, value in averages.items() if value is not None}
+        return self.training(as_typed) | {name: value for name, value in averages.items() if value is not None}
 
     @property
     def average(self) -> str | None:
@@ -123,10 +125,17 @@ class TrainConfig(Schema):
         return "the same command without fresh=true" if self.fresh else "the same command"
 
     def directory(self) -> Path:
-        """Return the run's directory: the given one, else one that follows from the identity and not from the clock."""
+        """Return the run's directory: the given one, else one that follows from the identity and not from the clock.
+
+        A directory of an earlier version, which follows from the settings as they are typed, is taken if it exists.
+        """
         if self.run_dir is not None:
             return Path(self.run_dir).expanduser()
-        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        earlier, here = (self._directory(self.identity(as_typed)) for as_typed in (True, False))
+        return earlier if os.path.exists(earlier) else here  # noqa: PTH110 (no error where the name is too long)
+
+    def _directory(self, identity: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         noise = [] if self.noise["name"] == "none" else [self.noise["name"]]
         folder = "-".join([self.name, self.optimizer["name"], *noise, f"seed{self.seed}", digest])
         return Path(self.outputs_dir).expanduser() / str(self.dataset["name"]) / folder
@@ -173,6 +182,8 @@ class DeviceAgain(Schema):
 class RerunConfig(Schema):
     run: Text
     trust: Packages
+    dataset: Component
+    dataset_b: Component | None = None
     data_dir: Text
     device: DeviceAgain
     fresh: bool
@@ -193,6 +204,10 @@ class RunsConfig(Schema):
     outputs_dir: Place
     sort: Literal["path", "status", "progress", "score", "age"]
     filter: Text | list[Text] | None
+
+
+class CacheConfig(Schema):
+    clear: Literal["folders", "classifiers", "yardsticks"] | None
 
 
 class TableConfig(Schema):
@@ -220,6 +235,7 @@ SCHEMAS: dict[str, type[Schema]] = {
     "export": ExportConfig,
     "rerun": RerunConfig,
     "runs": RunsConfig,
+    "cache": CacheConfig,
     "table": TableConfig,
     "reproduce": ReproduceConfig,
 }

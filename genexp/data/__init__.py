@@ -96,7 +96,8 @@ class DataSet:
     second: "DataSet | None" = None  # the second data set of a run, for models that are trained on two
     truth: dict[str, Tensor] = field(default_factory=dict)  # split -> how each image should look in the other data set
     fresh: bool = False  # True: images are binary draws, anew at each use
-    draws: int | None = FIXED  # the seed of these draws; None: the default generators
+    flip: bool = False  # True: half of the training images are mirrored left to right, drawn anew at each step
+    draws: int | None = FIXED  # the seed of the draws of `fresh`; None: the default generators, in training
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,8 +128,11 @@ class DataSet:
         """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W); or points, (n, d)."""
         if self.fresh and self.draws is not None:
             return self._drawn_split(split)[rows].float()
-        images: Tensor = getattr(self, split)[rows]
-        return torch.bernoulli(images / self.white) if self.fresh else images / self.white
+        images: Tensor = getattr(self, split)[rows] / self.white
+        if self.flip and self.draws is None and split == "train":
+            mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+            images = torch.where(mirrored, images.flip(3), images)
+        return torch.bernoulli(images) if self.fresh else images
 
     def binarized(self, how: Binarization) -> "DataSet":
         """Return the data set with binary images, made of grey ones in the way that `dataset.binarize` names.
@@ -160,12 +164,13 @@ class DataSet:
     def drawn(self, seed: int | None) -> "DataSet":
         """Return the data set with the draws of `seed`, by which a score is taken; itself if there is nothing to draw.
 
-        With None each call of `images` draws from the default generators, which are seeded for each step of training.
+        With None each call of `images` draws from the default generators, which are seeded for each step of training,
+        and mirrors training images with `flip`.
         """
         second = self.second
         if second is not None:
             second = second.drawn(None if seed is None else rng.address(seed, "second data set"))
-        changes = (self.fresh and seed != self.draws) or second is not self.second
+        changes = ((self.fresh or self.flip) and seed != self.draws) or second is not self.second
         return replace(self, draws=seed, second=second) if changes else self
 
     def _drawn_split(self, split: str) -> Tensor:

@@ -1,20 +1,24 @@
 """CIFAR-10, downloaded once, verified by checksum before it is unpickled, and read through torchvision."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from genexp.data import CHUNK, DataSet
 from genexp.data.download import fetch, read, torchvision_reader, verify_md5
+from genexp.ranges import AsBefore
 
 TRAINING_IMAGES = 40_000  # as in Goodfellow et al. 2014; the last 10,000 of the 50,000 are the validation split
 GCN_SCALE = 55.0  # ‖v‖ of each image; over its 3,072 values a standard deviation of 55/√3072 = 0.992
 GCN_RANGE = 4.0  # |v| beyond which values are clipped: 4.03 standard deviations, 0.0056 % of a Gaussian's values
 
 
-def cifar10(data_dir: Path, *, normalization: Literal["none", "gcn"]) -> DataSet:
+def cifar10(
+    data_dir: Path, *, normalization: Literal["none", "gcn"], flip: Annotated[bool, AsBefore(False)] = False
+) -> DataSet:
     """Return 40,000 / 10,000 / 10,000 images of 3×32×32 from data_dir/cifar-10-batches-py, downloaded on first use.
 
     With normalization="gcn" each image x is contrast-normalised over all of its 3,072 values, as pylearn2 did for the
@@ -35,7 +39,7 @@ def cifar10(data_dir: Path, *, normalization: Literal["none", "gcn"]) -> DataSet
         images = images.permute(0, 3, 1, 2).contiguous()  # torchvision puts the channels last
         return contrast_normalized(images) if normalization == "gcn" else images
 
-    return read(reader, data_dir, TRAINING_IMAGES, prepare)
+    return replace(read(reader, data_dir, TRAINING_IMAGES, prepare), flip=flip)
 
 
 def contrast_normalized(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,17 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
     """Have the reader download the data set if one of the files `names` is missing from `folder`, below `data_dir`.
 
     A second process waits for the first one's download. Messages call the data set `title`, and the files that a user
-    can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded.
+    can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded; no empty folder and
+    no lock is then left behind.
     """
     if _first_missing(folder, names) is None:
         return
     place, timeout = folder.relative_to(data_dir), socket.getdefaulttimeout()
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    lock_file = data_dir / f".{title.lower()}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with made_by_one(data_dir / f".{title.lower()}.lock", f"downloads {title} to {data_dir}", must=True):
+        with made_by_one(lock_file, f"downloads {title} to {data_dir}", must=True):
             try:
                 socket.setdefaulttimeout(CONNECT_SECONDS)
                 if _first_missing(folder, names) is not None:
@@ -65,6 +69,12 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
             f"and it cannot be downloaded there: {error.strerror}\n"
             f"Set data_dir=FOLDER (or GENEXP_DATA_DIR) to the folder that holds {place}, or to one that can be written"
         ) from error
+    finally:
+        if _first_missing(folder, names) is not None:
+            with suppress(OSError):  # a folder that is not empty stays
+                lock_file.unlink(missing_ok=True)
+                for each in new_folders:
+                    each.rmdir()
 
 
 def verify_md5(title: str, file: Path, md5: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genexp.data import DataSet, split_by_rows
 from genexp.errors import DataError
-from genexp.ranges import AsBefore, Binarization
+from genexp.ranges import AsBefore, Beside, Binarization
 from genexp.text import first_line
 
 UNLABELLED, TRAIN, VALID, TEST = range(4)  # codes in `folds`, one for each image and fold
@@ -19,8 +19,9 @@ UNLABELLED, TRAIN, VALID, TEST = range(4)  # codes in `folds`, one for each imag
 def tfd(
     data_dir: Path,
     *,
-    path: str | None,
+    path: Annotated[str | None, Beside(None)],
     fold: Literal[1, 2, 3, 4, 5],
+    flip: Annotated[bool, AsBefore(False)] = False,
     binarize: Annotated[Binarization, AsBefore("none")] = "none",
 ) -> DataSet:
     """Return the unlabelled faces for training, the validation and test faces of `fold`, and all five folds; 1×48×48.
@@ -40,7 +41,7 @@ def tfd(
     labelled = (codes != UNLABELLED).any(1)
     labels = torch.where(labelled, expressions - expressions[labelled].min(), -1)
     folds = tuple((faces[fold_codes == VALID], faces[fold_codes == TEST]) for fold_codes in codes.T)
-    return replace(split_by_rows(faces, labels, rows), folds=folds).binarized(binarize)
+    return replace(split_by_rows(faces, labels, rows), folds=folds, flip=flip).binarized(binarize)
 
 
 def _load(file: Path) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ They may be conditional (Sohn et al. 2015), and trained on the importance-weight
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from genexp.ranges import AsBefore, NonNegativeFloat, PositiveInt, Units, Widths
 
 LOG_2PI = math.log(2 * math.pi)
 FIRST_STD = 0.1  # initial std of p(x | z) over that of the pixels; from 1, the codes collapse to the prior
+SMALL, LARGE = 28 * 28, 64 * 64  # values of an image, see VAE
 ACTIVE = 0.01  # variance over images above which a dimension of the posterior mean is active (Burda et al. 2016)
 
 
@@ -37,9 +38,15 @@ class VAE(Autoencoder):
     With `conditional`, encoder and decoder also receive the label y as one of as many units as there are classes, all 0
     for an image without a label: p(x | z, y) and q(z | x, y), and the prior of z is the same for all classes (the
     independent prior of Sohn et al. 2015, section 4.1). All bounds are then of log p(x | y).
+
+    Adam moves each weight by its learning rate, whatever the gradient. So the more pixels there are, the further a step
+    moves a hidden unit, and from some 10⁴ on the first step lets exp(log σ²) overflow. Images of more than LARGE values
+    are therefore multiplied by `pixel_scale`, SMALL / values, and the first weights divided by it: the model at its
+    start is the same, and a step moves a hidden unit as far as one of 28×28 pixels.
     """
 
     sampler_settings = ("sample_kind",)
+    pixel_scale: Tensor | None
 
     def __init__(
         self,
@@ -76,6 +83,10 @@ class VAE(Autoencoder):
         self.conditional, self.classes = conditional, len(data.classes) if conditional else 0
         inputs = [data.size + self.classes, *hidden]
         self.trunk = nn.Sequential(nn.Flatten(), fully_connected(inputs, [hidden_units] * len(hidden)))
+        is_large = not data.points and data.size > LARGE
+        self.register_buffer("pixel_scale", torch.tensor(SMALL / data.size) if is_large else None)
+        if self.pixel_scale is not None:
+            self.trunk[1][0].weight.data[:, : data.size] /= self.pixel_scale  # type: ignore[index]
         self.posterior_mean = fully_connected([hidden[-1], latent_dim], ["linear"])
         self.posterior_log_variance = fully_connected([hidden[-1], latent_dim], ["linear"])
         widths = [latent_dim + self.classes, *reversed(hidden), data.size]
@@ -95,7 +106,10 @@ class VAE(Autoencoder):
 
     def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return μ and log σ² of q(z | x), each (n, latent_dim)."""
-        h = self.trunk(self.with_labels(images.flatten(1), labels))
+        pixels = images.flatten(1)
+        if self.pixel_scale is not None:
+            pixels = pixels * self.pixel_scale
+        h = self.trunk(self.with_labels(pixels, labels))
         return self.posterior_mean(h).float(), self.posterior_log_variance(h).float()
 
     def log_likelihood(self, images: Tensor, codes: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -126,6 +140,12 @@ class VAE(Autoencoder):
             return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
         bounds = (log_likelihoods + ratios).logsumexp(1) - math.log(self.k)
         return Outcome({"autoencoder": -bounds.mean()}, watched)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take over a state; one from before there was `pixel_scale` has none, which is 1."""
+        if self.pixel_scale is not None:
+            state_dict.setdefault(f"{prefix}pixel_scale", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def first_layers(self) -> dict[str, nn.Linear]:
         return {"encoder": self.trunk[1][0]}  # type: ignore[index]

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,11 @@ class Run:
             return True
         except OSError:
             return if_unknown
+
+
+def holds_run(names: Collection[str]) -> bool:
+    """Return True if a folder with files of these names is the directory of a run, or an export of one."""
+    return "config.yaml" in names and ("status.json" in names or "model.safetensors" in names)
 
 
 def _defining(metrics: dict[str, Component]) -> dict[str, Component]:

@@ -5,6 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -126,6 +127,22 @@ def named_runs(patterns: Iterable[str]) -> list[Run]:
             raise UsageError(f"run={pattern}: there is no run's directory; {hint}")
     several = len(matches) > 1  # the shell has expanded a glob, and leaves nothing out
     return [run for _, runs in matches for run in runs if not (several and was_set_aside(run.path))]
+
+
+def same_but_path(config: TrainConfig, digest: str) -> list[Run]:
+    """Return the runs beside a configuration's that are the same experiment on the same images, from another place."""
+
+    def without_path(identity: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in flat(identity).items() if key != "dataset.path"}
+
+    runs = [Run(path.parent) for path in sorted(config.directory().parent.glob("*/data.json"))]
+    same = []
+    for run in runs:
+        if run.digest() == digest and not was_set_aside(run.path):
+            with suppress(UsageError):  # a damaged configuration is of no use here
+                if without_path(run.config.identity()) == without_path(config.identity()):
+                    same.append(run)
+    return same
 
 
 def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:

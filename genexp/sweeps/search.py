@@ -51,7 +51,9 @@ def main(config: TrainConfig, line: CommandLine) -> None:
     values = {name: given["choices"][0] if "choices" in given else given["low"] for name, given in ranges.items()}
     example = _job(fixed, values)  # a wrong name is told at once
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = Path(config.outputs_dir).expanduser() / "searches" / _name(config, search, ranges)
+    searches = Path(config.outputs_dir).expanduser() / "searches"
+    earlier, here = (searches / _name(config, search, ranges, as_typed) for as_typed in (True, False))
+    folder = earlier if earlier.exists() else here
     with held(folder, str(line)):
         trials = Trials(_study(search, folder, lower_is_better(config.metrics[search.metric])), search, ranges, fixed)
         if trials.jobs or trials.unfinished:
@@ -199,9 +201,9 @@ def _job(fixed: CommandLine, chosen: dict[str, Any]) -> Job:
     return Job.of(line, config.model_copy(update={"search": None}))
 
 
-def _name(config: TrainConfig, search: Search, ranges: dict[str, Range]) -> str:
+def _name(config: TrainConfig, search: Search, ranges: dict[str, Range], as_typed: bool) -> str:
     """Return the name of a search's folder: model, data set, and a digest of all that makes its trials comparable."""
-    content = [config.identity(), config.epochs, config.metrics[search.metric], ranges]
+    content = [config.identity(as_typed), config.epochs, config.metrics[search.metric], ranges]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.dataset['name']}-{config.name}-{digest}"
 

@@ -218,7 +218,7 @@ class Minibatches:
             return of_images
 
     def _all_codes(self) -> Tensor | None:
-        if self.stage.stage.codes is None or self.data.fresh:
+        if self.stage.stage.codes is None or self.data.fresh or self.data.flip:
             return None
         n = len(self.data.train)
         chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genexp.config.components import Component, check_component, settings_of
-from genexp.config.schema import ReopenedConfig, TrainConfig, data_sets
+from genexp.config.components import Component, check_component, movable, settings_of
+from genexp.config.schema import ReopenedConfig, RerunConfig, TrainConfig, data_sets
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
@@ -18,7 +18,6 @@ from genexp.text import nearest
 from genexp.training import build
 from genexp.training.plan import Plan
 
-MOVABLE = "path"  # of a data set: its files may have moved; the digest says whether they are the same
 LISTED = 20  # classes that a message names
 ELSEWHERE = "set data_dir (or dataset.path) to where they are"
 
@@ -56,7 +55,7 @@ def reopen(run: Run, config: ReopenedConfig) -> Trained:
     if config.device.precision != "float32":
         raise UsageError("device.precision is for training: samples and scores are always computed in float32")
     device = select(config.device.kind, config.device.threads)
-    _changes(config, run, {key: [MOVABLE] for key in ("dataset", "dataset_b")})  # before their images are compared
+    refuse_other_data(config, run)  # before their images are compared
     file, state = _state(run, config.checkpoint)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     run.refuse_other_images(data.digest(), data_sets(config), ELSEWHERE)
@@ -125,16 +124,21 @@ def _state(run: Run, checkpoint: str) -> tuple[Path, dict[str, Any]]:
     return latest
 
 
+def refuse_other_data(config: ReopenedConfig | RerunConfig, run: Run) -> None:
+    """Raise UsageError for a setting of a data set that is not the run's; its files may have moved."""
+    _changes(config, run, {key: movable(getattr(config, key) or {}) for key in ("dataset", "dataset_b")})
+
+
 def _changed_settings(config: ReopenedConfig, run: Run, model: Model) -> dict[str, Any]:
     """Return the settings that are not the run's own. Raises UsageError unless they concern sampling only."""
     of_noise = list(settings_of(run.config.noise))  # a chain corrupts, too
     return _changes(config, run, {"model": list(model.sampler_settings), "noise": of_noise})
 
 
-def _changes(config: ReopenedConfig, run: Run, allowed: dict[str, list[str]]) -> dict[str, Any]:
+def _changes(config: ReopenedConfig | RerunConfig, run: Run, allowed: dict[str, list[str]]) -> dict[str, Any]:
     """Return the changed settings of these components; `allowed` names those of each that may be changed.
 
-    Raises UsageError for any other. That a data set lies elsewhere is no change.
+    Raises UsageError for any other.
     """
     changed = {}
     for group, names in allowed.items():
@@ -146,6 +150,6 @@ def _changes(config: ReopenedConfig, run: Run, allowed: dict[str, list[str]]) ->
             if value != trained and name not in names:
                 may = f"; of a {group} that is trained, {', '.join(names)} may be set" if names else ""
                 raise UsageError(f"{setting}={value}: {run.path} was trained with {trained}{may}")
-            if value != trained and name != MOVABLE:
+            if value != trained:
                 changed[setting] = value
     return changed

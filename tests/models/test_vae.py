@@ -347,3 +347,43 @@ def test_labels_where_there_are_none_are_refused(genexp, tmp_path):
     assert genexp("sample", f"run={answer.run}", "n=5", "label=night").code == 0
     refused = genexp("sample", f"run={answer.run}", "n=5", "label=nigth")
     assert "label=nigth is no class of folder, did you mean 'night'?: day, night" in refused.err
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 128, 128)])
+def test_large_images_are_learned_as_small_ones_are(shape, likelihood):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(20, shape[0], 5, 5, generator=generator)
+    x = nn.functional.interpolate(coarse, shape[1:], mode="bicubic").clamp(0, 1)
+    settings = SETTINGS | {"hidden": [100], "latent_dim": 8, "hidden_units": "relu", "likelihood": likelihood}
+    torch.manual_seed(0)
+    model = VAE(DataSpec(shape, x.mean(0), x.std().item(), 20), noise.none(), **settings)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    first = None
+    for _ in range(5):
+        outcome = model.play(x)
+        first = first or outcome.losses["autoencoder"].item()
+        assert outcome.watched["kl"] < 100  # from the second step on it was 10⁴ to 10¹¹
+        optimizer.zero_grad()
+        outcome.losses["autoencoder"].backward()
+        optimizer.step()
+    assert outcome.losses["autoencoder"].item() < first
+
+
+def test_a_large_model_of_before_is_what_it_was():
+    """Its state has no `pixel_scale`; and models of up to 64×64 grey pixels have none."""
+    x = torch.rand(2, 1, 80, 80, generator=generator())
+    model = VAE(
+        replace(SPEC, shape=(1, 80, 80), pixel_mean=x[0]), noise.none(), **SETTINGS | {"likelihood": "bernoulli"}
+    )
+    now = model.encode(x)
+    state = model.state_dict()
+    model.load_state_dict(state)
+    assert torch.equal(model.encode(x), now)
+    scale = state.pop("pixel_scale")
+    assert scale == pytest.approx(784 / 6400)
+    state["trunk.1.0.weight"] = state["trunk.1.0.weight"] * scale
+    model.load_state_dict(state)
+    assert model.pixel_scale == 1
+    assert torch.allclose(model.encode(x), now, atol=1e-5)
+    assert "pixel_scale" not in build().state_dict()

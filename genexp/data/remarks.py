@@ -1,0 +1,59 @@
+"""What a user should know about a data set before training: copies across splits, hardly any contrast."""
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from genexp.data import CHUNK, DataSet
+
+LEAST_RANGE = 0.3  # between the least and the largest value of training images, of the range from black to white
+LEAST_STD = 0.05  # of the values of training images
+SPLIT_PAIRS = (("test", "train"), ("valid", "train"), ("test", "valid"))
+TITLES = {"train": "training", "valid": "validation", "test": "test"}
+
+
+def remarks(data: DataSet, has_white: bool) -> Iterator[str]:
+    """Yield a sentence for each thing that makes scores of these images misleading; none for points.
+
+    `has_white` says that the data set has a setting for the value of white.
+    """
+    if data.bounds is not None:
+        return
+    for (split, other), n in copies(data).items():
+        ours, theirs = (f"{TITLES[name]} images" for name in (split, other))
+        total = len(getattr(data, split))
+        yield f"{n:,} of {total:,} {ours} are copies of {theirs}, equal in each value; scores of copies flatter a model"
+    low, high = (end.item() / data.white for end in data.train.aminmax())
+    std = (data.train[:CHUNK].float() / data.white).std(correction=0).item()
+    if high - low < LEAST_RANGE or std < LEAST_STD:
+        remedy = "; if white has another value in the files, set dataset.white, as to 4095 for 12 bits"
+        yield (
+            f"the training images have almost no contrast: values from {low:.3f} to {high:.3f}, standard deviation "
+            f"{std:.3f}, where 0 is black and 1 is white{remedy if has_white else ''}"
+        )
+
+
+def copies(data: DataSet) -> dict[tuple[str, str], int]:
+    """Return how many images of a split are in another split, too, equal in each value; pairs without any are left out.
+
+    Validation images that a data set puts behind its training images on request are not counted.
+    """
+    of_split = {split: _hashes(getattr(data, split)) for split in TITLES}
+    counts: dict[tuple[str, str], int] = {}
+    for split, other in SPLIT_PAIRS:
+        ours, theirs = of_split[split], of_split[other]
+        theirs_as_set = set(theirs)
+        n = sum(image in theirs_as_set for image in ours)
+        if n and (split, theirs[-len(ours) :]) != ("valid", ours):
+            counts[split, other] = n
+    return counts
+
+
+def _hashes(images: Tensor) -> list[bytes]:
+    """Return a hash of each of (N, C, H, W) images."""
+    rows: list[bytes] = []
+    for chunk in torch.split(images.flatten(1), CHUNK):
+        rows += [hashlib.blake2b(image.data, digest_size=16).digest() for image in chunk.cpu().contiguous().numpy()]
+    return rows
