@@ -83,6 +83,10 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         if len(run_words) > 1 or (run_words and bare):
             raise UsageError(f"{' '.join(run_words + bare)}: give one run=, which may be a glob")
         runs, bare = runs + bare, []
+    if command == "runs" and bare:
+        if any(word.startswith("filter=") for word in overrides):
+            raise UsageError(f"{' '.join(bare)}: give the words of the filter alone or in filter=, not both")
+        overrides, bare = [*overrides, f"filter={_quoted(' '.join(bare))}"], []
     trusting = [word for word in overrides if run_words and command == "train" and word.startswith("trust=")]
     return CommandLine(
         command,
@@ -94,6 +98,12 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         words=tuple(words),
         trust=tuple(name for word in trusting for name in re.split(r"[\[\], ]+", word.removeprefix("trust=")) if name),
     )
+
+
+def _quoted(text: str) -> str:
+    """Return the text as Hydra reads it from quotes: as it is."""
+    text = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + match[2].replace('"', '\\"'), text)
+    return f'"{text.replace("${", chr(92) + "${")}"'
 
 
 def _unknown_flag(word: str) -> str:

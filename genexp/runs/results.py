@@ -34,7 +34,12 @@ class Results:
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = {"provenance": {}, "raw_scores": {}} | read_json(file)
+        return cls.from_json(read_json(file))
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Results | None":
+        """Return the results in the content of results.json; None if it is not as training writes it."""
+        content = {"provenance": {}, "raw_scores": {}} | content
         try:
             known = {each.name: content[each.name] for each in fields(cls)}
             for key in SCORES:
