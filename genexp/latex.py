@@ -15,7 +15,8 @@ LATEX = {
     **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "²": "$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "*": "$^*$"},
     **{"°": r"$^\circ$", "ᵐ": r"$^\mathrm{m}$", "’": "'", "…": r"\dots{}", "β": r"$\beta$", "≈": r"$\approx$"},
 }
-PACKAGES = r"\usepackage{array,booktabs,graphicx}"
+PACKAGES = r"\usepackage{array,graphicx}, and looks better with booktabs"
+RULES = "".join(rf"\providecommand{{\{rule}}}{{\hline}}" for rule in ("toprule", "midrule", "bottomrule"))
 SHRUNK = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"  # numbers cannot be wrapped
 
 
@@ -25,7 +26,7 @@ def text_of(document: "Document") -> str:
     The document's asides, which are for whoever runs genexp, are left out.
     """
     keys = _keys(document.sources)
-    parts = [f"% {document.title}; needs {PACKAGES}"]
+    parts = [f"% {document.title}; needs {PACKAGES}\n{RULES}"]
     notes = [rf"\footnotesize {_cited(note, keys)}\par" for note in document.notes]
     for table in document.tables:
         below = [r"\par\raggedright\medskip", *notes] if notes and table is document.tables[-1] else []

@@ -47,18 +47,19 @@ def lines_of(table: "Table", width: int | None) -> list[str]:
     the first; empty columns are left out before others. A line below the table says which are left out.
     """
     columns = _columns(table, brief=False)
-    left_out: list[str] = []
     if width is not None and _total(columns) > width:
         columns = _columns(table, brief=True)
         while _total(columns, least=True) > width and (last := _first_to_go(columns)) is not None:
-            left_out.insert(0, columns.pop(last).title)
+            del columns[last]
         for column in reversed(columns):
             column.width = max(column.least, column.width - max(0, _total(columns) - width))
     height = max(len(column.head) for column in columns)
     heads = [[*[""] * (height - len(column.head)), *column.head] for column in columns]
     lines = ["", *(_line(columns, cells) for cells in zip(*heads, strict=True)), " " + "─" * (_total(columns) - 1)]
     lines += [_line(columns, cells) for cells in zip(*(column.cells for column in columns), strict=True)]
-    lines += [f" not shown in {width} columns: {', '.join(left_out)}"] if left_out else []
+    shown = [column.title for column in columns]
+    left_out = [title for title in table.header() if title not in shown]
+    lines += wrapped(f"not shown in {width} columns: {', '.join(left_out)}", width) if left_out else []
     return [*lines, ""]
 
 

@@ -31,7 +31,7 @@ class Index:
     def __enter__(self) -> "Index":
         lines = read_json_lines(self.file)
         for line in lines:  # a later line is of a later version of its file
-            with suppress(KeyError):
+            with suppress(KeyError, TypeError):  # of a line that is damaged
                 self.known[line["file"]] = line["stamp"], line["content"]
         self.lines = len(lines)
         return self
