@@ -53,12 +53,11 @@ class Score:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], metric: str = "") -> "Score":
         """Return a score that `to_json` wrote, or genexp 0.1.0. Raises KeyError if it has no mean."""
-        names = {each.name for each in fields(cls)} - {"details"}
-        known = {name: value for name, value in content.items() if name in names}
+        known = {name: value for name, value in content.items() if name in OWN}
         known.setdefault("stderr", None)
         known.setdefault("summary", f"{content['mean']:g}")
         known.setdefault("lower_is_better", metric in LOWER_IS_BETTER)
-        return cls(**known, details={name: value for name, value in content.items() if name not in names})
+        return cls(**known, details={name: value for name, value in content.items() if name not in OWN})
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as one flat dictionary; fields that are None are left out, but for `stderr`."""
@@ -77,6 +76,11 @@ class Score:
     def __str__(self) -> str:
         """The mean ± its standard error."""
         return with_error(self.mean, self.stderr)
+
+
+OWN = {each.name for each in fields(Score)} - {
+    "details"
+}  # the fields of a score in a file; what else is there, details
 
 
 def sort_key(value: float, lower_is_better: bool) -> float:

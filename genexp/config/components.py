@@ -78,10 +78,11 @@ def defining(component: Component) -> Component:
     Settings that it got later and that have their value as before, or no effect, do not move the runs made before them.
     """
     try:
-        declared = declared_settings("", str(component.get("_target_"))) or {}
+        target = str(component.get("_target_"))
+        source = source_of("", target)
+        marks = {} if source is None else _later_settings(source, target)
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
-    marks = {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
     as_before = {name for name, mark in marks.items() if name in component and mark.is_as_before(name, component)}
     return {name: value for name, value in component.items() if name not in as_before}
 
@@ -162,6 +163,13 @@ def _declared_in(source: ast.Module, key: str, target: str) -> Settings | None:
             return None
         declared[argument.arg] = _typed(argument.annotation, value)
     return declared
+
+
+@lru_cache(maxsize=1000)
+def _later_settings(source: ast.Module, target: str) -> dict[str, ranges.AsBefore]:
+    """Return how each setting was before, of those that a target of this parsed module got later."""
+    declared = _declared_in(source, "", target) or {}
+    return {name: mark for name, (kind, _) in declared.items() if (mark := _as_before(kind)) is not None}
 
 
 def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:

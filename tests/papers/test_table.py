@@ -311,7 +311,7 @@ tables:
 @pytest.fixture
 def likelihoods(genexp, tmp_path):
     """The command line with a small paper of log-likelihoods."""
-    (tmp_path / "conf/paper").mkdir(parents=True)
+    (tmp_path / "conf/paper").mkdir(parents=True, exist_ok=True)
     (tmp_path / "conf/paper/bounds.yaml").write_text(LIKELIHOODS)
     words = ["--config-dir", str(tmp_path / "conf"), "paper=bounds", "table=likelihood", "data_dir=nothing"]
     return lambda command, *more: genexp(command, *words, *more)

@@ -121,8 +121,8 @@ def test_damaged_runs_are_listed_as_before(runs, genexp):
         assert sum(" ? " in line for line in lines) == 2
 
 
-WORDS = """1e-3 1.0e-08 1e3 1.5e3 .5 -.5 1. 1_000 0x1f 010 2026-01-01 12:30:45 yes no on null ~ .inf -.inf 1.e5 .5e+3 .5e3
-+1e5 1e 1.2.3 1.2e5 -2e-4 'a' True false e5 _1 [1,2e3] ${x} '1e-3' '-'"""
+WORDS = """1e-3 1.0e-08 1e3 1.5e3 .5 -.5 1. 1_000 0x1f 010 2026-01-01 12:30:45 yes no on null ~ .inf -.inf 1.e5 .5e+3
+.5e3 +1e5 1e 1.2.3 1.2e5 -2e-4 'a' True false e5 _1 [1,2e3] ${x} '1e-3' '-'"""
 
 
 def test_yaml_is_read_as_omegaconf_reads_it(tmp_path):
