@@ -52,6 +52,7 @@ class RunState:
     error: str | None
     updated: float  # seconds since 1970
     results: Results | None
+    earlier_epochs: int = 0  # of the stages before the last one, which a configuration and results do not count
     stage: str = ""  # the name of the stage in which training is, if there are several
     curve: dict[str, Any] | None = None  # the newest point of a score's curve in the log: name, value, step and epoch
     identity: dict[str, Any] = field(default_factory=dict)  # of the configuration
@@ -60,13 +61,6 @@ class RunState:
     def progress(self) -> str:
         """The epochs completed of those asked for, of all stages."""
         return (f"{self.stage}: " if self.stage else "") + f"{self.epoch}/{self.epochs}"
-
-    @property
-    def earlier_epochs(self) -> int:
-        """The epochs of the stages before the last one. A configuration and results do not count them."""
-        if self.status == "finished" and self.results is not None:
-            return self.epoch - self.results.epochs
-        return self.epochs - self.config.epochs if self.config is not None else 0
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -145,6 +139,9 @@ def state_of(run: Run, index: Index) -> RunState:
     elif said.get("epoch") is None:  # a status that ends a run early does not say
         epoch = _number(log.get("epoch"))
     epochs = _number(said.get("epochs")) or (config.epochs if config else 0)
+    earlier = epochs - config.epochs if config is not None else 0
+    if status == "finished":
+        earlier = epoch - results.epochs if results is not None else 0
     try:
         updated = datetime.fromisoformat(str(said.get("updated"))).timestamp()
     except ValueError:
@@ -158,6 +155,7 @@ def state_of(run: Run, index: Index) -> RunState:
         error=str(said["error"]) if said.get("error") else None,
         updated=updated,
         results=results,
+        earlier_epochs=max(0, earlier),
         stage=str(said["stage"]) if said.get("stage") and status != "finished" else "",
         curve=log.get("curve"),
         identity=config.identity() if config is not None else {},
