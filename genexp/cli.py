@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from dataclasses import replace
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +109,15 @@ def _run(command: str, words: list[str]) -> int:
 def _runs(line: "CommandLine") -> "list[Run | None]":
     """Return the runs that a command line names. Raises UsageError if it names none and has to."""
     from genexp.config.schema import REOPENING
-    from genexp.runs.find import matching, named_runs
+    from genexp.runs.find import OUTPUTS, matching, named_runs
 
     if line.command == "train":
-        sources = [run for pattern in line.runs for run in matching(pattern)]
+        outputs_dir = next((w.partition("=")[2] for w in line.overrides if w.startswith("outputs_dir=")), OUTPUTS)
+        sources = [run for pattern in line.runs for run in matching(pattern, outputs_dir)]
         if line.runs and len(sources) != 1:
-            raise UsageError(f"from={line.runs[0]}: give the directory of one run; `genexp runs` lists them")
+            raise UsageError(
+                f"from={line.runs[0]}: give the directory of one run, or its hash; `genexp runs` lists them"
+            )
         return list(sources)
     if line.command in REOPENING and not line.runs and not line.display:
         raise UsageError(f"which run? genexp {line.command} run=PATH, or PATH alone; `genexp runs` lists them")
@@ -185,6 +188,7 @@ def _complete(words: list[str]) -> int:
 
 def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     """Run several jobs of a command in this process; print a table of them. Return the exit code."""
+    from genexp.runs.find import short_name
     from genexp.tables import Column, Table, print_table
 
     common = set.intersection(*(set(line.overrides) for line, _ in lines)) if len(lines) > 1 else set()
@@ -199,18 +203,23 @@ def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
             try:
                 scores = _main_of(replace(line, words=()), run)
                 row |= {"status": "finished", "run or cause": "" if run is None else str(run.path)}
+                row |= {"brief": "" if run is None else short_name(run.path)}
                 if isinstance(scores, dict):
                     row |= {name: str(score) for name, score in scores.items()}
                     names |= scores.keys()
             except Exception as error:
                 row |= {"status": "failed", "run or cause": first_line(error)}
+                row |= {"brief": first_line(error)}
                 explain(error)
             rows.append(row)
     finally:
         if rows:
             titles = ("job", "settings", "status", *sorted(names), "run or cause")
             print("interrupted sweep" if len(rows) < len(lines) else "sweep")
-            print_table(Table([Column(title, methodcaller("get", title, "–"), left=True) for title in titles], rows))
+            columns = [Column(title, methodcaller("get", title, "–"), left=True) for title in titles]
+            columns[1] = replace(columns[1], cut="start")
+            columns[-1] = replace(columns[-1], cut="end", brief=itemgetter("brief"))
+            print_table(Table(columns, rows))
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 

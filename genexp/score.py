@@ -60,14 +60,13 @@ class Score:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], metric: str = "") -> "Score":
         """Return a score that `to_json` wrote, or genexp 0.1.0. Raises KeyError if it has no mean."""
-        names = {each.name for each in fields(cls)} - {"details"}
-        known = {name: value for name, value in content.items() if name in names}
+        known = {name: value for name, value in content.items() if name in OWN}
         if known["mean"] is None or known["mean"] != known["mean"]:  # genexp 0.1.0 wrote NaN
             known["mean"] = math.nan  # always this one: unlike others, it is equal to itself within a score
         known.setdefault("stderr", None)
         known.setdefault("summary", number(known["mean"], "g"))
         known.setdefault("lower_is_better", metric in LOWER_IS_BETTER)
-        return cls(**known, details={name: value for name, value in content.items() if name not in names})
+        return cls(**known, details={name: value for name, value in content.items() if name not in OWN})
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as one flat dictionary; fields that are None are left out, but for `stderr`."""
@@ -95,6 +94,11 @@ class Score:
     def __str__(self) -> str:
         """The mean ± its standard error; "–" if the mean is not known."""
         return with_error(self.mean, self.stderr)
+
+
+OWN = {each.name for each in fields(Score)} - {
+    "details"
+}  # the fields of a score in a file; what else is there, details
 
 
 def sort_key(value: float, lower_is_better: bool) -> float:

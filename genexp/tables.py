@@ -4,25 +4,14 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
+from genexp import latex
+from genexp.layout import lines_of, prose_of, terminal_width, wrapped
 from genexp.numbers import strict
 
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "−": "$-$", "–": "--", "×": r"$\times$", "√": r"$\surd$"},
-    **{"†": r"$^\dagger$", "‡": r"$^\ddagger$", "²": "$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "*": "$^*$"},
-    **{"°": r"$^\circ$", "ᵐ": r"$^\mathrm{m}$", "’": "'", "…": r"\dots{}"},
-}
 Row = Any  # whatever the columns of a table can show
 
 
@@ -39,6 +28,8 @@ class Column:
     show: Callable[[Row], str]
     export: Callable[[Row], dict[str, Any]] = lambda _row: {}  # numbers as numbers, by name
     left: bool = False  # aligned to the left, as words are
+    cut: Literal["", "start", "end"] = ""  # the end at which cells may be shortened where a terminal is narrow
+    brief: Callable[[Row], str] | None = None  # what a cell reads there instead; such a column is never left out
 
 
 @dataclass(frozen=True)
@@ -55,8 +46,13 @@ class Table:
         return [column.title for column in self.columns]
 
     def cells(self) -> list[list[str]]:
-        """Return the rows as people read them."""
-        return [[column.show(row) for column in self.columns] for row in self.rows]
+        """Return the rows as people read them. A cell is one line."""
+        return [[one_line(column.show(row)) for column in self.columns] for row in self.rows]
+
+    def columns_of_cells(self, brief: bool) -> list[list[str]]:
+        """Return the cells column by column; `brief` where a column has briefer ones."""
+        shows = [column.brief if brief and column.brief is not None else column.show for column in self.columns]
+        return [[one_line(show(row)) for row in self.rows] for show in shows]
 
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as programs read them; a number that is not finite is None."""
@@ -76,40 +72,43 @@ class Document:
 
     title: str
     tables: list[Table]
-    notes: list[str]
+    notes: list[str]  # for every reader
+    sources: list[str] = field(default_factory=list)  # the literature that cells name as [1], [2] ...
+    asides: list[str] = field(default_factory=list)  # for whoever runs genexp here: no part of a paper
+
+    def all_notes(self) -> list[str]:
+        """Return the notes, the numbered sources and the asides, as they are read below the tables."""
+        sources = [f"[{number}] {source}" for number, source in enumerate(self.sources, 1)]
+        return [one_line(note) for note in (*self.notes, *sources, *self.asides)]
 
 
-def render(document: Document, form: str) -> str:
-    """Return the document as text; `form` is terminal, markdown, latex, csv or json."""
-    return {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv, "json": _json}[form](document)
+def render(document: Document, form: str, width: int | None = None) -> str:
+    """Return the document as text; `form` is terminal, markdown, latex, csv or json.
+
+    Tables of a terminal are made to fit into `width`; without one, a line is as long as it has to be.
+    """
+    if form == "terminal":
+        return _terminal(document, width)
+    return {"markdown": _markdown, "latex": latex.text_of, "csv": _csv, "json": _json}[form](document)
 
 
-def print_table(table: Table, console: Console | None = None) -> None:
-    """Print a table alone. Unless it is prose, it is as wide as it has to be: a path that is cut is of no use."""
-    console = console or Console()
-    rich_table = RichTable(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for index, title in enumerate(table.header()):
-        stacked = re.sub(r" \((\w+-)(\w+)\)$", r"\n\1\n\2", title)  # fid (classifier-0123abcd)
-        rich_table.add_column(stacked, justify="left" if table.is_left(index) else "right", no_wrap=not table.prose)
-    for cells in table.cells():
-        rich_table.add_row(*(Text(cell) for cell in cells), end_section=table.prose)
-    if not table.prose:
-        needed = Console(width=10**6).measure(rich_table).maximum
-        console = Console(file=console.file, width=max(needed, console.width))
-    console.print(rich_table)
+def print_table(table: Table) -> None:
+    """Print a table alone. In a terminal it is made to fit; elsewhere no cell is shortened."""
+    print("\n".join(_lines(table, terminal_width())), flush=True)
 
 
-def _terminal(document: Document) -> str:
-    stream = io.StringIO()
-    console = Console(file=stream, width=max(80, min(shutil.get_terminal_size((100, 0)).columns, 120)))
-    console.print(Text(document.title, style="bold"))
+def _terminal(document: Document, width: int | None) -> str:
+    lines = wrapped(document.title, width)
     for table in document.tables:
-        if table.title:
-            console.print(Text(table.title))
-        print_table(table, console)
-    for note in document.notes:
-        console.print(Text(note))
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+        lines += wrapped(table.title, width) if table.title else []
+        lines += _lines(table, width)
+    for note in document.all_notes():
+        lines += wrapped(note, width)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _lines(table: Table, width: int | None) -> list[str]:
+    return prose_of(table, width) if table.prose else lines_of(table, width)
 
 
 def _markdown(document: Document) -> str:
@@ -118,30 +117,18 @@ def _markdown(document: Document) -> str:
         rule = ["---" if table.is_left(index) else "---:" for index in range(len(table.columns))]
         parts += [f"## {table.title}"] if table.title else []
         parts.append("\n".join(markdown_row(line) for line in [table.header(), rule, *table.cells()]))
-    notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.notes]
+    notes = ["- " + re.sub(r"([*_])", r"\\\1", note) for note in document.all_notes()]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
 def markdown_row(cells: Sequence[Any]) -> str:
     """Return a row of a table in Markdown."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(one_line(str(cell)).replace("|", "\\|") for cell in cells) + " |"
 
 
-def _latex(document: Document) -> str:
-    parts = [f"% {document.title}; needs " + r"\usepackage{array,booktabs,graphicx}"]
-    notes = [r"\par\raggedright\medskip", *(rf"\footnotesize {_tex(note)}\par" for note in document.notes)]
-    for table in document.tables:
-        share = rf">{{\raggedright\arraybackslash}}p{{{0.8 / len(table.columns):.3f}\textwidth}}"
-        columns = share * len(table.columns) if table.prose else "l" + "r" * (len(table.columns) - 1)
-        head, *body = [" & ".join(_tex(cell) for cell in line) + r" \\" for line in [table.header(), *table.cells()]]
-        tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-        tabular.append(r"\end{tabular}")
-        if not table.prose:  # numbers cannot be wrapped
-            tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
-        begin = [r"\begin{table}", rf"\caption{{{_tex(table.title)}}}", r"\centering\small"]
-        last = notes if document.notes and table is document.tables[-1] else []
-        parts.append("\n".join([*begin, *tabular, *last, r"\end{table}"]))
-    return "\n\n".join(parts) + "\n"
+def one_line(text: str) -> str:
+    """Return the text with a space where it breaks into lines: a line of a table is one row."""
+    return text if text.isprintable() else " ".join(part for line in text.splitlines() if (part := line.strip()))
 
 
 def _csv(document: Document) -> str:
@@ -160,9 +147,5 @@ def _csv(document: Document) -> str:
 
 def _json(document: Document) -> str:
     tables = [{"title": table.title, "rows": table.records()} for table in document.tables]
-    content = {"title": document.title, "tables": tables, "notes": document.notes}
+    content = {"title": document.title, "tables": tables, "notes": document.all_notes()}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)

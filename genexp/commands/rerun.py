@@ -111,7 +111,8 @@ def _compare_scores(then: Results, now: Results) -> list[str]:
             if str(before) != str(after) and name not in unequal:  # as text, since NaN is not equal to itself
                 unequal.append(name)
     titles = ("score", "then", "now", "equal")
-    print_table(Table([Column(title, itemgetter(i), left=True) for i, title in enumerate(titles)], rows))
+    columns = [Column(title, itemgetter(i), left=True, cut="" if i else "end") for i, title in enumerate(titles)]
+    print_table(Table(columns, rows))
     return unequal
 
 

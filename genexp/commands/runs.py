@@ -9,11 +9,11 @@ from typing import Any
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import is_diagnosis, lower_is_better
-from genexp.config.schema import RunsConfig
+from genexp.config.schema import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.runs.find import NewestScore, RunState, differing_settings, find
-from genexp.tables import Column, Table, print_table
-from genexp.text import age, number, with_decimals
+from genexp.runs.find import NewestScore, RunState, differing_settings, find, short_names
+from genexp.tables import Column, Document, Table, print_table, render
+from genexp.text import TIME, age, number, with_decimals
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Listed:
     state: RunState
     score: NewestScore | None
     settings: str
+    short_name: str
 
     def score_text(self) -> str:
         if self.score is None:
@@ -40,16 +41,44 @@ class Listed:
         return not math.isfinite(key) or is_diagnosis(metric), self.score.name, key
 
 
+def _of_config(read: Callable[[TrainConfig], str | int]) -> Callable[[Listed], str]:
+    """Return what reads a configuration; of a run whose configuration cannot be read, "?"."""
+    return lambda row: "?" if row.state.config is None else str(read(row.state.config))
+
+
+def _score(row: Listed) -> dict[str, Any]:
+    if row.score is None:
+        return {"score": None}
+    name, score, epoch = row.score
+    return {"score": name, "mean": score.mean, "stderr": score.stderr, "score_epoch": epoch}
+
+
+def _progress(row: Listed) -> dict[str, Any]:
+    return {"epoch": row.state.epoch, "epochs": row.state.epochs, "stage": row.state.stage}
+
+
+def _updated(row: Listed) -> dict[str, str]:
+    return {"updated": time.strftime(TIME, time.localtime(row.state.updated))}
+
+
+MODEL, DATASET = _of_config(lambda config: config.model["name"]), _of_config(lambda config: config.dataset["name"])
+SEED = _of_config(lambda config: config.seed)
 COLUMNS = (
-    Column("status", lambda row: row.state.status, left=True),
-    Column("progress", lambda row: row.state.progress, left=True),
-    Column("score", Listed.score_text, left=True),
-    Column("age", lambda row: age(time.time() - row.state.updated), left=True),
-    Column("model", lambda row: row.state.config.model["name"] if row.state.config else "?", left=True),
-    Column("dataset", lambda row: row.state.config.dataset["name"] if row.state.config else "?", left=True),
-    Column("seed", lambda row: str(row.state.config.seed) if row.state.config else "?", left=True),
-    Column("settings", lambda row: row.settings, left=True),
-    Column("run", lambda row: str(row.state.run.path), left=True),
+    Column("status", lambda row: row.state.status, lambda row: {"status": row.state.status}, True),
+    Column("progress", lambda row: row.state.progress, _progress, True),
+    Column("score", Listed.score_text, _score, True),
+    Column("age", lambda row: age(time.time() - row.state.updated), _updated, True),
+    Column("model", MODEL, lambda row: {"model": MODEL(row)}, True),
+    Column("dataset", DATASET, lambda row: {"dataset": DATASET(row)}, True),
+    Column("seed", SEED, lambda row: {"seed": row.state.config and row.state.config.seed}, True),
+    Column("settings", lambda row: row.settings, lambda row: {"settings": row.settings}, True, "start"),
+    Column(
+        "run",
+        lambda row: str(row.state.run.path),
+        lambda row: {"run": str(row.state.run.path), "error": row.state.error},
+        left=True,
+        brief=lambda row: row.short_name,
+    ),
 )
 ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progress and the newest run come first
     "status": lambda row: row.state.status,
@@ -68,9 +97,13 @@ def main(config: RunsConfig, _line: CommandLine) -> None:
     words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
     states = find(folder)
     settings = differing_settings(states)
-    rows = (Listed(state, state.newest_score(), settings[state.run.path]) for state in states)
-    matching = [row for row in rows if _matches(row, words)]
+    names = short_names([state.run.path for state in states])
+    rows = [Listed(state, state.newest_score(), settings[state.run.path], names[state.run.path]) for state in states]
+    matching = [row for row in rows if _matches(row, words)] if words else rows
     listed = sorted(matching, key=lambda row: (ORDERS[config.sort](row), ORDERS["path"](row)))
+    if config.format != "terminal":
+        print(render(Document(f"Runs in {folder}", [Table(COLUMNS, listed)], []), config.format), end="")
+        return
     if not listed:
         print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
         return

@@ -65,14 +65,20 @@ def _name_runs_of_these_images(config: TrainConfig, digest: str) -> None:
 
 
 def _report_finished(config: TrainConfig, run: Run, results: Results) -> None:
-    print(f"already finished, {count(results.epochs, 'epoch')}; epochs=N goes on from there, fresh=true starts over")
+    print(f"already finished, {_epochs(run, results)}; epochs=N goes on from there, fresh=true starts over")
     _report(config, run, results)
 
 
+def _epochs(run: Run, results: Results) -> str:
+    """Return the epochs of all stages, and those of the last one, which `epochs` sets, if there are others."""
+    of_all = run.epochs(results)
+    last = f" ({results.epochs} of the last stage)" if of_all > results.epochs else ""
+    return f"{count(of_all, 'epoch')}{last}"
+
+
 def _report(config: TrainConfig, run: Run, results: Results) -> None:
-    epochs = count(results.epochs, "epoch")
     if results.epochs > config.epochs:
-        print(f"note: this run has {epochs}, more than the {config.epochs} asked for now")
+        print(f"note: this run has {_epochs(run, results)}, more than the {config.epochs} asked for now")
     for name, score in results.scores.items():
         if score.warning is not None:
             warn(score.warning)
@@ -85,6 +91,7 @@ def _report(config: TrainConfig, run: Run, results: Results) -> None:
     epochs_of = {file: int(match[1]) for file, match in pictures.items() if match is not None}
     if epochs_of:
         print(f"samples: {max(epochs_of, key=lambda file: epochs_of[file])}")
-    print(f"trained {epochs} in {duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s")
+    pace = f"{duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s"
+    print(f"trained {_epochs(run, results)} in {pace}")
     print(f"curves: tensorboard --logdir {run.tensorboard}")
     print(f"run: {run.path}", flush=True)

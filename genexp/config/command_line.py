@@ -66,7 +66,7 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
                 raise UsageError(_unknown_flag(word))
             flags.append((name, value if equals else next(rest, None) if name in VALUED else None))
         elif equals or word.startswith("~"):
-            overrides.append(_quoted(word))
+            overrides.append(_with_quoted_path(word))
         else:
             bare.append(word)
     for word in overrides:
@@ -85,6 +85,10 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         if len(run_words) > 1 or (run_words and bare):
             raise UsageError(f"{' '.join(run_words + bare)}: give one run=, which may be a glob")
         runs, bare = runs + bare, []
+    if command == "runs" and bare:
+        if any(word.startswith("filter=") for word in overrides):
+            raise UsageError(f"{' '.join(bare)}: give the words of the filter alone or in filter=, not both")
+        overrides, bare = [*overrides, f"filter={_quoted(' '.join(bare))}"], []
     trusting = [word for word in overrides if run_words and command == "train" and word.startswith("trust=")]
     return CommandLine(
         command,
@@ -98,13 +102,18 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
     )
 
 
-def _quoted(word: str) -> str:
+def _with_quoted_path(word: str) -> str:
     """Return a setting whose value is a path, as a folder may be called, in the quotes that Hydra would ask for."""
     name, _, path = word.partition("=")
     if name.lstrip("+") not in PATHS or path.startswith(("'", '"', "[")) or UNQUOTED.fullmatch(path):
         return word
-    escaped = path.replace("'", r"\'")
-    return f"{name}='{escaped}'"
+    return f"{name}={_quoted(path)}"
+
+
+def _quoted(text: str) -> str:
+    """Return the text as Hydra reads it from quotes: as it is."""
+    text = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + match[2].replace('"', '\\"'), text)
+    return f'"{text.replace("${", chr(92) + "${")}"'
 
 
 def _unknown_flag(word: str) -> str:

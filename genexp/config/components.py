@@ -6,9 +6,7 @@ They are read from the source text: a component from outside genexp is checked l
 
 import ast
 import builtins
-import importlib.util
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -16,6 +14,7 @@ from pydantic import ConfigDict, Field
 
 from genexp import ranges
 from genexp.config.mistyped import usage_error
+from genexp.config.source import bound_names, source_of
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -82,16 +81,16 @@ def defining(component: Component, as_typed: bool = False) -> Component:
     `as_typed` is as it was before that.
     """
     try:
-        declared = declared_settings("", str(component.get("_target_"))) or {}
+        of_settings = _marks(component)
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
     part = dict(component)
-    for name, (kind, _) in declared.items():
-        before = _as_before(kind)
-        for mark in getattr(kind, "__metadata__", ()):
-            if name in component and isinstance(mark, ranges.Beside | ranges.DataPath):
-                part[name] = mark.in_identity(name, component, as_typed and before is None)
-        if name in component and before is not None and before.is_as_before(name, part):
+    for name, marks in of_settings.items():
+        for mark in marks:
+            if isinstance(mark, ranges.Beside | ranges.DataPath):
+                later = any(isinstance(other, ranges.AsBefore) for other in marks)
+                part[name] = mark.in_identity(name, component, as_typed and not later)
+        if any(isinstance(mark, ranges.AsBefore) and mark.is_as_before(name, part) for mark in marks):
             del part[name]
     return part
 
@@ -99,15 +98,20 @@ def defining(component: Component, as_typed: bool = False) -> Component:
 def movable(component: Component) -> list[str]:
     """Return the settings that may change where the same files give the same images: where they lie, and the like."""
     try:
-        declared = declared_settings("", str(component.get("_target_"))) or {}
+        of_settings = _marks(component)
     except UsageError:
-        declared = {}
-    marked = {
-        name
-        for name, (kind, _) in declared.items()
-        if any(isinstance(mark, ranges.Beside | ranges.DataPath) for mark in getattr(kind, "__metadata__", ()))
-    }
+        of_settings = {}
+    kinds = ranges.Beside | ranges.DataPath
+    marked = {name for name, marks in of_settings.items() if any(isinstance(mark, kinds) for mark in marks)}
     return sorted((marked | {"path"}) & component.keys())
+
+
+def _marks(component: Component) -> dict[str, tuple[Any, ...]]:
+    """Return what `Annotated` says beside the types of a component's settings, for those that it has."""
+    target = str(component.get("_target_"))
+    source = source_of("", target)
+    marks = {} if source is None else _marks_in(source, target)
+    return {name: of_setting for name, of_setting in marks.items() if name in component}
 
 
 def lower_is_better(metric: Component) -> bool:
@@ -123,7 +127,7 @@ def is_diagnosis(metric: Component | None) -> bool:
 def _is_declared(metric: Component, decorator: str) -> bool:
     """Return True if the metric's definition has this decorator; its code is not imported."""
     try:
-        definition, source = _definition("", metric["_target_"]), _source("", metric["_target_"])
+        definition, source = _definition("", metric["_target_"]), source_of("", metric["_target_"])
     except UsageError:
         return False
     if definition is not None:
@@ -151,24 +155,10 @@ def refuse_strangers(config: Any, trust: list[str]) -> None:
 
 def _is_own(key: str, target: str) -> bool:
     """Return True if genexp defines the target in one of the packages of its components, and does not import it."""
-    if not target.startswith(OWN) or (source := _source(key, target)) is None:
+    if not target.startswith(OWN) or (source := source_of(key, target)) is None:
         return False
-    imported = (_bound(node) for node in source.body if isinstance(node, ast.Import | ast.ImportFrom))
+    imported = (bound_names(node) for node in source.body if isinstance(node, ast.Import | ast.ImportFrom))
     return not any(target.rpartition(".")[2] in names for names in imported)
-
-
-def imports(module: str) -> set[str]:
-    """Return the modules that a module and its neighbours import, at any time, as their sources say."""
-    named: set[str] = set()
-    unread = {module}
-    while unread:
-        source = _source("", f"{unread.pop()}.")
-        nodes = list(ast.walk(source)) if source is not None else []
-        modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-        unread |= {name for name in modules - named if name.startswith(f"{module.rpartition('.')[0]}.")}
-        named |= modules
-    return named
 
 
 def declared_settings(key: str, target: str) -> Settings | None:
@@ -177,12 +167,18 @@ def declared_settings(key: str, target: str) -> Settings | None:
     The default is ... for an argument that has to be given. Returns None if they cannot be known without importing: an
     inherited constructor, a compiled module. Raises UsageError if there is no such module, or no target in it.
     """
+    source = source_of(key, target)
+    return None if source is None else _declared_in(source, key, target)
+
+
+@lru_cache(maxsize=1000)
+def _declared_in(source: ast.Module, key: str, target: str) -> Settings | None:
+    """Return the settings that a target of this parsed module declares. They are read once until its file changes."""
     definition = _definition(key, target)
     if isinstance(definition, ast.ClassDef):
         methods = [node for node in definition.body if isinstance(node, ast.FunctionDef)]
         definition = next((method for method in methods if method.name == "__init__"), None)
-    source = _source(key, target)
-    if definition is None or source is None:
+    if definition is None:
         return None
     declared: Settings = {}
     match definition.args.kwarg:
@@ -197,19 +193,26 @@ def declared_settings(key: str, target: str) -> Settings | None:
     return declared
 
 
+@lru_cache(maxsize=1000)
+def _marks_in(source: ast.Module, target: str) -> dict[str, tuple[Any, ...]]:
+    """Return the marks of each setting that a target of this parsed module declares, of those that have some."""
+    declared = _declared_in(source, "", target) or {}
+    return {name: marks for name, (kind, _) in declared.items() if (marks := getattr(kind, "__metadata__", ()))}
+
+
 def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
     """Return the class or function that a target names; None if it is defined elsewhere or not in Python.
 
     Raises UsageError if its module does not have the name.
     """
-    source = _source(key, target)
+    source = source_of(key, target)
     if source is None:
         return None
     name = target.rpartition(".")[2]
     definitions = {node.name: node for node in source.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     if name in definitions:
         return definitions[name]
-    if any(name in _bound(node) for node in source.body):  # imported or assigned there: known once it is imported
+    if any(name in bound_names(node) for node in source.body):  # imported or assigned there: known once it is imported
         return None
     raise UsageError(f"{key}._target_={target}: its module defines no '{name}'{nearest(name, definitions)}")
 
@@ -223,8 +226,8 @@ def _shared_settings(key: str, module: str, source: ast.Module, name: str) -> Se
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
             named = [(field.target.id, field) for field in fields if isinstance(field.target, ast.Name)]
             return keys | {field_name: _typed(field.annotation, ...) for field_name, field in named}
-        if isinstance(node, ast.ImportFrom) and node.module and name in _bound(node) and node.module != module:
-            imported = _source(key, f"{node.module}.{name}")
+        if isinstance(node, ast.ImportFrom) and node.module and name in bound_names(node) and node.module != module:
+            imported = source_of(key, f"{node.module}.{name}")
             return {} if imported is None else _shared_settings(key, node.module, imported, name)
     return {}
 
@@ -238,48 +241,6 @@ def _typed(annotation: ast.expr | None, default: Any) -> tuple[Any, Any]:
 
 def _as_before(kind: Any) -> ranges.AsBefore | None:
     return next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, ranges.AsBefore)), None)
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    """Return the names that an import or assignment binds."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return [alias.asname or alias.name for alias in node.names]
-    if isinstance(node, ast.Assign):
-        return [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return []
-
-
-def _source(key: str, target: str) -> ast.Module | None:
-    """Return the parsed module of a dotted name; no package on the way is imported."""
-    package, *path = target.split(".")[:-1] or [target]
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise UsageError(f"{key}._target_={target}: there is no package '{package}' on the Python path")
-    if not path:
-        files = [Path(spec.origin)] if spec.origin else []
-    else:
-        roots = [Path(root).joinpath(*path) for root in spec.submodule_search_locations or []]
-        files = [file for root in roots for file in (root.with_suffix(".py"), root / "__init__.py")]
-        if not any(file.is_file() for file in files) and package == "genexp":
-            raise UsageError(f"{key}._target_={target}: there is no such module in genexp")
-    for file in files:
-        if file.is_file() and file.suffix == ".py":
-            try:
-                return _parsed(file, file.stat().st_mtime_ns)
-            except (SyntaxError, ValueError) as error:
-                line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-                reason = error.msg if isinstance(error, SyntaxError) else error
-                raise UsageError(f"{key}._target_={target}: {file}{line}: {reason}") from error
-    return None
-
-
-@lru_cache
-def _parsed(file: Path, _changed: int) -> ast.Module:
-    """Parse a source file, once until it changes."""
-    return ast.parse(file.read_bytes(), filename=str(file))
 
 
 @lru_cache(maxsize=1000)

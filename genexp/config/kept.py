@@ -1,23 +1,49 @@
 """The configuration that a run directory keeps, and how two configurations differ."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 from genexp.config.check import with_checked_components
 from genexp.config.components import GROUPS
 from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 
+TIMESTAMP = "tag:yaml.org,2002:timestamp"
+FLOAT = re.compile(r"^[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # also without a point or a sign: 1e3
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads values as OmegaConf does, which writes these files, but many times as fast."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789"))
+
 
 def read_config(file: Path) -> TrainConfig:
     """Return the configuration in a run's config.yaml. Raises UsageError if it is missing or damaged."""
+    return config_of(read_yaml(file), file)
+
+
+def read_yaml(file: Path) -> Any:
+    """Return the plain content of a YAML file; None if it is missing or damaged."""
     try:
-        config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
-    except (OSError, ValueError, RecursionError, OmegaConfBaseException, YAMLError) as error:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def config_of(content: Any, file: Path) -> TrainConfig:
+    """Return the configuration that a run's config.yaml holds as plain content. Raises UsageError if it is damaged."""
+    try:
+        config = TrainConfig.model_validate(content)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
     for group in GROUPS:
         if "name" not in getattr(config, group):

@@ -204,6 +204,7 @@ class RunsConfig(Schema):
     outputs_dir: Place
     sort: Literal["path", "status", "progress", "score", "age"]
     filter: Text | list[Text] | None
+    format: Literal["terminal", "markdown", "latex", "csv", "json"]
 
 
 class CacheConfig(Schema):

@@ -23,6 +23,8 @@ from genexp.score import Score
 from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder, read_json, write_json
 
+AVERAGES = {"ema", "ema_power"}  # keys of an identity that its training does not depend on
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -34,7 +36,7 @@ class Answer:
     sigmas: list[float]  # each window width that a run, or one of its folds, chose
     runs: int = 1
     seed_spread: float | None = None  # standard deviation over seeds, n − 1; None for one run
-    epoch: float | None = None
+    epoch: float | None = None  # of all stages
     recipe_epochs: int | None = None
     minutes: float | None = None  # of training, the mean of the runs
     left_out: int = 0  # other runs of the experiment, of fewer epochs, on other data, or whose score is not known
@@ -92,23 +94,48 @@ def runs_of(config: TrainConfig, states: list[RunState]) -> list[RunState]:
 
     An average takes no part in training. So a run with one stands for its seed's run without, if that is not scored.
     """
-    known = [(state, state.config) for state in states if state.config is not None]
-    same = [state for state, other in known if identity_but_seed(other) == identity_but_seed(config)]
-    scored = {state.config.seed for state in same if state.config is not None and state.run.evaluations()}
-    same += [state for state, other in known if stands_in(other, config) and other.seed not in scored]
+    recipe = config.identity()
+    same = [state for state in states if _but_for_seed(state.identity, recipe)]
+    scored = {state.identity["seed"] for state in same if state.evaluations}
+    averaged = [state for state in states if _stands_in(state.identity, recipe)]
+    same += [state for state in averaged if state.identity["seed"] not in scored]
     return sorted(same, key=lambda state: -state.epoch)
+
+
+def follow(recipes: list[TrainConfig], states: list[RunState]) -> list[RunState]:
+    """Return the runs that are one of these experiments, or stand in for one, whatever their seed."""
+    identities = [recipe.identity() for recipe in recipes]
+    return [
+        state
+        for state in states
+        if any(_but_for_seed(state.identity, recipe) or _stands_in(state.identity, recipe) for recipe in identities)
+    ]
 
 
 def identity_but_seed(config: TrainConfig) -> dict[str, Any]:
     """Return what makes the experiment, without its seed."""
-    return {key: value for key, value in config.identity().items() if key != "seed"}
+    return _without_seed(config.identity())
+
+
+def _without_seed(identity: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "seed"}
 
 
 def stands_in(averaged: TrainConfig, plain: TrainConfig) -> bool:
     """Return True if a run's raw weights are those of another experiment, which has no average, whatever its seed."""
-    if averaged.average is None or plain.average is not None:
+    return _stands_in(averaged.identity(), plain.identity())
+
+
+def _stands_in(averaged: dict[str, Any], plain: dict[str, Any]) -> bool:
+    """Return the same of two identities."""
+    if not AVERAGES & averaged.keys() or AVERAGES & plain.keys():
         return False
-    return averaged.training() | {"seed": 0} == plain.training() | {"seed": 0}
+    return _but_for_seed({key: value for key, value in averaged.items() if key not in AVERAGES}, plain)
+
+
+def _but_for_seed(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return True if two identities are equal, but for their seeds. The model comes first, in which most differ."""
+    return one.get("model") == other.get("model") and _without_seed(one) == _without_seed(other)
 
 
 def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: bool = False) -> Answer | None:
@@ -120,8 +147,10 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
     is not known, unless there are no others; the mean is then NaN, too.
     """
 
+    recipe = config.identity()
+
     def evaluation(state: RunState) -> Evaluation | None:
-        stand_in = state.config is not None and stands_in(state.config, config)
+        stand_in = _stands_in(state.identity, recipe)
         return _evaluation(state, metric, RAW if raw or stand_in else {})
 
     scored = [(state, entry) for state in states if (entry := evaluation(state)) is not None]
@@ -131,15 +160,16 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
         return None
 
     def kind(state: RunState, entry: Evaluation) -> tuple[Any, ...]:
-        return entry.epoch, state.run.digest(), entry.settings_of(metric), entry.score.extractor
+        return entry.epoch, state.digest, entry.settings_of(metric), entry.score.extractor
 
-    longest = kind(*max(exact or scored, key=lambda run: run[1].epoch))
+    longest_run, longest_entry = max(exact or scored, key=lambda run: run[1].epoch)
+    longest = kind(longest_run, longest_entry)
     alike = [entry for state, entry in exact or scored if kind(state, entry) == longest]
     by_seed = {entry.seed: entry for entry in reversed(alike)}
     scores = [by_seed[seed].score for seed in sorted(by_seed)]
     means = [score.mean for score in scores]
     stderrs = [score.stderr for score in scores if score.stderr is not None]
-    epoch, digest, *_ = longest
+    earlier = longest_run.earlier_epochs
     return Answer(
         mean=statistics.fmean(means),
         stderr=statistics.fmean(stderrs) if stderrs else None,
@@ -147,13 +177,13 @@ def answer(config: TrainConfig, metric: Component, states: list[RunState], raw: 
         sigmas=_sigmas(scores),
         runs=len(by_seed),
         seed_spread=statistics.stdev(means) if len(means) > 1 and all(map(math.isfinite, means)) else None,
-        epoch=epoch,
-        recipe_epochs=config.epochs,
+        epoch=longest_entry.epoch + earlier,
+        recipe_epochs=config.epochs + earlier,
         minutes=statistics.fmean(entry.train_seconds for entry in by_seed.values()) / 60,
         left_out=len(states) - len(by_seed),
         exact=bool(exact),
         otherwise="" if exact else _differing(alike[0].settings_of(metric), defining(metric)),
-        digest=digest,
+        digest=longest_run.digest,
     )
 
 
@@ -173,7 +203,7 @@ def _evaluation(state: RunState, metric: Component, sampling: dict[str, Any]) ->
     """
     evaluations = [
         evaluation
-        for evaluation in state.run.evaluations().values()
+        for evaluation in state.evaluations.values()
         if evaluation.metric == metric["name"] and evaluation.sampling == sampling
         if state.config is not None and evaluation.seed == state.config.seed
     ]

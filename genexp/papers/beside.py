@@ -56,7 +56,9 @@ def chains_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table |
         lambda line: {"moved": line[1].mean, "between_images": line[1].detail("between_images")},
     )
     columns = [
-        Column("model", lambda line: line[0] + marks(line[1], footnotes), values(model=lambda line: line[0])),
+        Column(
+            "model", lambda line: line[0] + marks(line[1], footnotes), values(model=lambda line: line[0]), cut="end"
+        ),
         column("chains", "chains", 0),
         column("burn-in", "burn_in", 0),
         column("between samples", "thinning", 0),
@@ -92,7 +94,7 @@ def weights_table(rows: list[Named], title: str, footnotes: Footnotes) -> Table 
         return Column(f"{name} {arrow}", show, export)
 
     columns = [
-        Column("model", lambda line: line.name, values(model=lambda line: line.name)),
+        Column("model", lambda line: line.name, values(model=lambda line: line.name), cut="end"),
         Column("weights", lambda line: line.weights, values(weights=lambda line: line.weights), left=True),
         *(column(name) for name in metrics),
     ]

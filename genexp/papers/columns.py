@@ -85,7 +85,7 @@ def here_column(footnotes: Footnotes, decimals: int, n_samples: int | None = Non
 
 
 def model_column() -> Column:
-    return Column("model", lambda line: line.name, values(model=lambda line: line.name))
+    return Column("model", lambda line: line.name, values(model=lambda line: line.name), cut="end")
 
 
 def seeds_column(decimals: int) -> Column:

@@ -14,7 +14,7 @@ from genexp.papers.columns import (
     training_columns,
 )
 from genexp.papers.notes import Footnotes
-from genexp.papers.published import LikelihoodRow, LikelihoodTable
+from genexp.papers.published import LikelihoodRow, LikelihoodTable, Paper
 from genexp.runs.find import RunState
 from genexp.tables import Column, Document, Table, values
 
@@ -31,11 +31,11 @@ NOTES = (
 )
 
 
-def likelihood_document(folder: str | None, title: str, table: LikelihoodTable, states: list[RunState]) -> Document:
+def likelihood_document(folder: str | None, paper: Paper, table: LikelihoodTable, states: list[RunState]) -> Document:
     """Return the table with the runs' answers; `folder` holds the user's own configurations."""
     footnotes = Footnotes()
     rows = {row.name: row for row in table.rows}
-    lines = [line_of(row, row, _metric(row, folder), states, folder) for row in table.rows]
+    lines = [line_of(row, row, _metric(row, folder, paper), states, folder) for row in table.rows]
 
     def images(line: Line) -> str:
         row = rows[line.name]
@@ -63,11 +63,11 @@ def likelihood_document(folder: str | None, title: str, table: LikelihoodTable, 
     ]
     answers = Table(columns, lines, table.title)
     answers.cells()  # collects the footnotes
-    notes = [f"{line.name}: {line.state}." for line in lines if line.answer and line.state]
-    return Document(title, [answers], [*notes, *NOTES, *footnotes.lines()])
+    asides = [f"{line.name}: {line.state}." for line in lines if line.answer and line.state]
+    return Document(paper.title, [answers], [*NOTES, *footnotes.lines()], list(footnotes.sources), asides)
 
 
-def _metric(row: LikelihoodRow, folder: str | None) -> Component | None:
+def _metric(row: LikelihoodRow, folder: str | None, paper: Paper) -> Component | None:
     """Return the metric of the row with its recipe's settings; None without a recipe.
 
     Raises UsageError if the recipe is not scored by it.
@@ -77,7 +77,7 @@ def _metric(row: LikelihoodRow, folder: str | None) -> Component | None:
     metrics = experiment(row.train, folder).metrics
     if row.metric not in metrics:
         raise UsageError(
-            f"the paper's file is wrong: {row.name} has metric {row.metric}, and its runs are scored by "
+            f"{paper.file} is wrong: {row.name} has metric {row.metric}, and its runs are scored by "
             f"{', '.join(metrics) or 'nothing'}"
         )
     return metrics[row.metric]

@@ -33,9 +33,8 @@ class Footnotes:
         return f"[{self.sources.setdefault(source, len(self.sources) + 1)}]"
 
     def lines(self) -> list[str]:
-        """Return a line for each mark and source."""
-        marks = [f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in self.marks]
-        return [*marks, *(f"[{number}] {source}" for source, number in self.sources.items())]
+        """Return a line for each mark."""
+        return [f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in self.marks]
 
 
 def minus(text: str) -> str:

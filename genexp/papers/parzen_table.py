@@ -40,28 +40,28 @@ def parzen_document(
     config: TableConfig, folder: str | None, title: str, table: ParzenTable, states: list[RunState]
 ) -> Document:
     """Return the table with the runs' answers; `folder` holds the user's own configurations."""
-    footnotes, notes, tables = Footnotes(), list[str](), []
+    footnotes, notes, asides, tables = Footnotes(), list[str](), list[str](), []
     for key, column in table.columns.items():
         recipe = experiment(column.train, folder)
         metric = recipe.metrics["parzen"]
         rows = [row for row in table.rows if key in row.cells]
         lines = [line_of(row, row.cells[key], metric, states, folder) for row in rows]
-        notes += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
+        asides += [f"{line.name} on {column.title}: {line.state}." for line in lines if line.answer and line.state]
         notes.append(f"Published ± on {column.title}: {column.spread}.")
         answers = [line.answer for line in lines if line.answer]
         if column.note is not None and not answers:
-            notes.append(f"{column.title}: {column.note}")
+            asides.append(f"{column.title}: {column.note}")
         if len({mean.digest for mean in answers}) > 1:
-            notes.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
+            asides.append(f"The runs on {column.title} were not all trained on the same images: they do not compare.")
         if column.on_request and not answers:
-            notes.append(f"{column.title} is given on request; nothing was run on it here, and it has no yardsticks.")
+            asides.append(f"{column.title} is given on request; nothing was run on it here, and it has no yardsticks.")
         else:
             try:
                 for name, score in yardsticks(config, recipe, common_digest(answers)).items():
                     published = table.yardsticks.get(name, {}).get(key)
                     lines.append(Line(f"yardstick: {YARDSTICKS[name]}", published, Answer.alone(score)))
             except GenexpError as error:
-                notes.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
+                asides.append(f"The yardsticks on {column.title} could not be computed: {first_line(error)}")
         tables.append(Table(_columns(metric, footnotes), lines, f"{table.title}: {column.title}"))
         cells = [(row.name, row.cells[key]) for row in table.rows if key in row.cells]
         with_runs = [each for cell in cells if (each := _with_runs(*cell, states, folder)) is not None]
@@ -74,7 +74,8 @@ def parzen_document(
                 notes.append(meaning)
     for shown in tables:
         shown.cells()  # collects the footnotes
-    return Document(title, tables, [*notes, MEANING, *footnotes.lines(), THEIS])
+    notes += [MEANING, *footnotes.lines(), THEIS]
+    return Document(title, tables, notes, list(footnotes.sources), asides)
 
 
 def _with_runs(name: str, cell: Cell, states: list[RunState], folder: str | None) -> Named | None:

@@ -1,13 +1,18 @@
 """The tables of a paper as data: published numbers with their sources, and the runs that reproduce them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from genexp.config.command_line import CommandLine
+from genexp.config.schema import CONFIGS
 from genexp.errors import UsageError
 from genexp.text import nearest
+
+USUAL = "goodfellow2014"  # the paper unless paper=NAME names another
 
 
 class Schema(BaseModel):
@@ -103,6 +108,7 @@ Table = ParzenTable | TextTable | ScoresTable | LikelihoodTable
 class Paper(Schema):
     name: str
     title: str
+    file: str = ""  # for messages
     tables: dict[str, Annotated[Table, Field(discriminator="kind")]]
 
     def table(self, name: str) -> Table:
@@ -115,13 +121,22 @@ class Paper(Schema):
         return self.tables[name]
 
 
-def read(content: dict[str, Any]) -> Paper:
-    """Return a paper's YAML, checked. Raises UsageError that names each mistake."""
+def read(content: dict[str, Any], line: CommandLine) -> Paper:
+    """Return the YAML of the paper that a command line chose, checked. Raises UsageError that names each mistake."""
+    file = _file_of(line)
     try:
-        return Paper.model_validate(content)
+        return Paper.model_validate({**content, "file": str(file)})
     except pydantic.ValidationError as error:
         mistakes = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
-        raise UsageError("\n".join(["the paper's file is wrong:", *mistakes])) from error
+        raise UsageError("\n".join([f"{file} is wrong:", *mistakes])) from error
+
+
+def _file_of(line: CommandLine) -> Path:
+    """Return the file of the paper that a command line chose: the user's own, or the one of this package."""
+    chosen = [word.partition("=")[2] for word in line.overrides if word.startswith("paper=")]
+    name = f"paper/{chosen[-1] if chosen else USUAL}.yaml"
+    own = Path(line.folder or "", name)
+    return own if line.folder is not None and own.is_file() else CONFIGS / name
 
 
 class Experiment(NamedTuple):

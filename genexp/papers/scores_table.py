@@ -58,12 +58,12 @@ def scores_document(
     used = {(name, answer.score.extractor) for line in lines for name, answer in line.answers.items()}
     chosen = sorted(used, key=lambda each: (table.metrics.index(each[0]), each[1] or "")) or [(table.metrics[0], None)]
     floors = {each: _floor(lines, *each) for each in chosen}
-    footnotes, notes = Footnotes(), list[str]()
+    footnotes, asides = Footnotes(), list[str]()
     if ("parzen", None) in floors:
         try:
             floors["parzen", None] = yardsticks(config, recipe, common_digest(answers))["training_images"].mean
         except GenexpError as error:
-            notes.append(f"The floor of parzen could not be computed: {first_line(error)}")
+            asides.append(f"The floor of parzen could not be computed: {first_line(error)}")
 
     def model(line: Line) -> str:
         marks = "†" if any(answer.is_short for answer in line.answers.values()) else ""
@@ -71,7 +71,7 @@ def scores_document(
         return line.name + footnotes.mark(marks)
 
     columns = [
-        Column("model", model, lambda line: {"model": line.name}),
+        Column("model", model, lambda line: {"model": line.name}, cut="end"),
         *(
             _column(metrics[name], extractor, floor, footnotes, (name, extractor) == chosen[0])
             for (name, extractor), floor in floors.items()
@@ -80,19 +80,21 @@ def scores_document(
     ]
     scores_table = Table(columns, [*lines, Line(FLOOR, {}, "")], table.title)
     scores_table.cells()  # collects the footnotes
-    notes += [
+    asides += [
         f"{line.name}: other runs of fewer epochs, other data or other settings, or without a number, are left out."
         for line in lines
         if any(answer.left_out for answer in line.answers.values())
     ]
+    floor = "The floor is the score of as many training images in the place of samples."
+    notes = list[str]()
     for line in lines:
         for name, each in line.answers.items():
             of_line = f"{ABBREVIATED.get(name, name)} of {line.name}"
             notes += [f"{of_line} is not known: {each.score.reason}."] if not each.score.is_known else []
             notes += [f"{of_line} was taken otherwise: {each.otherwise}."] if each.otherwise else []
             notes += [WINDOWS] if "windows" in each.otherwise and WINDOWS not in notes else []
-    floor = "The floor is the score of as many training images in the place of samples."
-    return Document(title, [scores_table], [*notes, MEANING, *footnotes.lines(), EXTRACTORS, floor, THEIS])
+    notes += [MEANING, *footnotes.lines(), EXTRACTORS, floor, THEIS]
+    return Document(title, [scores_table], notes, list(footnotes.sources), asides)
 
 
 def metrics_of(table: ScoresTable, folder: str | None) -> dict[str, Component]:

@@ -20,7 +20,7 @@ from genexp.runs import results
 from genexp.runs.results import Results
 from genexp.score import Score
 from genexp.storage import files
-from genexp.storage.files import PARTIAL, read_json, write_json, writing
+from genexp.storage.files import PARTIAL, last_json_line, read_json, write_json, writing
 from genexp.text import now
 
 LOCK = ".lock"
@@ -80,6 +80,11 @@ class Run:
         """Return the steps that the run has completed and saved, as its status says."""
         step = self.status().get("step")
         return step if isinstance(step, int) and step > 0 else 0
+
+    def epochs(self, trained: Results) -> int:
+        """Return the epochs of all stages of a finished training; its results count those of the last stage alone."""
+        logged = last_json_line(self.metrics_file).get("epoch")
+        return max(trained.epochs, logged) if isinstance(logged, int) else trained.epochs
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the provenance of each session that trained the run."""

@@ -1,24 +1,35 @@
 """Finding run directories: below a folder, or by paths and globs. It does not import torch."""
 
+import gc
 import glob
 import math
 import os
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genexp.config.components import lower_is_better
+from genexp.config.kept import config_of, read_yaml
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import UsageError
 from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.runs.index import Index
+from genexp.runs.results import FIELDS, Evaluation, Results
 from genexp.score import Score
-from genexp.storage.files import identity, read_json_lines, was_set_aside
-from genexp.text import TIME
+from genexp.storage.files import identity, read_json, read_json_lines, was_set_aside
+
+OUTPUTS = "outputs"  # the folder of all runs, unless outputs_dir says another
+HASH = re.compile(r"-([0-9a-f]{8})$")  # at the end of the names that `TrainConfig.directory` gives
+HASH_BEGINS = re.compile(r"[0-9a-f]{2,8}")
+OF_A_RUN = (  # folders of a run in which no other run is sought, since listings take the longer the more they look into
+    *("checkpoints", "chains", "figures", "filters", "reconstructions", "samples", "tensorboard", "translations"),
+)
 
 
 class NewestScore(NamedTuple):
@@ -41,25 +52,36 @@ class RunState:
     error: str | None
     updated: float  # seconds since 1970
     results: Results | None
+    earlier_epochs: int = 0  # of the stages before the last one, which a configuration and results do not count
     stage: str = ""  # the name of the stage in which training is, if there are several
+    curve: dict[str, Any] | None = None  # the newest point of a score's curve in the log: name, value, step and epoch
+    identity: dict[str, Any] = field(default_factory=dict)  # of the configuration
 
     @property
     def progress(self) -> str:
-        """The epochs completed of those asked for, of all stages; of a finished run those of the last stage."""
+        """The epochs completed of those asked for, of all stages."""
         return (f"{self.stage}: " if self.stage else "") + f"{self.epoch}/{self.epochs}"
+
+    @cached_property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Every score that was taken of the run, by its key, when they were asked for first."""
+        return self.run.evaluations()
+
+    @cached_property
+    def digest(self) -> str | None:
+        """The digest of the images that the run was trained on, if it is known."""
+        return self.run.digest()
 
     def newest_score(self) -> NewestScore | None:
         """Return the newest score of the run, if it has one."""
-        trained, steps = (self.results.epochs, self.results.steps) if self.results is not None else (0, 0)
-        for line in reversed(read_json_lines(self.run.metrics_file)):
-            curve = next((key for key in line if key.startswith("score/")), None)
-            if curve is not None and isinstance(line[curve], float) and _number(line.get("step")) > steps:
-                name = curve.removeprefix("score/")
-                metric = self.config.metrics.get(name) if self.config is not None else None
-                lower = metric is not None and lower_is_better(metric)
-                score = Score(line[curve], None, f"{line[curve]:.4g}", lower_is_better=lower)
-                return NewestScore(name, score, line["epoch"])
+        steps = self.results.steps if self.results is not None else 0
+        if self.curve is not None and self.curve["step"] > steps:
+            name, value = self.curve["name"], self.curve["value"]
+            metric = self.config.metrics.get(name) if self.config is not None else None
+            lower = metric is not None and lower_is_better(metric)
+            return NewestScore(name, Score(value, None, f"{value:.4g}", lower_is_better=lower), self.curve["epoch"])
         scores = self.results.scores if self.results is not None else {}
+        trained = self.results.epochs + self.earlier_epochs if self.results is not None else 0
         return next((NewestScore(name, score, trained) for name, score in scores.items()), None)
 
 
@@ -70,56 +92,144 @@ def _number(value: Any) -> Any:
 
 def find(outputs_dir: Path) -> list[RunState]:
     """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
+    with _without_collection(), Index(outputs_dir) as index:
+        return [state_of(Run(path), index) for path in run_folders(outputs_dir)]
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Spare the search for cycles among many thousand objects that stay: it takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the directories of all runs below a folder, sorted. Those moved aside, and reruns, are left out."""
     paths, seen = [], set()
-    for place, folders, files in os.walk(outputs_dir, followlinks=True):
-        if {"config.yaml", "status.json"} <= set(files):
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if "config.yaml" in files and "status.json" in files:
             paths.append(Path(place))
+            folders[:] = [name for name in folders if name not in OF_A_RUN]
         known = {name: identity(Path(place, name)) for name in folders}
         folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
         seen |= set(known.values())  # a link may lead back
-    return [state_of(Run(path)) for path in sorted(paths) if not was_set_aside(path)]
+    return [path for path in sorted(paths) if not was_set_aside(path)]
 
 
-def state_of(run: Run) -> RunState:
-    """Return how far a run has come."""
-    said = run.status()
+def state_of(run: Run, index: Index) -> RunState:
+    """Return how far a run has come; of files that have not changed, by what the index keeps of them."""
+    said = index.content(run.status_file, read_json) or {}
     status = str(said.get("status", "unknown"))
     if status == "running" and not run.is_held(if_unknown=True):
         status = "killed"
     try:
-        config: TrainConfig | None = run.config
+        config = config_of(index.content(run.config_file, read_yaml), run.config_file)
     except UsageError:
         config = None
-    results = Results.read(run.results_file)
+    results = Results.from_json(index.content(run.results_file, _results) or {})
+    log = index.content(run.metrics_file, _log) or {}
     epoch = _number(said.get("epoch"))
-    if status == "finished":
-        epoch = results.epochs if results is not None else 0
+    if status == "finished":  # runs of genexp 0.1 count the epochs of the last stage alone there
+        epoch = 0 if results is None else max(results.epochs, _number(log.get("epoch")))
     elif said.get("epoch") is None:  # a status that ends a run early does not say
-        lines = reversed(read_json_lines(run.metrics_file))
-        epoch = next((_number(line["epoch"]) for line in lines if "epoch" in line), 0)
+        epoch = _number(log.get("epoch"))
     epochs = _number(said.get("epochs")) or (config.epochs if config else 0)
+    earlier = epochs - config.epochs if config is not None else 0
+    if status == "finished":
+        earlier = epoch - results.epochs if results is not None else 0
     try:
-        updated = datetime.strptime(str(said.get("updated")), TIME).timestamp()
+        updated = datetime.fromisoformat(str(said.get("updated"))).timestamp()
     except ValueError:
         updated = run.status_file.stat().st_mtime
-    error = str(said["error"]) if said.get("error") else None
-    stage = str(said["stage"]) if said.get("stage") and status != "finished" else ""
-    return RunState(run, config, status, epoch, max(epoch, epochs), error, updated, results, stage)
+    return RunState(
+        run=run,
+        config=config,
+        status=status,
+        epoch=epoch,
+        epochs=max(epoch, epochs),
+        error=str(said["error"]) if said.get("error") else None,
+        updated=updated,
+        results=results,
+        earlier_epochs=max(0, earlier),
+        stage=str(said["stage"]) if said.get("stage") and status != "finished" else "",
+        curve=log.get("curve"),
+        identity=config.identity() if config is not None else {},
+    )
 
 
-def matching(pattern: str) -> list[Run]:
-    """Return the runs that a path or a glob names. A glob leaves out runs that were moved aside, and reruns."""
+def _results(file: Path) -> dict[str, Any]:
+    """Return what training wrote into results.json, without the evaluations and where it comes from."""
+    content = read_json(file)
+    return {name: content[name] for name in FIELDS if name in content} | {"provenance": {}}
+
+
+def _log(file: Path) -> dict[str, Any]:
+    """Return the last epoch in metrics.jsonl, and the newest point of a score's curve, as far as there are any."""
+    log: dict[str, Any] = {}
+    for line in read_json_lines(file):
+        log["epoch"] = line.get("epoch", log.get("epoch"))
+        name = next((key for key in line if key.startswith("score/")), None)
+        if name is not None and isinstance(line[name], float):
+            place = {key: _number(line.get(key)) for key in ("step", "epoch")}
+            log["curve"] = {"name": name.removeprefix("score/"), "value": line[name], **place}
+    return log
+
+
+def matching(pattern: str, outputs_dir: str = OUTPUTS) -> list[Run]:
+    """Return the runs that a path, a glob or the beginning of a hash names.
+
+    A glob leaves out runs that were moved aside, and reruns. A hash is sought below `outputs_dir`, and in FOLDER/HASH
+    below the folder. Raises UsageError if several hashes begin so.
+    """
     pattern = str(Path(pattern).expanduser())
     named = Run(Path(pattern))
     if named.config_file.is_file():  # a name may hold brackets
         return [named]
     runs = [Run(Path(path)) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 (Path's own takes no absolute one)
-    return [run for run in runs if run.config_file.is_file() and not was_set_aside(run.path)]
+    runs = [run for run in runs if run.config_file.is_file() and not was_set_aside(run.path)]
+    return runs or _by_hash(pattern, Path(outputs_dir).expanduser())
 
 
-def named_runs(patterns: Iterable[str]) -> list[Run]:
-    """Return the runs that paths and globs name. Raises UsageError for one that names no run."""
-    matches = [(pattern, matching(pattern)) for pattern in patterns]
+def _by_hash(pattern: str, outputs_dir: Path) -> list[Run]:
+    folder, _, beginning = pattern.rpartition(os.sep)
+    if not HASH_BEGINS.fullmatch(beginning):
+        return []
+    hashes = {path: hash_of(path) or "" for path in run_folders(Path(folder) if folder else outputs_dir)}
+    paths = [path for path, name in hashes.items() if name.startswith(beginning)]
+    if len(paths) > 1:
+        listed = "\n".join(f"  {path}" for path in paths)
+        raise UsageError(f"run={pattern}: {len(paths)} runs' hashes begin so; give more of it, or a path:\n{listed}")
+    return [Run(path) for path in paths]
+
+
+def hash_of(run_dir: Path) -> str | None:
+    """Return the hash at the end of the name of a run's directory; None if the directory was named by hand."""
+    match = HASH.search(run_dir.name)
+    return match and match[1]
+
+
+def short_name(run_dir: Path) -> str:
+    """Return the shortest name that `run=` takes: HASH below the usual folder, FOLDER/HASH elsewhere, or the path."""
+    name = hash_of(run_dir)
+    if name is None:
+        return str(run_dir)
+    return name if run_dir.parts[0] == OUTPUTS else str(run_dir.with_name(name))
+
+
+def short_names(run_dirs: list[Path]) -> dict[Path, str]:
+    """Return the short name of each run; the path of one that has its hash in common with another, as copies have."""
+    hashes = Counter(map(hash_of, run_dirs))
+    return {path: short_name(path) if hashes[hash_of(path)] == 1 else str(path) for path in run_dirs}
+
+
+def named_runs(patterns: Iterable[str], outputs_dir: str = OUTPUTS) -> list[Run]:
+    """Return the runs that paths, globs and hashes name. Raises UsageError for one that names no run."""
+    matches = [(pattern, matching(pattern, outputs_dir)) for pattern in patterns]
     for pattern, runs in matches:
         if not runs:
             below = [deeper for deeper in (f"{pattern}/*/*", f"{pattern}/*") if pattern and matching(deeper)]
@@ -154,7 +264,7 @@ def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:
     values: dict[Hashable, set[str]] = defaultdict(set)
     for state in states:
         config = state.config
-        own = flat(config.identity()) if config is not None else {}
+        own = flat(state.identity)
         settings[state.run.path] = []
         for key, value in own.items():
             group, _, name = key.rpartition(".")

@@ -35,9 +35,14 @@ class Results:
     @classmethod
     def read(cls, file: Path) -> "Results | None":
         """Return the results in the file; None if it is missing, or is not as training writes it."""
-        content = {"provenance": {}, "raw_scores": {}, "remarks": []} | read_json(file)
+        return cls.from_json(read_json(file))
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Results | None":
+        """Return the results in the content of results.json; None if it is not as training writes it."""
+        content = {"provenance": {}, "raw_scores": {}, "remarks": []} | content
         try:
-            known = {each.name: content[each.name] for each in fields(cls)}
+            known = {name: content[name] for name in FIELDS}
             for key in SCORES:
                 known[key] = {name: Score.from_json(score, name) for name, score in content[key].items()}
         except DAMAGED:
@@ -48,6 +53,9 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         scores = {key: {name: each.to_json() for name, each in getattr(self, key).items()} for key in SCORES}
         return {key: content for key, content in (vars(self) | scores).items() if key != "raw_scores" or content}
+
+
+FIELDS = tuple(each.name for each in fields(Results))
 
 
 @dataclass(frozen=True)

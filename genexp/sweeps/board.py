@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genexp.config.components import is_diagnosis, lower_is_better
+from genexp.layout import terminal_width
+from genexp.runs.find import short_name
 from genexp.score import Score
 from genexp.storage.files import atomic, last_json_line
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Job
@@ -104,7 +106,7 @@ def progress(job: Job) -> tuple[str, str, str]:
     if job.state == WAITING or (job.state == RUNNING and not steps):
         return "", "", ""
     if job.state == FINISHED:
-        epochs = job.results.epochs if job.results is not None else "?"
+        epochs = job.run.epochs(job.results) if job.results is not None else "?"
         return f"{epochs}/{epochs}", "", ""
     line = last_json_line(job.run.metrics_file)
     step, epoch = (max(line.get(key, 0), status.get(key, 0)) for key in ("step", "epoch"))
@@ -138,7 +140,7 @@ def short(settings: str) -> str:
 def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) -> None:
     """Print the closing table, and keep it in `folder` as CSV and as Markdown."""
     document = ranking(jobs, rank_by, shared)
-    print(f"\n{render(document, 'terminal')}", end="", flush=True)
+    print(f"\n{render(document, 'terminal', terminal_width())}", end="", flush=True)
     files = {"csv": folder / "table.csv", "markdown": folder / "table.md"}
     try:
         for form, file in files.items():
@@ -175,13 +177,13 @@ def ranking(jobs: list[Job], rank_by: str | None, shared: set[str]) -> Document:
     folder = common_folder([job.run.path for job in jobs])
     columns = [
         Column("rank", lambda job: str(ranks[job] or "–"), lambda job: {"rank": ranks[job]}),
-        Column("job" if any(job.name for job in jobs) else "settings", shown, _named_settings, True),
+        Column("job" if any(job.name for job in jobs) else "settings", shown, _named_settings, True, "start"),
         Column("state", lambda job: job.state, lambda job: {"state": job.state, "cause": job.cause}, True),
         *([Column(f"{by}, valid", lambda job: _on_valid(job.scores.get(by)))] if beside else []),
         *(_score_column(name, jobs) for name in names),
-        Column("epochs", _epochs, lambda job: {"trained_epochs": getattr(job.results, "epochs", None)}),
+        Column("epochs", _epochs, _trained_epochs),
         Column("time", _time, lambda job: {"train_seconds": getattr(job.results, "train_seconds", None)}),
-        Column("run", run, lambda job: {"run": str(job.run.path)}, True),
+        Column("run", run, lambda job: {"run": str(job.run.path)}, True, brief=lambda job: short_name(job.run.path)),
     ]
     notes = []
     if by:
@@ -221,12 +223,16 @@ def _on_valid(score: Score | None) -> str:
     return number(None if score is None else score.on_valid, ".4g")
 
 
+def _trained_epochs(job: Job) -> dict[str, int | None]:
+    return {"trained_epochs": None if job.results is None else job.run.epochs(job.results)}
+
+
 def _epochs(job: Job) -> str:
     """Return the epochs of a job's run, with a mark if they are more than the job asked for."""
     if job.results is None:
         return progress(job)[0]
     more = job.config is not None and job.results.epochs > job.config.epochs
-    return f"{job.results.epochs}{'†' if more else ''}"
+    return f"{job.run.epochs(job.results)}{'†' if more else ''}"
 
 
 def _time(job: Job) -> str:

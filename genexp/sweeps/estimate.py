@@ -12,7 +12,6 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
 from genexp.runs.pace import StagePace, epochs_done, scoring_seconds, seconds_left
-from genexp.storage.files import last_json_line
 from genexp.sweeps.jobs import FINISHED, Ending, Job
 from genexp.sweeps.schedule import LOOK
 from genexp.sweeps.slots import Slots
@@ -59,8 +58,7 @@ def estimate(job: Job, kind: Sequence[Job], ending: Ending | None) -> Estimate:
     assert job.config is not None
     scoring = next((seconds for each in kind if (seconds := scoring_seconds(each.run)) is not None), None)
     if job.state == FINISHED:
-        logged = (last_json_line(job.run.metrics_file) or {}).get("epoch")
-        epochs = logged if isinstance(logged, int) else job.config.epochs
+        epochs = job.run.epochs(job.results) if job.results is not None else job.config.epochs
         return Estimate(epochs, epochs, 0.0, 0.0)
     stages: list[StagePace] = ending.answer if ending is not None and ending.answer is not None else []
     if not stages:

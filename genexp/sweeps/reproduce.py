@@ -44,12 +44,11 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
     A job that fails does not keep the others from running. Raises GenexpError at the end if one did, but not for a
     missing data set that is given on request only. Raises UsageError, before anything runs, for a wrong setting.
     """
-    paper = published.read(config.paper)
+    paper = published.read(config.paper, line)
     chosen = paper.table(config.table)
     if isinstance(chosen, TextTable):
-        raise UsageError(
-            f"table={config.table} holds no numbers to reproduce; `genexp table table={config.table}` prints it"
-        )
+        prints = replace(line, command="table", words=())
+        raise UsageError(f"table={config.table} holds no numbers to reproduce; `{prints}` prints it")
     table.refuse_out(config)
     started = time.perf_counter()
     planned = _plan(config, line, chosen)
@@ -160,7 +159,7 @@ def _show(planned: list[Planned], left_out: list[str], config: ReproduceConfig, 
     for name in left_out:
         print(f"left out: {name}, which has no short form; budget=full runs it")
     columns = [
-        Column("job", lambda each: each.experiment.name, left=True),
+        Column("job", lambda each: each.experiment.name, left=True, cut="end"),
         Column("seed", lambda each: str(each.job.config.seed)),
         Column("epochs", epochs),
         Column("minutes", minutes),

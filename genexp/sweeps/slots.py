@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genexp.config.command_line import CommandLine
-from genexp.config.components import Component, imports
+from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
+from genexp.config.source import imports
 from genexp.errors import DataError, DivergedError, GenexpError, HeldError, UsageError
 from genexp.signals import INTERRUPTED, lead_a_session, leave_once, without_usr2
 from genexp.sweeps.jobs import RUNNING, Ending, Job

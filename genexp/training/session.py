@@ -73,6 +73,7 @@ class Session:
         training, config, plan = self.training, self.config, self.training.plan
         epochs = max(config.epochs, math.ceil(plan.epochs(training.step)))  # an epoch that was begun is ended
         last_step = plan.last_step(epochs)
+        self._set_running(epochs)
         if training.step == last_step:
             return Scores()
         self._announce()
@@ -82,7 +83,6 @@ class Session:
         scores = Scores()
         terminal = Terminal(plan, epochs, training.step)
         with terminal.progress:
-            self._set_running(epochs)
             for tick in train(config, training, self.data, epochs):
                 if tick.ends_epoch:
                     training.check_finite()  # before pictures and scores of such weights
@@ -229,7 +229,8 @@ class Session:
         about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         summary = {"status": "finished", **about, "seed": config.seed, **trained.to_json()}
         results.record(self.run.results_file, summary, evaluations, self.run.refuse_if_moved)
-        self.run.set_status("finished", epoch=epochs, epochs=epochs, step=trained.steps)
+        of_all_stages = training.plan.last.first_epoch + epochs
+        self.run.set_status("finished", epoch=of_all_stages, epochs=of_all_stages, step=trained.steps)
         return trained
 
     def _say_how_to_go_on(self, error: BaseException) -> None:

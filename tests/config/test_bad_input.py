@@ -437,7 +437,7 @@ RUNS = [
     row("a choice alone", "train vae", 2, "did you mean 'model=vae'"),
     row("a table in a folder", "table table=2 out=d.md", 1, "out=d.md cannot be written", before=directory("d.md")),
     row("a table nowhere", "table table=2 out=", 2, "out="),
-    row("a paper that is wrong", "table table=2 paper.tables=3", 2, "the paper's file is wrong", "tables"),
+    row("a paper that is wrong", "table table=2 paper.tables=3", 2, "goodfellow2014.yaml is wrong", "tables"),
     row("a text reproduced", "reproduce table=2", 2, "table=2 holds no numbers", "genexp table table=2"),
     row("no budget", "reproduce budget=huge", 2, "budget=huge", "'quick' or 'full'"),
     row("reproduced without data", "reproduce table=1 budget=quick data_dir=/proc/x", 1, "not everything could be run",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from genexp.config.command_line import parse
 from genexp.config.schema import CONFIGS
 from genexp.data.digits import digits
 from genexp.metrics.parzen import log_likelihood, score_samples
@@ -89,7 +90,7 @@ def toy(genexp, tmp_path, monkeypatch):
 def paper(name):
     from omegaconf import OmegaConf
 
-    return papers.read(OmegaConf.to_container(OmegaConf.load(CONFIGS / "paper" / f"{name}.yaml")))
+    return papers.read(OmegaConf.to_container(OmegaConf.load(CONFIGS / "paper" / f"{name}.yaml")), parse("table", []))
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -311,7 +312,7 @@ tables:
 @pytest.fixture
 def likelihoods(genexp, tmp_path):
     """The command line with a small paper of log-likelihoods."""
-    (tmp_path / "conf/paper").mkdir(parents=True)
+    (tmp_path / "conf/paper").mkdir(parents=True, exist_ok=True)
     (tmp_path / "conf/paper/bounds.yaml").write_text(LIKELIHOODS)
     words = ["--config-dir", str(tmp_path / "conf"), "paper=bounds", "table=likelihood", "data_dir=nothing"]
     return lambda command, *more: genexp(command, *words, *more)
@@ -359,7 +360,7 @@ def test_a_likelihood_by_a_metric_that_the_recipe_has_not_is_a_mistake_of_the_pa
     file.write_text(file.read_text().replace("metric: iwae", "metric: ais"))
     answer = likelihoods("table")
     assert answer.code == 2
-    assert "the paper's file is wrong: VAE has metric ais, and its runs are scored by parzen, elbo, iwae" in answer.err
+    assert f"{file} is wrong: VAE has metric ais, and its runs are scored by parzen, elbo, iwae" in answer.err
 
 
 def test_published_likelihoods_are_of_images_as_the_recipes_make_them():
@@ -390,7 +391,7 @@ def test_text_survives_every_format():
     made = Document("Doc", [Table(columns, [("row", awkward)], "Title")], ["a note with * and _"])
     assert json.loads(render(made, "json"))["tables"][0]["rows"][0]["b"] == awkward
     assert next(csv.DictReader(io.StringIO(render(made, "csv"))))["b"] == awkward
-    assert r"50\% of A\_b \& C\#1 | \textasciitilde{}x\textasciicircum{}2 \{y\} \textbackslash{}z \$5" in render(
+    assert r"50\% of A\_b \& C\#1 $|$ \textasciitilde{}x\textasciicircum{}2 \{y\} \textbackslash{}z \$5" in render(
         made, "latex"
     )
     assert "C#1 \\| ~x" in render(made, "markdown")
@@ -412,6 +413,24 @@ def test_mistakes_are_answered(genexp, words, said):
     answer = genexp("table", *words)
     assert answer.code == 2
     assert said in answer.err
+
+
+def test_a_mistake_in_a_paper_names_its_file(toy, likelihoods, tmp_path):
+    for name, words in (("toy", ()), ("bounds", ("paper=bounds",))):
+        file = tmp_path / f"conf/paper/{name}.yaml"
+        file.write_text(file.read_text().replace("status:", "state:"))
+        answer = toy("table", *words)
+        assert answer.code == 2
+        assert f"{file} is wrong:" in answer.err
+
+
+def test_the_footer_says_the_whole_command(toy, tmp_path):
+    text = " ".join(toy("table", "data_dir=nothing", "outputs_dir=o2").out.split())
+    command = f"genexp reproduce --config-dir {tmp_path / 'conf'} table=1 paper=toy data_dir=nothing outputs_dir=o2"
+    assert f"`{command}` runs what is not run." in text
+    answer = toy("reproduce", *command.split()[5:], "dry_run=true")  # it is a command
+    assert answer.code in (0, 1), answer.err
+    assert "GAN on digits" in answer.out
 
 
 def test_a_text_table_is_not_reproduced(genexp):

@@ -8,6 +8,10 @@ from conftest import assert_same_state, interrupted_at, last_checkpoint, read_me
 
 from genexp.data.digits import digits
 from genexp.models import Model, Outcome, Stage, Update, evaluating
+from genexp.papers import answers
+from genexp.runs.find import find
+from genexp.sweeps import board
+from genexp.sweeps.jobs import Job
 from genexp.training import loop, session
 from genexp.training.plan import Plan
 
@@ -104,7 +108,7 @@ def test_progress_logs_status_and_pictures_name_the_stage(genexp, monkeypatch):
     answer = genexp(*STACKED)
     assert "layer 1, epoch 2/2  layer_1 " in answer.out
     assert "layer 3, epoch 2/2  layer_3 " in answer.out
-    assert "trained 2 epochs" in answer.out
+    assert "trained 6 epochs (2 of the last stage) in" in answer.out
     lines = read_metrics(answer.run)
     assert [line["stage"] for line in lines if line["step"] % LENGTH == 0] == [
         *["layer 1"] * 2, *["layer 2"] * 2, *["layer 3"] * 2,
@@ -123,8 +127,37 @@ def test_progress_logs_status_and_pictures_name_the_stage(genexp, monkeypatch):
     assert curves.code == 0, curves.err
     svg = (answer.run / "figures/curves.svg").read_text()
     assert svg.count("layer 2") >= 1
-    assert "6/6" not in genexp("runs").out  # a finished run shows the epochs of its last stage
-    assert "2/2" in genexp("runs").out
+
+
+def test_epochs_are_of_all_stages_everywhere(genexp, tmp_path):
+    """Of runs that are not finished, of finished ones, and of those whose status counts the last stage's alone."""
+    with interrupted_at(LENGTH * 3 + 1):
+        assert genexp(*STACKED).code == 130
+    assert "layer 2: 3/6" in genexp("runs").out
+    run = genexp(*STACKED).run
+    status, results = (json.loads((run / name).read_text()) for name in ("status.json", "results.json"))
+    assert (status["epoch"], status["epochs"], results["epochs"]) == (6, 6, 2)
+    for epochs in (6, 2):  # 2, as genexp 0.1.0 wrote it
+        (run / "status.json").write_text(json.dumps(status | {"epoch": epochs, "epochs": epochs}))
+        assert " 6/6 " in genexp("runs").out
+        assert "2/2" not in genexp("runs").out
+        again = genexp(*STACKED)
+        assert "already finished, 6 epochs (2 of the last stage); epochs=N goes on" in again.out
+        (row,) = json.loads(genexp("runs", "format=json").out)["tables"][0]["rows"]
+        assert (row["epoch"], row["epochs"], row["score_epoch"]) == (6, 6, 6)
+        (state,) = find(tmp_path / "outputs")
+        metric = state.config.metrics["parzen"]
+        assert answers.answer(state.config, metric, [state]).epochs() == "6/6"
+        assert not answers.answer(state.config, metric, [state]).is_short
+        longer = state.config.model_copy(update={"epochs": 5})
+        assert answers.answer(longer, metric, [state]).epochs() == "6/9"
+        assert answers.answer(longer, metric, [state]).is_short
+        job = Job((), state.run, state.config)
+        job.finish(state.results)
+        assert board.progress(job)[0] == "6/6"
+        (table,) = board.ranking([job], None, set()).tables
+        assert table.records()[0]["trained_epochs"] == 6
+        assert "6" in table.cells()[0]
 
 
 def test_the_last_stage_may_grow_and_the_others_make_the_experiment(genexp):
