@@ -40,7 +40,7 @@ class Session:
         self.device: torch.device = training.model.device
         self.best = math.inf  # sort key of the best score on validation images so far; the best is the lowest
         self.best_of = ""  # the score's name
-        self.subject = Subject(training.model, data, config.seed)  # that was scored last
+        self.subject: Subject | None = None  # that was scored last
         self.remarks: list[str] = []
 
     def train(self, command: str) -> Results:
@@ -195,6 +195,7 @@ class Session:
         if not scores.averaged:
             scores = self._score(made_by)
             logs.points(scores.curves(), step)
+        assert self.subject is not None
         with self.training.averaged():
             self.remarks = remarks(self.subject, self.run)
         logs.hparams(flat(config.identity()), scores.curves())

@@ -88,7 +88,7 @@ def test_curves_are_where_they_should_be():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["dataset=mixture_1d", "dataset.means=[0]"], "dataset.means has 1 modes, dataset.stds 2"),
+        (["dataset=mixture_1d", "dataset.means=[0]"], "dataset.means has 1 mode, dataset.stds 2"),
         (["dataset=gaussian_1d", "dataset.std=0"], "dataset.std=0: should be greater than 0"),
         (["dataset=two_moons", "dataset.n=0"], "dataset.n=0"),
         (["dataset=two_moons", "+metric@metrics.kl=kl"], "metrics.kl: divergences need data whose density is known"),
