@@ -33,6 +33,7 @@ COMMANDS = {
     "table": "print a table of a paper, with the runs beside the published numbers",
     "reproduce": "run what a table still lacks, then print it",
 }
+HELP = ("--help", "-h", "help")
 
 
 def main() -> int:
@@ -52,10 +53,14 @@ def main() -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h", "help"):
+    if not words or words[0] in HELP:
+        if words[1:] and words[1] not in HELP:
+            return _dispatch([words[1], "--help"])
         print(_overview())
         return 0
     command, *rest = words
+    if rest and rest[0] == "help" and command in COMMANDS:
+        rest[0] = "--help"
     if command == "--version" or (command in COMMANDS and "--version" in rest):
         print(f"genexp {genexp.__version__}")
         return 0

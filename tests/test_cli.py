@@ -83,6 +83,15 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "epochs"], 2, "name=value"),
     (["train", "model.prior=["], 2, "name=value"),
     (["train", "--epochs=3"], 2, "there is no flag '--epochs'"),
+    (["train", "--model", "vae"], 2, "did you mean 'model=vae'?"),
+    (["train", "--model"], 2, "did you mean 'model=VALUE'?"),
+    (["train", "--modle", "vae"], 2, "did you mean 'model=vae'?"),
+    (["train", "--batch-size", "-m"], 2, "did you mean 'batch_size=VALUE'?"),
+    (["train", "--model.latent_dim", "3"], 2, "did you mean 'model.latent_dim=3'?"),
+    (["figure", "--kind", "curves"], 2, "did you mean 'kind=curves'?"),
+    (["train", "--mutlirun"], 2, "did you mean '--multirun'?"),
+    (["train", "--quiet"], 2, "without dashes"),
+    (["help", "trian"], 2, "did you mean 'train'?"),
     (["train", "--config-dir", "/nowhere"], 2, "/nowhere"),
     (["train", "name=a/b"], 2, "name=a/b"),
     (["train", "model._target_=genexp.models.gan.GANN"], 2, "did you mean 'GAN'?"),
@@ -100,7 +109,9 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "dataset=fashion_mnist", "data_dir=file"], 1, "Fashion-MNIST"),
     (["train", "dataset=tfd"], 1, "TFD_48x48.mat"),
     (["train", "dataset=folder"], 2, "dataset.path=FOLDER"),
-    (["train", "dataset=folder", "dataset.path=nowhere"], 1, "does not exist"),
+    (["train", "dataset=folder", "dataset.path=nowhere"], 2, "does not exist"),
+    (["train", "dataset=folder", "dataset.path=file"], 2, "is not a folder"),
+    (["train", "dataset=tfd", "dataset.path=nowhere"], 2, "nowhere is no file"),
     (["train", "dataset=folder", "dataset.path=full"], 1, "holds no image"),
     (["train", "model=dae", "noise=none", "dataset=digits"], 2, "choose noise=salt_and_pepper"),
     (["train", "model=dcgan", "dataset=ring"], 2, "convolves images"),
@@ -225,11 +236,22 @@ def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, sho
     assert with_error(mean, stderr) == shown
 
 
-def test_a_reader_that_leaves_early_is_no_error():
-    command = f"{sys.executable} -m genexp train --cfg job | head -1"
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [("--cfg job", "optimizer:"), ("--info", "Hydra "), ("--info defaults", ""), ("--help", "genexp train: ")],
+)
+def test_a_reader_that_leaves_early_is_no_error(flag, line):
+    command = f"{sys.executable} -m genexp train {flag} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout == "optimizer:\n"
+    assert done.stdout.startswith(line)
+    assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["help", "train"], ["train", "help"], ["--help", "train"], ["help", "runs"]])
+def test_help_of_a_command_may_be_asked_for_in_any_order(genexp, words):
+    command = next(word for word in words if "help" not in word)
+    assert genexp(*words).out == genexp(command, "--help").out != genexp("help").out
 
 
 def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):

@@ -5,9 +5,10 @@ Only this module, `mistakes` and `sweeps.elsewhere` know Hydra.
 
 import copy
 import errno
+import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -127,13 +128,16 @@ def display(line: CommandLine) -> None:
         line = replace(line, overrides=tuple(spelled(line)))
     with plain_mistakes(line), initialized(line):
         GlobalHydra.instance().clear()  # Hydra's own program begins without one
-        _run_hydra(
-            args=parser.parse_args([*flags, *_offered(line)]),
-            args_parser=parser,
-            task_function=lambda _: None,
-            config_path=str(CONFIGS),
-            config_name=line.command,
-        )
+        output = io.StringIO()  # it would report each line that a reader does not wait for
+        with redirect_stdout(output), suppress(SystemExit):
+            _run_hydra(
+                args=parser.parse_args([*flags, *_offered(line)]),
+                args_parser=parser,
+                task_function=lambda _: None,
+                config_path=str(CONFIGS),
+                config_name=line.command,
+            )
+    print(output.getvalue(), end="", flush=True)
 
 
 def _offered(line: CommandLine) -> list[str]:

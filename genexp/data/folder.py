@@ -51,15 +51,18 @@ def folder(
     permutation of all images, sorted by name, is cut by the two shares. Hidden files are not read. The classes are the
     subfolders (of the split's folder, or of `path`), sorted by name; an image in no subfolder has the label −1.
 
-    Decoded images are kept in data_dir/cache. Raises UsageError for settings that contradict each other, and DataError
-    if the folder is missing, a split is empty, or, without `skip_broken`, an image is broken or smaller than `crop`.
+    Decoded images are kept in data_dir/cache. Raises UsageError for settings that contradict each other and for a
+    missing folder, and DataError if a split is empty, or, without `skip_broken`, an image is broken or smaller than
+    `crop`.
     """
     if path is None:
         raise UsageError("dataset=folder needs dataset.path=FOLDER, the folder that holds the images")
     root = Path(path).expanduser()
     if not root.is_dir():
         mistake = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(f"dataset.path={path}: {root.absolute()} {mistake}\nSet it to the folder that holds the images")
+        raise UsageError(
+            f"dataset.path={path}: {root.absolute()} {mistake}\nSet it to the folder that holds the images"
+        )
     try:
         names, has_splits = _images_below(root)
         if not has_splits and not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):

@@ -1,5 +1,6 @@
 """The settings of a command line: what needs no +, what a later one undoes, whole numbers written as 1e3."""
 
+import re
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import config_of
 from genexp.config.command_line import parse
 from genexp.config.compose import each_job, spelled
 from genexp.config.many import configurations
+from genexp.config.schema import CONFIGS
 from genexp.errors import UsageError
 
 
@@ -40,8 +42,8 @@ def test_a_setting_is_taken_as_it_is_typed(words, key, value):
 
 def test_a_setting_that_a_yaml_leaves_out_is_taken_where_its_component_declares_it(tmp_path):
     (tmp_path / "optimizer").mkdir()
-    (tmp_path / "optimizer/mine.yaml").write_text("name: mine\n_target_: genexp.optimizers.adam\n"
-        "lr: 0.1\nbeta1: 0.9\nbeta2: 0.9\neps: 1e-8\nlr_decay: 1.0\nweight_decay: 0\n")  # fmt: skip
+    adam = (CONFIGS / "optimizer/adam.yaml").read_text()
+    (tmp_path / "optimizer/mine.yaml").write_text(re.sub("lr_stages.*", "", adam))
     words = ["--config-dir", str(tmp_path), "optimizer=mine", "optimizer.lr_stages=[[1, 2]]"]
     assert config_of(*words).optimizer["lr_stages"] == [[1.0, 2.0]]
     with pytest.raises(UsageError, match="there is no setting"):
