@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
@@ -152,38 +153,35 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
 
 def _complete(words: list[str]) -> int:
     """Print the completions of the command line in COMP_LINE, or what `-sc install=bash` prints."""
+    from genexp.commands.completion import BASH, choices
     from genexp.config.command_line import CommandLine, parse
-    from genexp.config.compose import display
-    from genexp.config.mistakes import options_of
+    from genexp.config.compose import display, spelled
     from genexp.runs.find import matching
 
     query = CommandLine("train", tuple(words), display=("-sc",))
+    if words == ["install=bash"]:
+        print(BASH)
+        return 0
     if not words or not words[0].startswith("query="):
         display(query)
         return 0
     text = os.environ.get("COMP_LINE", "")
     typed = text.split()[1:]
     word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
-    if typed and typed[0] not in COMMANDS:
-        return 0
-    key, _, start = word.partition("=")
-    choices: list[str] = []
     if not typed:
-        choices = [command for command in COMMANDS if command.startswith(word)]
-    elif word.startswith("experiment="):  # Hydra does not look into the folders of a group
-        choices = [f"{key}={option}" for option in options_of(key) if option.startswith(start)]
-    elif word.startswith(("run=", "from=")):
-        choices = [f"{key}={run.path}" for run in matching(f"{start or 'outputs/*/'}*")]
-    else:
+        print("\n".join(command for command in COMMANDS if command.startswith(word)))
+    if not typed or typed[0] not in COMMANDS:
+        return 0
+    with suppress(GenexpError):  # a mistake in what is typed so far is told when the command is given
         line = parse(typed[0], typed[1:])
-        for pattern in line.runs:  # a run, which Hydra would not read
-            text = text.replace(f" {pattern}", "", 1)
-        os.environ["COMP_LINE"] = "genexp" + text.split(line.command, 1)[1]
         run = next((run for pattern in line.runs for run in matching(pattern)), None)
-        query = _opening(replace(query, command=line.command, folder=line.folder), run)
-        display(query)
-    if choices:
-        print("\n".join(choices))
+        line = _opening(line, run)
+        found = choices(line, word)
+        if found:
+            print("\n".join(found))
+        if not found or not word:
+            os.environ["COMP_LINE"] = " ".join(["genexp", *spelled(line), word])
+            display(replace(line, overrides=query.overrides, display=query.display, multirun=False))
     return 0
 
 
