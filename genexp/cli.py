@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
-from genexp import signals
+from genexp import alive, signals
 from genexp.errors import GenexpError, UsageError
 from genexp.text import first_line, nearest
 
@@ -42,7 +42,8 @@ def main() -> int:
     sys.path.append(str(Path.cwd()))  # a user's own models may be there
     with signals.handled_by(signal.default_int_handler):
         try:
-            return _dispatch(sys.argv[1:])
+            with alive.watched():
+                return _dispatch(sys.argv[1:])
         except KeyboardInterrupt as interrupt:
             print(str(interrupt) or "interrupted", file=sys.stderr)
             return signals.INTERRUPTED
@@ -144,7 +145,7 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
         from genexp.sweeps import search
 
         return search.main(config, line)
-    with signals.deferred():  # an import cut short leaves half a module
+    with alive.doing("loading PyTorch"), signals.deferred():  # an import cut short leaves half a module
         room = "sweeps" if line.command == "reproduce" else "commands"
         module = importlib.import_module(f"genexp.{room}.{line.command}")
     opened = [] if run is None or line.command == "train" else [run]

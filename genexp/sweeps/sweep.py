@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from genexp.alive import doing
 from genexp.config.command_line import CommandLine
 from genexp.config.compose import each_job
 from genexp.config.many import configurations
@@ -71,8 +72,9 @@ def plan(line: CommandLine) -> list[Job]:
     composed = configurations(lines)
     for number, each in enumerate(lines, 1):
         try:
-            config = next(composed)
-            job = Job.of(each, config)
+            with doing(f"checking job {number:,} of {len(lines):,}"):
+                config = next(composed)
+                job = Job.of(each, config)
         except UsageError as error:
             own = " ".join(word for word in each.settings if not word.startswith(OF_THE_SWEEP))
             raise UsageError(f"job {number} ({own}): {error}\nNo job was started") from error

@@ -25,8 +25,9 @@ from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
 from genexp.training import build
-from genexp.training.logs import Logs, Terminal
+from genexp.training.logs import Logs
 from genexp.training.loop import Tick, Training, train
+from genexp.training.terminal import Terminal
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 
