@@ -8,13 +8,14 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter, methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
-from genexp import signals
+from genexp import alive, signals
 from genexp.errors import GenexpError, UsageError
 from genexp.text import first_line, nearest
 
@@ -34,6 +35,7 @@ COMMANDS = {
     "table": "print a table of a paper, with the runs beside the published numbers",
     "reproduce": "run what a table still lacks, then print it",
 }
+HELP = ("--help", "-h", "help")
 
 
 def main() -> int:
@@ -41,7 +43,8 @@ def main() -> int:
     sys.path.append(str(Path.cwd()))  # a user's own models may be there
     with signals.handled_by(signal.default_int_handler):
         try:
-            return _dispatch(sys.argv[1:])
+            with alive.watched():
+                return _dispatch(sys.argv[1:])
         except KeyboardInterrupt as interrupt:
             print(str(interrupt) or "interrupted", file=sys.stderr)
             return signals.INTERRUPTED
@@ -53,10 +56,14 @@ def main() -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h", "help"):
+    if not words or words[0] in HELP:
+        if words[1:] and words[1] not in HELP:
+            return _dispatch([words[1], "--help"])
         print(_overview())
         return 0
     command, *rest = words
+    if rest and rest[0] == "help" and command in COMMANDS:
+        rest[0] = "--help"
     if command == "--version" or (command in COMMANDS and "--version" in rest):
         print(f"genexp {genexp.__version__}")
         return 0
@@ -142,7 +149,7 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
         from genexp.sweeps import search
 
         return search.main(config, line)
-    with signals.deferred():  # an import cut short leaves half a module
+    with alive.doing("loading PyTorch"), signals.deferred():  # an import cut short leaves half a module
         room = "sweeps" if line.command == "reproduce" else "commands"
         module = importlib.import_module(f"genexp.{room}.{line.command}")
     opened = [] if run is None or line.command == "train" else [run]
@@ -151,38 +158,35 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
 
 def _complete(words: list[str]) -> int:
     """Print the completions of the command line in COMP_LINE, or what `-sc install=bash` prints."""
+    from genexp.commands.completion import BASH, choices
     from genexp.config.command_line import CommandLine, parse
-    from genexp.config.compose import display
-    from genexp.config.mistakes import options_of
+    from genexp.config.compose import display, spelled
     from genexp.runs.find import matching
 
     query = CommandLine("train", tuple(words), display=("-sc",))
+    if words == ["install=bash"]:
+        print(BASH)
+        return 0
     if not words or not words[0].startswith("query="):
         display(query)
         return 0
     text = os.environ.get("COMP_LINE", "")
     typed = text.split()[1:]
     word = "" if text.endswith(" ") or not typed else typed.pop()  # the one to be completed
-    if typed and typed[0] not in COMMANDS:
-        return 0
-    key, _, start = word.partition("=")
-    choices: list[str] = []
     if not typed:
-        choices = [command for command in COMMANDS if command.startswith(word)]
-    elif word.startswith("experiment="):  # Hydra does not look into the folders of a group
-        choices = [f"{key}={option}" for option in options_of(key) if option.startswith(start)]
-    elif word.startswith(("run=", "from=")):
-        choices = [f"{key}={run.path}" for run in matching(f"{start or 'outputs/*/'}*")]
-    else:
+        print("\n".join(command for command in COMMANDS if command.startswith(word)))
+    if not typed or typed[0] not in COMMANDS:
+        return 0
+    with suppress(GenexpError):  # a mistake in what is typed so far is told when the command is given
         line = parse(typed[0], typed[1:])
-        for pattern in line.runs:  # a run, which Hydra would not read
-            text = text.replace(f" {pattern}", "", 1)
-        os.environ["COMP_LINE"] = "genexp" + text.split(line.command, 1)[1]
         run = next((run for pattern in line.runs for run in matching(pattern)), None)
-        query = _opening(replace(query, command=line.command, folder=line.folder), run)
-        display(query)
-    if choices:
-        print("\n".join(choices))
+        line = _opening(line, run)
+        found = choices(line, word)
+        if found:
+            print("\n".join(found))
+        if not found or not word:
+            os.environ["COMP_LINE"] = " ".join(["genexp", *spelled(line), word])
+            display(replace(line, overrides=query.overrides, display=query.display, multirun=False))
     return 0
 
 

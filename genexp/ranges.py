@@ -9,18 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+def whole(value: Any) -> Any:
+    """Return a whole number that was written as a fraction, as 1e3 is for YAML, as an int; other values as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Int = Annotated[int, BeforeValidator(whole)]  # 1000, 1e3
+PositiveInt = Annotated[Int, Field(ge=1)]
+Seed = Annotated[Int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DecayFactor = Annotated[float, Field(ge=1, allow_inf_nan=False)]  # divides a value at every step
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # [0, 1): a momentum, or a share that is not the whole
 Share = Annotated[float, Field(ge=0, le=1)]  # [0, 1]: a probability
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[Int, Field(ge=0)]
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]  # units of each hidden layer
 TwoOrThreeWidths = Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
 HiddenWidths = list[PositiveInt]  # the same, for models that may have no hidden layer
@@ -32,8 +39,8 @@ Numbers = Annotated[list[Number], Field(min_length=1)]
 PositiveFloats = Annotated[list[PositiveFloat], Field(min_length=1)]
 Shares = Annotated[list[Share], Field(min_length=1)]
 NonNegativeFloats = Annotated[list[NonNegativeFloat], Field(min_length=1)]
-Bins = Annotated[int, Field(ge=2)]
-AtLeastTwo = Annotated[int, Field(ge=2)]  # of what has a standard error
+Bins = Annotated[Int, Field(ge=2)]
+AtLeastTwo = Annotated[Int, Field(ge=2)]  # of what has a standard error
 Split = Literal["train", "valid", "test"]
 Binarization = Literal["none", "threshold", "fresh", "fixed"]  # of grey images, see data.DataSet.binarized
 _EpochsAndFactor = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
@@ -41,7 +48,7 @@ RateStages = Annotated[list[_EpochsAndFactor], Field(min_length=1)]  # of a lear
 
 
 def _sides(value: Any) -> int | list[int]:
-    sides = value if isinstance(value, list) and len(value) == 2 else [value, value]
+    sides = [whole(side) for side in (value if isinstance(value, list) and len(value) == 2 else [value, value])]
     if not all(type(side) is int and side >= 1 for side in sides):
         raise PydanticCustomError("sides", "should be a whole number above 0, or two of them, [height,width]")
     return sides[0] if sides[0] == sides[1] else sides
@@ -99,5 +106,6 @@ class DataPath:
 
 
 MARKS = {"AsBefore": AsBefore, "Beside": Beside, "DataPath": DataPath}
-NO_TYPES = {"Annotated", "Any", "Field", "Literal", "MARKS", "Mapping", "PlainValidator", "PydanticCustomError", *MARKS}
+OF_LIBRARIES = {"Annotated", "Any", "BeforeValidator", "Field", "Literal", "Mapping", "PlainValidator"}
+NO_TYPES = {"MARKS", "OF_LIBRARIES", "PydanticCustomError", *OF_LIBRARIES, *MARKS}
 NAMES = {name: value for name, value in globals().items() if name[0].isupper() and name not in (*NO_TYPES, "NO_TYPES")}

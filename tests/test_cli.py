@@ -1,15 +1,18 @@
 """The command as a person meets it: help, mistakes, sweeps, completion, and a model from outside the package."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 from conftest import ROOT, SMALL
 
 from genexp import __version__, cli
-from genexp.config.schema import CONFIGS
+from genexp.config.schema import CONFIGS, FigureConfig
 from genexp.text import with_error
 
 QUICK = [
@@ -48,6 +51,7 @@ def test_python_m_genexp_is_genexp():
     assert done.stdout == f"genexp {__version__}\n"
 
 
+ADAMS = ("adadelta", "adam", "adam_gan")
 DATASETS = sorted(file.stem for file in (CONFIGS / "dataset").glob("*.yaml"))
 
 BAD = [  # arguments, exit code, what the answer must say
@@ -83,6 +87,15 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "epochs"], 2, "name=value"),
     (["train", "model.prior=["], 2, "name=value"),
     (["train", "--epochs=3"], 2, "there is no flag '--epochs'"),
+    (["train", "--model", "vae"], 2, "did you mean 'model=vae'?"),
+    (["train", "--model"], 2, "did you mean 'model=VALUE'?"),
+    (["train", "--modle", "vae"], 2, "did you mean 'model=vae'?"),
+    (["train", "--batch-size", "-m"], 2, "did you mean 'batch_size=VALUE'?"),
+    (["train", "--model.latent_dim", "3"], 2, "did you mean 'model.latent_dim=3'?"),
+    (["figure", "--kind", "curves"], 2, "did you mean 'kind=curves'?"),
+    (["train", "--mutlirun"], 2, "did you mean '--multirun'?"),
+    (["train", "--quiet"], 2, "without dashes"),
+    (["help", "trian"], 2, "did you mean 'train'?"),
     (["train", "--config-dir", "/nowhere"], 2, "/nowhere"),
     (["train", "name=a/b"], 2, "name=a/b"),
     (["train", "model._target_=genexp.models.gan.GANN"], 2, "did you mean 'GAN'?"),
@@ -100,7 +113,9 @@ BAD = [  # arguments, exit code, what the answer must say
     (["train", "dataset=fashion_mnist", "data_dir=file"], 1, "Fashion-MNIST"),
     (["train", "dataset=tfd"], 1, "TFD_48x48.mat"),
     (["train", "dataset=folder"], 2, "dataset.path=FOLDER"),
-    (["train", "dataset=folder", "dataset.path=nowhere"], 1, "does not exist"),
+    (["train", "dataset=folder", "dataset.path=nowhere"], 2, "does not exist"),
+    (["train", "dataset=folder", "dataset.path=file"], 2, "is not a folder"),
+    (["train", "dataset=tfd", "dataset.path=nowhere"], 2, "nowhere is no file"),
     (["train", "dataset=folder", "dataset.path=full"], 1, "holds no image"),
     (["train", "model=dae", "noise=none", "dataset=digits"], 2, "choose noise=salt_and_pepper"),
     (["train", "model=dcgan", "dataset=ring"], 2, "convolves images"),
@@ -182,19 +197,98 @@ def test_hydras_own_flags_work_behind_the_command(genexp):
         ("genexp train experiment=goodfellow2014/gan_c", ["experiment=goodfellow2014/gan_cifar10"]),
         ("genexp train model=c", ["model=cae", "model=conv_gan", "model=cyclegan"]),
         ("genexp nonsense ", []),
+        ("genexp figure kind=", [f"kind={kind}" for kind in get_args(FigureConfig.model_fields["kind"].annotation)]),
+        ("genexp figure kind=ne", ["kind=neighbours"]),
+        ("genexp table table=", [f"table={name}" for name in ("1", "neighbours", "2", "scores", "likelihood")]),
+        ("genexp table format=", [f"format={name}" for name in ("terminal", "markdown", "latex", "csv", "json")]),
+        ("genexp runs sort=p", ["sort=path", "sort=progress"]),
+        ("genexp train model=vae model.likelihood=", ["model.likelihood=bernoulli", "model.likelihood=gaussian"]),
+        ("genexp train model=vae model.cond", ["model.conditional="]),
+        ("genexp train model=vae model.conditional=", ["model.conditional=true", "model.conditional=false"]),
+        ("genexp train device.kind=c", ["device.kind=cpu", "device.kind=cuda"]),
+        ("genexp train device.precision=", ["device.precision=float32", "device.precision=bfloat16"]),
+        ("genexp train fresh=t", ["fresh=true"]),
+        ("genexp train metrics.parzen.split=v", ["metrics.parzen.split=valid"]),
+        (
+            "genexp train metric@metrics.f=fid metrics.f.split=",
+            [f"metrics.f.split={s}" for s in ("train", "valid", "test")],
+        ),
+        ("genexp train metric@metrics.f=fid metrics.f.n", ["metrics.f.n_samples=", "metrics.f.name="]),
+        ("genexp train metric@metrics.x=parz", ["metric@metrics.x=parzen", "metric@metrics.x=parzen_folds"]),
+        ("genexp evaluate metric@metrics.x=ki", ["metric@metrics.x=kid"]),
+        ("genexp train metric@metrics.i", ["metric@metrics.inception_score=", "metric@metrics.iwae="]),
+        ("genexp train model=dbn optimizer@optimizers.l", [f"optimizer@optimizers.layer_{n}=" for n in (1, 2, 3)]),
+        ("genexp train optimizer@optimizers.generator=ad", [f"optimizer@optimizers.generator={o}" for o in ADAMS]),
+        (
+            "genexp train model=vae checkpoint.keep_best=",
+            [f"checkpoint.keep_best={m}" for m in ("parzen", "elbo", "iwae")],
+        ),
+        ("genexp train search=optuna search.sampler=", ["search.sampler=tpe", "search.sampler=random"]),
+        ("genexp train epohcs=3 model.", []),
     ],
 )
 def test_completion(genexp, monkeypatch, line, expected):
     monkeypatch.setenv("COMP_LINE", line)
     answer = genexp("-sc", "query=bash")
-    assert answer.out.split() == expected
+    assert (answer.out.split(), answer.err) == (expected, "")
     assert answer.code == 0
 
 
-def test_completion_installs_for_bash(genexp):
-    answer = genexp("-sc", "install=bash")
-    assert "-F hydra_bash_completion" in answer.out
-    assert answer.out.strip().endswith("genexp")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("genexp export ", ["digits/a", "mnist/b"]),
+        ("genexp export out", ["digits/a", "mnist/b"]),
+        ("genexp export outputs/d", ["digits/a"]),
+        ("genexp rerun outputs/mnist/", ["mnist/b"]),
+        ("genexp evaluate run=", ["digits/a", "mnist/b"]),
+        ("genexp figure run=outputs/m", ["mnist/b"]),
+        ("genexp train from=", ["digits/a", "mnist/b"]),
+        ("genexp train from=outputs/dig", ["digits/a"]),
+        ("genexp export run=elsewhere", []),
+    ],
+)
+def test_runs_are_completed_wherever_one_is_named(genexp, monkeypatch, tmp_path, line, expected):
+    for name in ("digits/a", "mnist/b", "mnist/b/checkpoints"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+    for name in ("digits/a", "mnist/b"):
+        (tmp_path / "outputs" / name / "config.yaml").write_text("")
+    monkeypatch.setenv("COMP_LINE", line)
+    answer = genexp("-sc", "query=bash")
+    paths = [word.partition("=")[2] or word for word in answer.out.split() if "outputs/" in word]
+    assert paths == [f"outputs/{name}" for name in expected]
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("figu", "figure"),
+        ("train model=vae model.likelihood=g", "train model=vae model.likelihood=gaussian"),
+        ("train metric@metrics.x=ki", "train metric@metrics.x=kid"),
+        ("train metric@metrics.iw", "train metric@metrics.iwae="),
+        ("train datas", "train dataset"),
+    ],
+)
+@pytest.mark.parametrize("breaks", [None, "\\ \t\n"], ids=["as bash has it", "none"])
+def test_bash_completes(genexp, tmp_path, typed, becomes, breaks):
+    """What bash's own completion makes of a line: its function is called as readline calls it."""
+    (tmp_path / "genexp").write_text(f'#!/bin/sh\nexec {sys.executable} -m genexp "$@"\n')
+    (tmp_path / "genexp").chmod(0o755)
+    installed = genexp("-sc", "install=bash").out
+    line = f"genexp {typed}"
+    script = f"""{installed}
+    {"" if breaks is None else f"COMP_WORDBREAKS=$'{breaks}'"}
+    COMP_LINE={shlex.quote(line)}; COMP_POINT={len(line)}
+    _genexp
+    printf '%s\\n' "${{COMPREPLY[@]}}" """
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-i", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    (reply, *others) = done.stdout.split()
+    last = line.rpartition(" ")[2]
+    kept = re.sub("[^=@:]*$", "", last) if breaks is None else ""
+    completed = line[: len(line) - len(last)] + kept + os.path.commonprefix([reply, *others])  # noqa: RUF071 (not of paths)
+    assert completed == f"genexp {becomes}"
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_says_so(genexp, tmp_path):
@@ -225,11 +319,22 @@ def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, sho
     assert with_error(mean, stderr) == shown
 
 
-def test_a_reader_that_leaves_early_is_no_error():
-    command = f"{sys.executable} -m genexp train --cfg job | head -1"
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [("--cfg job", "optimizer:"), ("--info", "Hydra "), ("--info defaults", ""), ("--help", "genexp train: ")],
+)
+def test_a_reader_that_leaves_early_is_no_error(flag, line):
+    command = f"{sys.executable} -m genexp train {flag} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout == "optimizer:\n"
+    assert done.stdout.startswith(line)
+    assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["help", "train"], ["train", "help"], ["--help", "train"], ["help", "runs"]])
+def test_help_of_a_command_may_be_asked_for_in_any_order(genexp, words):
+    command = next(word for word in words if "help" not in word)
+    assert genexp(*words).out == genexp(command, "--help").out != genexp("help").out
 
 
 def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):

@@ -11,7 +11,7 @@ FLOORS = [  # each imports only from those behind it
     *("data", "runs", "config", "storage"),
 ]
 WITHOUT_TORCH = ("config", "runs", "papers", "sweeps", "commands", "training", "figures", "storage")
-HYDRA = ("config/compose.py", "config/mistakes.py", "sweeps/elsewhere.py")
+HYDRA = ("config/compose.py", "config/many.py", "config/mistakes.py", "sweeps/elsewhere.py")
 
 
 def imports(file: Path) -> set[str]:

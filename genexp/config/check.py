@@ -3,6 +3,7 @@
 It does not import torch.
 """
 
+import json
 from typing import Any
 
 import pydantic
@@ -16,13 +17,14 @@ from genexp.config.schema import SCHEMAS, ReopenedConfig, Schema, TrainConfig
 from genexp.errors import UsageError
 
 
-def checked(command: str, composed: DictConfig) -> Any:
+def checked(command: str, composed: DictConfig, known: dict[str, Component] | None = None) -> Any:
     """Return the configuration of a command that Hydra composed, checked, as its class in SCHEMAS.
 
-    Raises UsageError that names each mistake and the remedy.
+    `known` are components that were checked before. Raises UsageError that names each mistake and the remedy.
     """
     schema = SCHEMAS[command]
-    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -33,7 +35,7 @@ def checked(command: str, composed: DictConfig) -> Any:
         raise usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):
         refuse_strangers(config, config.trust)
-    config = with_checked_components(config)
+    config = with_checked_components(config, known)
     if isinstance(config, TrainConfig):
         _check_keep_best(config)
         _check_average(config)
@@ -97,11 +99,22 @@ def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: typ
     return UsageError(f"{where}the configuration cannot be resolved: {reason}")
 
 
-def with_checked_components(config: Any) -> Any:
-    """Return the configuration with each component checked against its own source. Raises UsageError."""
-    groups: dict[str, Any] = {key: check_component(key, each) for key, each in components.groups(config).items()}
+def with_checked_components(config: Any, known: dict[str, Component] | None = None) -> Any:
+    """Return the configuration with each component checked against its own source. Raises UsageError.
+
+    A component that is `known` is not checked again; those that are checked are added to it.
+    """
+    memory = {} if known is None else known
+
+    def check(key: str, component: Component) -> Component:
+        content = f"{key} {json.dumps(component)}"
+        if content not in memory:
+            memory[content] = check_component(key, component)
+        return memory[content]
+
+    groups: dict[str, Any] = {key: check(key, each) for key, each in components.groups(config).items()}
     for key in COLLECTIONS:
         if hasattr(config, key):
             by_name = getattr(config, key).items()
-            groups[key] = {name: check_component(f"{key}.{name}", component) for name, component in by_name}
+            groups[key] = {name: check(f"{key}.{name}", component) for name, component in by_name}
     return config.model_copy(update=groups)

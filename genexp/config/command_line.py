@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genexp.config.schema import CONFIGS, REOPENING, TrainConfig
+from genexp.config.schema import CONFIGS, REOPENING, SCHEMAS, TrainConfig
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -63,7 +63,7 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         name, equals, value = word.partition("=")
         if word.startswith("-"):
             if name not in FLAGS:
-                raise UsageError(_unknown_flag(word))
+                raise UsageError(_unknown_flag(command, word, next(rest, "")))
             flags.append((name, value if equals else next(rest, None) if name in VALUED else None))
         elif equals or word.startswith("~"):
             overrides.append(_with_quoted_path(word))
@@ -116,9 +116,14 @@ def _quoted(text: str) -> str:
     return f'"{text.replace("${", chr(92) + "${")}"'
 
 
-def _unknown_flag(word: str) -> str:
-    flag, equals, _ = word.partition("=")
-    hint = nearest(flag, (*FLAGS, "--version")) or "; settings are given as name=value, without dashes"
-    if equals and flag.lstrip("-").isidentifier():
-        hint = f", did you mean '{word.lstrip('-')}'?"
-    return f"there is no flag '{flag}'{hint}"
+def _unknown_flag(command: str, word: str, following: str) -> str:
+    """Say that there is no such flag; that a setting is meant, if there is one of this name or nearly so."""
+    flag, equals, value = word.partition("=")
+    name, settings = flag.lstrip("-").replace("-", "_"), list(SCHEMAS[command].model_fields)
+    is_setting = equals or name in settings or "." in name
+    hint = "" if is_setting else nearest(flag, (*FLAGS, "--version"))
+    if is_setting or (not hint and nearest(name, settings)):
+        meant = name if is_setting else nearest(name, settings).split("'")[1]
+        value = value if equals else following
+        hint = f", did you mean '{meant}={'VALUE' if not value or value.startswith('-') else value}'?"
+    return f"there is no flag '{flag}'{hint or '; settings are given as name=value, without dashes'}"

@@ -31,6 +31,7 @@ NAMES_OF_TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, 
 LITERALS = (ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.USub)
 NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
 NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "Literal": Literal, "ranges": ranges, **ranges.MARKS}
+NAMES_IN_ANNOTATIONS["int"] = ranges.Int
 
 
 def groups(config: Any) -> dict[str, Component]:

@@ -5,12 +5,14 @@ Only this module, `mistakes` and `sweeps.elsewhere` know Hydra.
 
 import copy
 import errno
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -19,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.check import checked
@@ -26,11 +29,14 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
 from genexp.config.kept import completed
 from genexp.config.mistakes import defaults_of, in_plain_words
+from genexp.config.overrides import with_missing_plus, without_void_deletions
 from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig
 from genexp.errors import GenexpError, UsageError
 
 SECOND = "dataset@dataset_b"  # the choice of the second data set
 SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
+
+Result = TypeVar("Result")
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
 OLD = hydra.__version__.startswith("1.3.")
@@ -61,7 +67,27 @@ def plain_mistakes(line: CommandLine) -> Iterator[None]:
 def compose(line: CommandLine) -> DictConfig:
     """Return the configuration of a command line, as Hydra composes it, not yet checked."""
     with initialized(line) as overrides:
-        return hydra.compose(line.command, overrides)
+        return _with_every_plus(line, overrides, partial(hydra.compose, line.command))
+
+
+def spelled(line: CommandLine) -> list[str]:
+    """Return the settings of a command line as Hydra by itself takes them, see `config.overrides`."""
+    with plain_mistakes(line), initialized(line) as overrides:
+        words = _with_every_plus(line, overrides, lambda tried: (hydra.compose(line.command, tried), tried)[1])
+    return [word for word in words if not word.startswith(("hydra.searchpath=", f"from={SOURCE}"))]
+
+
+def _with_every_plus(line: CommandLine, overrides: list[str], act: Callable[[list[str]], Result]) -> Result:
+    """Return what `act` makes of the overrides, with a + before those that need one."""
+    compose = partial(_with_every_plus, line, act=partial(hydra.compose, line.command))
+    while True:
+        try:
+            return act(overrides)
+        except HydraException as error:
+            added = with_missing_plus(overrides, error, line, compose)
+            if added is None:
+                raise
+            overrides = added
 
 
 @contextmanager
@@ -98,15 +124,20 @@ def display(line: CommandLine) -> None:
     parser = get_args_parser()
     flags = [*line.display, *(["--multirun"] if line.multirun else [])]
     flags += ["--config-dir", line.folder] if line.folder is not None else []
+    if "-sc" not in line.display and line.overrides:
+        line = replace(line, overrides=tuple(spelled(line)))
     with plain_mistakes(line), initialized(line):
         GlobalHydra.instance().clear()  # Hydra's own program begins without one
-        _run_hydra(
-            args=parser.parse_args([*flags, *_offered(line)]),
-            args_parser=parser,
-            task_function=lambda _: None,
-            config_path=str(CONFIGS),
-            config_name=line.command,
-        )
+        output = io.StringIO()  # it would report each line that a reader does not wait for
+        with redirect_stdout(output), suppress(SystemExit):
+            _run_hydra(
+                args=parser.parse_args([*flags, *_offered(line)]),
+                args_parser=parser,
+                task_function=lambda _: None,
+                config_path=str(CONFIGS),
+                config_name=line.command,
+            )
+    print(output.getvalue(), end="", flush=True)
 
 
 def _offered(line: CommandLine) -> list[str]:
@@ -119,8 +150,8 @@ def _offered(line: CommandLine) -> list[str]:
         _offer_run(line, kept)
     elif kept is not None:
         _offer_source(line, kept)
-        return [f"from={SOURCE}", *line.overrides]
-    return list(line.overrides)
+        return [f"from={SOURCE}", *without_void_deletions(line.overrides, line.folder)]
+    return without_void_deletions(line.overrides, line.folder)
 
 
 def _offer_run(line: CommandLine, run: TrainConfig | None) -> None:

@@ -103,12 +103,14 @@ def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
 def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     """Say that there is no such setting, and which one may be meant."""
     command = line.command
-    if "@optimizers." in override:
-        player = override.rpartition(".")[2]
-        adding = f"if it has that player, +optimizer@optimizers.{player}=... gives it an optimizer of its own"
-        return f"this model offers no optimizers.{player}; {adding}"
     key = override.split("@")[0].lstrip("+~")
     part, _, name = key.partition(".")
+    is_set = any(word.partition("=")[0] == override for word in line.overrides)
+    for deletion in (word for word in line.overrides if word.startswith("~")):
+        if is_set and f"{key}.".startswith(f"{deletion[1:].partition('=')[0].rpartition('@')[2]}."):
+            return f"there is no setting '{key}': {deletion} takes it away"
+    if part == "optimizers" or "@optimizers." in override:
+        return _no_such_player(override, line, compose)
     if part == "metric" or (part == "metrics" and name in options_of("metric")):
         name = name if name in options_of("metric") else "fid"
         return f"there is no setting '{key}': a score is added by metric@metrics.{name}={name}"
@@ -117,21 +119,52 @@ def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     if part == "hydra":
         choices = " ".join(word for word in line.overrides if word.startswith("hydra/"))
         return f"there is no setting '{key}'; see `genexp {command} {choices} --cfg hydra`"
-    if part == "search" and command == "train":
-        searching = any(word.lstrip("+").startswith("search=") for word in line.overrides)
-        write = f"+{key}=.. adds a range" if searching else "search=optuna brings those of a search"
-        return f"there is no setting '{key}': {write}"
+    if part == "search" and command == "train" and not any(word.startswith("search=") for word in line.overrides):
+        return f"there is no setting '{key}': search=optuna brings those of a search"
     keys = groups_of(command)
-    choosing = [word.partition(",")[0] for word in line.overrides if word.partition("=")[0] in keys]  # one of several
-    with suppress(HydraException):  # of choices that do not go together
-        tree: Any = OmegaConf.to_container(compose(replace(line, overrides=tuple(choosing))), resolve=False)
-        keys += flat(tree)
+    keys += flat(_as_chosen(line, compose, override))
     siblings = [sibling for sibling in keys if sibling.rpartition(".")[0] == key.rpartition(".")[0]]
     there_are = f"; there are {', '.join(siblings)}" if siblings else f"; see `genexp {command} --cfg job`"
     owners = [f"{part}={option}" for option in options_of(part) if name and name in _settings_of(part, option)]
     if owners:
         return f"there is no setting '{key}' here; it is one of {' and of '.join(owners)}{there_are}"
     return f"there is no setting '{key}'{nearest(key, keys) or there_are}"
+
+
+def _as_chosen(line: CommandLine, compose: Compose, wrong: str) -> dict[str, Any]:
+    """Return the configuration of the command line's choices but the wrong one, without its other settings.
+
+    It is empty if the choices are mistaken, too.
+    """
+    names = {word: word.lstrip("+").partition("=")[0] for word in line.overrides}
+    chosen = [
+        word for word, name in names.items() if name in groups_of(line.command) or ("@" in name and name != wrong)
+    ]
+    choosing = [word.partition(",")[0] for word in chosen]  # one of several
+    with suppress(HydraException):  # of choices that do not go together
+        tree: Any = OmegaConf.to_container(compose(replace(line, overrides=tuple(choosing))), resolve=False)
+        return dict(tree)
+    return {}
+
+
+def _no_such_player(override: str, line: CommandLine, compose: Compose) -> str:
+    """Say that a player has no such optimizer, or no such setting of it."""
+    tree = _as_chosen(line, compose, override)
+    place = override.rpartition("@")[2].split(".")
+    player, players = place[1] if len(place) > 1 else "", players_of(tree.get("model", {}).get("name", ""))
+    if len(place) > 2 and player in {*players} - {*tree.get("optimizers", {})}:
+        own = f"optimizer@optimizers.{player}={tree['optimizer']['name']} gives it one of its own"
+        return f"there is no setting '{override}': {player} has the common optimizer; {own}"
+    if len(place) > 2 and player in (own := tree.get("optimizers", {})):
+        names = [f"optimizers.{player}.{name}" for name in own[player]]
+        return f"there is no setting '{override}'{nearest(override, names) or '; it has ' + ', '.join(own[player])}"
+    offered = f"{nearest(player, players)}; it offers {', '.join(players) or 'none'}"
+    return f"this model offers no optimizers.{player}{offered}"
+
+
+def players_of(model: str) -> list[str]:
+    """Return the players of a model as its YAML in this package lists them; none if it is no model of genexp's."""
+    return [key.rpartition(".")[2] for key in defaults_of(f"model/{model}") if "@optimizers." in key]
 
 
 def _settings_of(group: str, option: str) -> set[str]:

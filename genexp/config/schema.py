@@ -23,7 +23,7 @@ Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(val
 # run_dir=2026 is a folder, though Hydra reads a number
 Packages = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Place = Annotated[Text, Field(min_length=1)]  # a path; an empty one would be the current folder
-Threads = Annotated[int, Field(ge=1, le=4096)]  # torch aborts the process if it cannot start that many
+Threads = Annotated[ranges.Int, Field(ge=1, le=4096)]  # torch aborts the process if it cannot start that many
 
 
 class Schema(BaseModel):
@@ -194,7 +194,7 @@ class FigureConfig(ReopenedConfig):
         "samples", "neighbours", "interpolation", "reconstructions", "manifold", "chains", "translations", "curves"
     ]
     rows: ranges.PositiveInt
-    columns: Annotated[int, Field(ge=2)]
+    columns: ranges.AtLeastTwo
     method: Literal["tsne", "pca"]
     label: Text | None = None
     out: Place | None

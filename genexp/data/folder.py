@@ -44,9 +44,9 @@ def folder(
     name; an image in no subfolder has the label −1. `white` is the value of white in the files, by default the largest
     of 8 or 16 bits. With `known_as`, runs are the same wherever `path` is.
 
-    Decoded images are kept in the cache folder. Raises UsageError for settings that contradict each other, and
-    DataError if the folder is missing, names only some of the splits, a split is empty, or, without `skip_broken`, an
-    image is broken or smaller than `crop`.
+    Decoded images are kept in the cache folder. Raises UsageError for settings that contradict each other and for a
+    missing folder, and DataError if the folder names only some of the splits, a split is empty, or, without
+    `skip_broken`, an image is broken or smaller than `crop`.
     """
     if path is None:
         raise UsageError("dataset=folder needs dataset.path=FOLDER, the folder that holds the images")
@@ -55,7 +55,7 @@ def folder(
     if not root.is_dir():
         mistake = "is not a folder" if root.exists() else "does not exist"
         moved = "" if known_as else f"; if they moved from there, add dataset.known_as={path}, and their runs go on"
-        raise DataError(
+        raise UsageError(
             f"dataset.path={path}: {root.absolute()} {mistake}\nSet it to the folder that holds the images{moved}"
         )
     try:

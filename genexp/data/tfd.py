@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet, split_by_rows
-from genexp.errors import DataError
+from genexp.errors import DataError, UsageError
 from genexp.ranges import AsBefore, Beside, Binarization
 from genexp.text import first_line
 
@@ -28,10 +28,13 @@ def tfd(
 
     The original GAN was trained on the same images: some 100,000 without a label, and none of the fold's labelled
     training images. Labels are expressions, from 0; unlabelled images have −1. The file is `path`, or
-    data_dir/TFD/TFD_48x48.mat. Raises DataError if it is missing, is damaged, or holds other data.
+    data_dir/TFD/TFD_48x48.mat. Raises UsageError if there is no file `path`, and DataError if the other one is missing,
+    or if the file is damaged or holds other data.
     Source: Susskind, Anderson and Hinton 2010.
     """
     file = Path(path).expanduser() if path is not None else data_dir / "TFD" / "TFD_48x48.mat"
+    if path is not None and not file.is_file():
+        raise UsageError(f"dataset.path={path}: {file.absolute()} is no file\nSet it to the file TFD_48x48.mat")
     faces, expressions, codes = _load(file)
     rows = {}
     for split, code in (("train", UNLABELLED), ("valid", VALID), ("test", TEST)):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genexp import rng
+from genexp.alive import doing
 from genexp.data import DataSet
 from genexp.metrics.extractors import Extractor, Features, exact_convolutions
 from genexp.storage.checkpoint import write
@@ -70,7 +71,8 @@ def classifier(data: DataSet) -> Extractor:
 
     def train() -> dict[str, Any]:
         print(f"training a classifier of this data set for its features, once; kept in {file.parent}", flush=True)
-        network = train_classifier(data)
+        with doing("training the classifier"):
+            network = train_classifier(data)
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         logits, labels = _features(network, data, "test").logits, data.labels["test"]
         accuracy = (logits.argmax(1) == labels)[labels >= 0].cpu().double().mean().item()

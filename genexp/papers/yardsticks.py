@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genexp import rng
+from genexp.alive import doing
 from genexp.config.components import Component
 from genexp.data import DataSet
 from genexp.metrics import GivenSamples, Subject
@@ -34,7 +35,8 @@ def score_yardsticks(data: DataSet, metric: Component) -> dict[str, Score]:
     scores = {}
     for name, (make, kind) in yardsticks.items():
         started = time.perf_counter()
-        images = make(data, n)
+        with doing(f"making the yardstick {name}"):
+            images = make(data, n)
         adjusted = metric | {"n_samples": len(images)}
         score = build.score(name, adjusted, Subject(GivenSamples(images, kind), data, SEED))
         seconds = round(time.perf_counter() - started, 1)

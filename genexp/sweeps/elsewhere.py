@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from genexp.config.check import checked
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
-from genexp.config.compose import SOURCE, initialized, plain_mistakes
+from genexp.config.compose import SOURCE, initialized, plain_mistakes, spelled
 from genexp.errors import GenexpError, UsageError
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, STOPPED, WAITING, Job
 from genexp.sweeps.schedule import LOOK, PATIENCE, Queue, work_off
@@ -66,7 +66,7 @@ def _launch(jobs: list[Job], line: CommandLine, folder: Path) -> list[Exception 
     of_hydra = tuple(word for word in line.overrides if word.startswith("hydra"))
     of_the_sweep = [word for word in line.overrides if word.startswith("sweep.")]
     source = [f"from={SOURCE}"] if line.kept is not None else []
-    overrides = [[*source, *of_the_sweep, *job.line.overrides] for job in jobs if job.line is not None]
+    overrides = [[*source, *of_the_sweep, *spelled(job.line)] for job in jobs if job.line is not None]
     alone = replace(line, words=(), multirun=False)
     task = partial(train_here, here=Path.cwd(), folder=folder.resolve(), line=alone, further=jobs[0].further)
     master = replace(line, overrides=of_hydra)

@@ -8,14 +8,16 @@ import hashlib
 import json
 import math
 import random
+import shlex
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genexp.config.check import why_not_to_choose
 from genexp.config.command_line import CommandLine
-from genexp.config.components import lower_is_better
+from genexp.config.components import components, lower_is_better
 from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
@@ -69,11 +71,27 @@ def main(config: TrainConfig, line: CommandLine) -> None:
             set_stopped(trials.jobs)
             close(trials.jobs, folder, search.metric, set(fixed.settings))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
+            _print_best(trials.jobs, search.metric, config, line.folder)
     if failed := sum(job.state == FAILED for job in trials.jobs):  # that is an answer, too, and Optuna is told
         print(f"of {count(len(trials.jobs), 'trial')} {failed} failed; the table says why", flush=True)
     fail_if_any([job for job in trials.jobs if job.state != FAILED], config.again())
     if not any(job.state == FINISHED for job in trials.jobs):
         raise GenexpError("no trial came to its end; the table says why")
+
+
+def _print_best(jobs: list[Job], metric: str, config: TrainConfig, folder: str | None) -> None:
+    """Print the command that trains what the best trial is; alone it reports it, settings behind it change it."""
+    finished = [job for job in jobs if job.state == FINISHED and metric in job.scores]
+    if not finished:
+        return
+    best = min(finished, key=lambda job: job.scores[metric].sort_key())
+    with suppress(UsageError):  # of a run that was moved or damaged meanwhile
+        targets = [str(each["_target_"]) for each in components(best.run.config).values()]
+        strangers = sorted({target.partition(".")[0] for target in targets} - {"genexp"})
+        words = ["genexp", "train", *(["--config-dir", folder] if folder is not None else []), f"from={best.run.path}"]
+        words += [f"trust=[{','.join(strangers)}]"] if strangers else []
+        words += [f"outputs_dir={config.outputs_dir}"] if config.outputs_dir != "outputs" else []
+        print(f"the best one, with epochs=N to train it on or seed=N for another:\n  {shlex.join(words)}", flush=True)
 
 
 class Trials(Queue):
@@ -164,7 +182,7 @@ class Trials(Queue):
 def _check(config: TrainConfig, search: Search, ranges: dict[str, Range], line: CommandLine) -> None:
     """Raise UsageError for a search that could not be made."""
     if not ranges:
-        example = "'+search.ranges.optimizer.lr={low: 1e-3, high: 1, log: true}'"
+        example = "'search.ranges.optimizer.lr={low: 1e-3, high: 1, log: true}'"
         raise UsageError(f"search.ranges is empty: give ranges, as in {example} or in an experiment's YAML")
     if search.metric not in config.metrics:
         raise UsageError(f"search.metric={search.metric}: the runs are scored by {', '.join(config.metrics)}")

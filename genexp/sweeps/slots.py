@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,24 @@ class Process(NamedTuple):
     ending: Connection
 
 
+def _context(jobs: Iterable[Job]) -> Any:
+    """Return what starts processes here; its server, if it has one, begins with what jobs like these import."""
+    method = "forkserver" if sys.platform == "linux" else "spawn"  # macOS forbids much to a process that was forked
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        targets = {job.config.dataset["_target_"] for job in jobs if job.config is not None}
+        modules = {module for target in targets for module in imports(target.rpartition(".")[0])}
+        context.set_forkserver_preload([*IMPORTED, *sorted(modules)])
+    return context
+
+
+def get_ready(jobs: Iterable[Job]) -> None:
+    """Begin to start the server of processes for jobs like these, without waiting for it."""
+    if _context(jobs).get_start_method() == "forkserver":
+        with without_usr2():
+            forkserver.ensure_running()
+
+
 class Slots:
     """At most `n` jobs at once. They share the CPU's threads, and each gets a GPU if there are any.
 
@@ -51,12 +69,7 @@ class Slots:
 
     def __init__(self, n: int, jobs: Iterable[Job] = ()) -> None:
         """`jobs` are some of those to come: the modules of their data sets are imported once for all."""
-        method = "forkserver" if sys.platform == "linux" else "spawn"  # macOS forbids much to a process that was forked
-        self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":
-            targets = {job.config.dataset["_target_"] for job in jobs if job.config is not None}
-            modules = {module for target in targets for module in imports(target.rpartition(".")[0])}
-            self._context.set_forkserver_preload([*IMPORTED, *sorted(modules)])
+        self._context = _context(jobs)
         self.n = n
         self._processes: dict[Job, Process] = {}
 

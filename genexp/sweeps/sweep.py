@@ -5,9 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from genexp.alive import doing
 from genexp.config.command_line import CommandLine
 from genexp.config.components import is_diagnosis
-from genexp.config.compose import configuration, each_job
+from genexp.config.compose import each_job
+from genexp.config.many import configurations
 from genexp.config.mistakes import options_of
 from genexp.config.schema import Sweep
 from genexp.errors import UsageError
@@ -15,6 +17,7 @@ from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere, run_elsewhere
 from genexp.sweeps.jobs import FINISHED, OF_THE_SWEEP, WAITING, Job, common_settings, set_stopped
 from genexp.sweeps.schedule import Queue, fail_if_any, held, work_off
+from genexp.sweeps.slots import get_ready
 from genexp.text import count, nearest
 
 MANY = 50  # jobs that take more than a moment to compose
@@ -67,10 +70,12 @@ def plan(line: CommandLine) -> list[Job]:
         print(f"checking {len(lines)} jobs", flush=True)
     jobs: list[Job] = []
     by_path: dict[Path, Job] = {}
+    composed = configurations(lines)
     for number, each in enumerate(lines, 1):
         try:
-            config = configuration(each)
-            job = Job.of(each, config)
+            with doing(f"checking job {number:,} of {len(lines):,}"):
+                config = next(composed)
+                job = Job.of(each, config)
         except UsageError as error:
             own = " ".join(word for word in each.settings if not word.startswith(OF_THE_SWEEP))
             raise UsageError(f"job {number} ({own}): {error}\nNo job was started") from error
@@ -80,6 +85,8 @@ def plan(line: CommandLine) -> list[Job]:
         if other is not job:
             raise _one_run(other, job)
         jobs.append(job)
+        if number == 1 and len(lines) > MANY and job.state == WAITING and not is_elsewhere(line):
+            get_ready(jobs)  # while the others are checked
     _refuse_unknown_rank(jobs)
     return jobs
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from genexp import rng
+from genexp.alive import doing
 from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet, DataSpec, Derived
@@ -76,7 +77,8 @@ def data_set(component: Component, data_dir: str, second: Component | None = Non
 
 def _one_data_set(key: str, component: Component, data_dir: str) -> DataSet | Derived:
     """Return what a data set's target gives: a data set, or a function of the first one that returns both."""
-    data = make(key, component, Path(data_dir).expanduser())
+    with doing(f"reading {key}={component['name']}"):
+        data = make(key, component, Path(data_dir).expanduser())
     if not isinstance(data, DataSet) and not isinstance(data, Derived):
         raise UsageError(f"{key}._target_={component['_target_']} gives a {type(data).__name__}, no DataSet")
     mistake = data.mistake() if isinstance(data, DataSet) else None
@@ -210,7 +212,8 @@ def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:
 
 def score(name: str, metric: Component, subject: Subject) -> Score:
     """Return the metric's score of the subject; `name` is the metric's name in the configuration."""
-    return Score.of(target(metric)(subject), name, lower_is_better(metric))
+    with doing(f"scoring by {name}"):
+        return Score.of(target(metric)(subject), name, lower_is_better(metric))
 
 
 def extractor_of(metric: Component, subject: Subject) -> str | None:

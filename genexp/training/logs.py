@@ -1,4 +1,4 @@
-"""The logs of a run that trains: metrics.jsonl, TensorBoard, pictures of samples, and the terminal."""
+"""The logs of a run that trains: metrics.jsonl, TensorBoard, and pictures of samples."""
 
 import json
 import threading
@@ -6,8 +6,6 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -16,13 +14,9 @@ from genexp.figures.canvas import Picture, save_picture
 from genexp.numbers import finite
 from genexp.runs.directory import Run
 from genexp.storage.files import atomic, make_folder, sync
-from genexp.text import duration
 from genexp.training.loop import Tick
-from genexp.training.plan import Plan, PlannedStage
 
 EVENTS = "events.out.tfevents.*"  # TensorBoard's files, one for each session of a run
-LINE_SECONDS = 2
-WIDE = 110  # columns of a terminal that has room for D(x) and D(G(z)) beside the losses and a bar
 
 
 class Logs:
@@ -113,57 +107,6 @@ class Logs:
         """Report an error of TensorBoard's thread, but not a full disk: the main thread meets that, too."""
         if not issubclass(arguments.exc_type, OSError):
             self._hook(arguments)
-
-
-class Terminal:
-    """A live bar on a terminal, within `progress`; elsewhere a line at an epoch's end, at most one in LINE_SECONDS."""
-
-    def __init__(self, plan: Plan, epochs: int, from_step: int) -> None:
-        self.plan, self.epochs, self.steps, self.from_step = plan, epochs, plan.last_step(epochs), from_step
-        self.started, self.next_line = time.perf_counter(), 0.0
-        console = Console()
-        self.live = console.is_terminal
-        self.wide = console.width >= WIDE or not self.live
-        self.progress = Progress(
-            TextColumn("{task.fields[place]}"),
-            *([BarColumn(bar_width=16)] if self.wide else []),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.fields[values]}"),
-            console=console,
-            disable=not self.live,
-        )
-        place = place_of(plan.stage(from_step), from_step, epochs)
-        self.task = self.progress.add_task("", total=self.steps, completed=from_step, place=place, values="")
-
-    def show(self, tick: Tick) -> None:
-        """Show a completed step."""
-        now = time.perf_counter()
-        if self.live:
-            step = min(tick.step, self.steps - 1)  # at the end, the last epoch is shown
-            stage = self.plan.stage(step)
-            place = place_of(stage, step + stage.steps_per_epoch, self.epochs)  # the epoch that goes on
-            self.progress.update(self.task, completed=tick.step, place=place)
-            if tick.values:
-                self.progress.update(self.task, values=_summary(tick.values, self.wide))
-        elif tick.ends_epoch and tick.values and (now >= self.next_line or tick.ends_stage or tick.step == self.steps):
-            self.next_line = now + LINE_SECONDS
-            left = (now - self.started) / (tick.step - self.from_step) * (self.steps - tick.step)
-            summary = _summary(tick.values, self.wide)
-            print(f"{place_of(tick.stage, tick.step, self.epochs)}  {summary}  {duration(left)} left", flush=True)
-
-
-def place_of(stage: PlannedStage, step: int, epochs: int) -> str:
-    """Return where training is after `step` steps: its stage, if there are several, and the epoch within it."""
-    name = f"{stage.name}, " if stage.name else ""
-    return f"{name}epoch {stage.epoch(step)}/{stage.stage.epochs or epochs}"
-
-
-def _summary(values: dict[str, float], wide: bool) -> str:
-    shown = {name.removeprefix("loss/"): value for name, value in values.items() if name.startswith("loss/")}
-    if wide:
-        shown |= {name: values[name] for name in values if "/" not in name and name != "images_per_second"}
-    parts = [f"{name} {value:.{3 if wide else 2}f}" for name, value in shown.items()]
-    return "  ".join([*parts, f"{values['images_per_second']:,.0f} images/s"])
 
 
 def _tag(name: str) -> str:

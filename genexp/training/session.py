@@ -24,10 +24,11 @@ from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
 from genexp.text import count
-from genexp.training.logs import Logs, Terminal
+from genexp.training.logs import Logs
 from genexp.training.loop import Tick, Training, train
 from genexp.training.remarks import remarks
 from genexp.training.scores import Scores, scores_at_the_end, scores_on_the_way, warn
+from genexp.training.terminal import Terminal
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
 

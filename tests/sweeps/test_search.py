@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from dataclasses import replace
 
 import optuna
@@ -17,7 +18,7 @@ from genexp.sweeps.ranges import flat_ranges, suggest, typed_ranges
 
 SEARCH = ["train", "search=optuna", *SMALL, "epochs=4", "log.scores_every_epochs=1", "device.threads=1", "sweep.jobs=2"]
 DEFAULTS = ROOT / "configs/search/optuna.yaml"
-RATES = "+search.ranges.optimizer.lr={low: 1e-3, high: 1.0, log: true}"
+RATES = "search.ranges.optimizer.lr={low: 1e-3, high: 1.0, log: true}"
 
 
 def study(tmp_path) -> optuna.Study:
@@ -28,6 +29,44 @@ def study(tmp_path) -> optuna.Study:
 def table(tmp_path) -> list[dict]:
     (file,) = tmp_path.glob("outputs/searches/*/table.csv")
     return list(csv.DictReader(file.open()))
+
+
+def best_command(answer) -> list[str]:
+    """The words of the command that a search prints for its best trial."""
+    (line,) = (line for line in answer.out.splitlines() if line.startswith("  genexp train "))
+    return shlex.split(line)[1:]
+
+
+def test_the_command_of_the_best_trial_trains_that(genexp, tmp_path):
+    words = [*SEARCH, "search.ranges.model.latent_dim={choices: [4, 8]}", "search.trials=2", "search.prune=false"]
+    answer = genexp(*words, "outputs_dir=my runs", "search.sampler=random", "search.seed=1")
+    assert answer.code == 0, answer.out + answer.err
+    best = max(json.loads(file.read_text())["scores"]["parzen"]["valid_mean"] for file in results(tmp_path))
+    again = genexp(*best_command(answer))
+    assert again.code == 0, again.err
+    assert "already finished" in again.out
+    assert json.loads((again.run / "results.json").read_text())["scores"]["parzen"]["valid_mean"] == best
+    other = genexp(*best_command(answer), "seed=7")
+    assert other.run.parent == again.run.parent
+    assert other.run != again.run
+    assert best_command(
+        genexp(*words, "outputs_dir=my runs", "search.sampler=random", "search.seed=1")
+    ) == best_command(answer)
+
+
+def results(tmp_path):
+    return list(tmp_path.glob("my runs/digits/*/results.json"))
+
+
+@pytest.mark.usefixtures("unruly")
+def test_the_command_of_the_best_trial_of_ones_own_model_trains_it(genexp):
+    words = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=1"]
+    words += ["metrics.parzen.n_samples=100", "search.ranges.seed={choices: [1]}", "search.trials=1"]
+    answer = genexp(*words, "search.prune=false")
+    assert answer.code == 0, answer.out + answer.err
+    assert "trust=[unruly]" in best_command(answer)
+    again = genexp(*best_command(answer))
+    assert (again.code, "already finished" in again.out) == (0, True), again.err
 
 
 BY_BOUND = ["search.metric=elbo", "metrics.elbo.split=valid", "~metrics.parzen"]

@@ -1,5 +1,6 @@
 """Pictures and log files."""
 
+import re
 import time
 
 import numpy as np
@@ -12,9 +13,10 @@ from genexp.figures.canvas import grid
 from genexp.models import Stage
 from genexp.runs.directory import Run
 from genexp.text import duration
-from genexp.training.logs import Logs, Terminal
+from genexp.training.logs import Logs
 from genexp.training.loop import Tick
 from genexp.training.plan import Plan, PlannedStage
+from genexp.training.terminal import Line, Terminal
 
 
 def test_a_grid_puts_images_in_reading_order():
@@ -60,19 +62,42 @@ def test_durations_read_like_a_clock():
     assert [duration(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
 
 
-@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("width", [60, 80, 140])
 def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, capsys):
     console = Console(width=width, force_terminal=True)
-    monkeypatch.setattr("genexp.training.logs.Console", lambda: console)
+    monkeypatch.setattr("genexp.training.terminal.Console", lambda: console)
     values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
     stage = PlannedStage(Stage("", []), [], images_per_step=10, steps_per_epoch=10, first_step=0, first_epoch=0)
     terminal = Terminal(Plan([stage], batch_size=10), epochs=25, from_step=120)
     with terminal.progress:
         terminal.show(Tick(step=125, epoch=12, ends_epoch=False, values=values, stage=stage))
-    shown = capsys.readouterr().out.split("\r")[-1]
-    for said in ("epoch 13/25", "left", "discriminator 0.51", "generator 1.2", "3,457 images/s"):
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out).split("\r")[-1].strip()
+    assert len(shown) < width
+    losses = "loss 0.51 / 1.20" if width == 60 else "discriminator 0.51"
+    for said in ("epoch 13/25", "━━━━", "left", losses, "3,457 im"):
         assert said in shown, shown
     assert ("D(x) 0.700" in shown) == (width == 140)
+
+
+TWO = {"discriminator": 0.512, "generator": 1.234}
+FOUR = {"generator_ab": 3.1, "generator_ba": 2.9, "discriminator_a": 0.25, "discriminator_b": 0.27}
+
+
+@pytest.mark.parametrize("width", range(40, 161, 10))
+@pytest.mark.parametrize("losses", [{}, {"autoencoder": 101.2}, TWO, FOUR], ids=len)
+@pytest.mark.parametrize("place", ["epoch 3/25", "layer 2, epoch 103/1000, scoring by inception_score"])
+def test_the_bar_is_one_line_whatever_the_width(width, losses, place):
+    shown = Line(place, 0.5, "1:02:03 left", 123456.7, losses, {"D(x)": 0.7}).text(width).plain
+    assert len(shown) <= width
+    assert shown.startswith(place[:width])
+    if place == "epoch 3/25" and width >= 60 and len(losses) < 3:
+        for said in ("━", "1:02:03 left", "im", *(f"{value:.2f}" for value in losses.values())):
+            assert said in shown
+    if width >= 120 and place == "epoch 3/25":
+        assert "123,457 images/s" in shown or "123k img/s" in shown
+        assert all(f"{value:.2f}" in shown for value in losses.values())
+    if width == 160 and place == "epoch 3/25":
+        assert all(name in shown for name in losses)
 
 
 def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_from(tmp_path):
