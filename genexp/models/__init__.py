@@ -126,6 +126,10 @@ class Model(nn.Module, ABC):
         Samplers may begin at training images of `data`, or fit a density to their codes.
         """
 
+    def preview(self, n: int, generator: torch.Generator, data: DataSet, **labels: Tensor) -> Tensor:
+        """Return n samples for a picture on the way, like `sample`; a model with a costly sampler may take less care."""
+        return self.sample(n, generator, data, **labels)
+
     def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
         """Return values to log as curves at an epoch's end, by name; here there may be a look at validation images."""
         return {}
@@ -154,8 +158,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels: Tensor | None = None) -> Tensor:
-    """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
+def draw(
+    model: Model,
+    n: int,
+    generator: torch.Generator,
+    data: DataSet,
+    labels: Tensor | None = None,
+    preview: bool = False,
+) -> Tensor:
+    """Return n samples of the model, (n, C, H, W) float32 in [0, 1]; with `preview`, by `Model.preview`.
 
     A conditional model draws them under `labels`, (n,); without these, under labels drawn from the training data.
     Raises UsageError if their shape is not that of the data, and for more samples than memory holds.
@@ -165,7 +176,7 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
         raise UsageError(reason)
     given = {} if not model.conditional else {"labels": data_labels(n, generator, data) if labels is None else labels}
     with evaluating(model):
-        samples = model.sample(n, generator, data, **given)
+        samples = (model.preview if preview else model.sample)(n, generator, data, **given)
     if samples.shape != (n, *data.shape):
         raise UsageError(
             f"{type(model).__name__}.sample makes {n:,} samples of shape {tuple(samples.shape)}; return them as "

@@ -13,6 +13,7 @@ from genexp.models.samplers import CHUNK, ancestral, code_density
 from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 
+PREVIEWED = 50  # codes for each Gaussian of the mixture that draws a picture on the way
 FITTED = 10_000  # training images, drawn without repetition, whose codes are fitted; more take minutes, change little
 
 
@@ -43,6 +44,16 @@ class AE(FullyConnectedAutoencoder):
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
         """Return g(h), with h drawn from a mixture of `code_components` Gaussians fitted to the training codes."""
-        rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
+        return self._draw(n, generator, data, FITTED)
+
+    def preview(self, n: int, generator: torch.Generator, data: DataSet, **_: Tensor) -> Tensor:
+        """Return the same, of a mixture that is fitted to fewer codes: a fit for a picture would take longer than epochs.
+
+        The mixture has as many Gaussians, and PREVIEWED codes for each.
+        """
+        return self._draw(n, generator, data, min(FITTED, PREVIEWED * self.code_components))
+
+    def _draw(self, n: int, generator: torch.Generator, data: DataSet, fitted: int) -> Tensor:
+        rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:fitted]
         codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
         return ancestral(self.decode, code_density(codes, self.code_components, n, generator)).clamp(0, 1)
