@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import genexp
 from genexp import signals
 from genexp.errors import GenexpError, UsageError
-from genexp.text import first_line, nearest
+from genexp.text import first_line, nearest, print_any_text
 
 if TYPE_CHECKING:
     from genexp.config.command_line import CommandLine
@@ -37,6 +37,7 @@ COMMANDS = {
 
 def main() -> int:
     """Run the command line in sys.argv; return the exit code."""
+    print_any_text()
     sys.path.append(str(Path.cwd()))  # a user's own models may be there
     with signals.handled_by(signal.default_int_handler):
         try:

@@ -76,7 +76,7 @@ def table() -> None:
         with busy_processes(cores):
             beside = measured([cores], **environment)[cores]
         parts = (f"{speed:7.0f} ({cost:6.2f} ms)" for speed, cost in (alone, beside))
-        print("  {:20}alone {}   beside {} busy processes {}".format(name, next(parts), cores, next(parts)), flush=True)
+        print(f"  {name:20}alone {next(parts)}   beside {cores} busy processes {next(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from genexp.runs.results import Results
 from genexp.signals import Stop
 from genexp.text import count, duration
 from genexp.training import build
-from genexp.training.session import Session, warn
+from genexp.training.logs import warn
+from genexp.training.session import Session
 
 
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:

@@ -27,6 +27,7 @@ TENSORS = {  # what a minibatch may hold
     "images_b": "of the second data set, unpaired",
     "labels_b": "of the second data set",
     "codes": "(n, d), what the stage's `codes` makes of the images",
+    "epoch": "(), float32, epochs of the stage that are completed, with the fraction of the one that has begun",
 }
 
 
@@ -78,6 +79,7 @@ class Update:
     players: tuple[str, ...]
     play: Callable[..., Outcome]
     repeats: int = 1  # each time on another minibatch
+    validates: bool = False  # True if `play` has no state, so that it may be given validation images for their loss
 
     @cached_property
     def asking(self) -> Asking:
@@ -127,7 +129,7 @@ class Model(nn.Module, ABC):
         """
 
     def preview(self, n: int, generator: torch.Generator, data: DataSet, **labels: Tensor) -> Tensor:
-        """Return n samples for a picture on the way, like `sample`; a model with a costly sampler may take less care."""
+        """Return n samples for a picture on the way, like `sample`; a costly sampler may take less care."""
         return self.sample(n, generator, data, **labels)
 
     def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
@@ -257,4 +259,4 @@ class Autoencoder(Model):
         return {"autoencoder": self}
 
     def updates(self) -> list[Update]:
-        return [Update(("autoencoder",), self.play)]
+        return [Update(("autoencoder",), self.play, validates=True)]

@@ -47,9 +47,9 @@ class AE(FullyConnectedAutoencoder):
         return self._draw(n, generator, data, FITTED)
 
     def preview(self, n: int, generator: torch.Generator, data: DataSet, **_: Tensor) -> Tensor:
-        """Return the same, of a mixture that is fitted to fewer codes: a fit for a picture would take longer than epochs.
+        """Return the same, of a mixture that is fitted to PREVIEWED codes for each Gaussian.
 
-        The mixture has as many Gaussians, and PREVIEWED codes for each.
+        A fit to as many codes as for a score would take longer than the epochs between two pictures.
         """
         return self._draw(n, generator, data, min(FITTED, PREVIEWED * self.code_components))
 
