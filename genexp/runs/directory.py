@@ -231,7 +231,7 @@ class Run:
     def write_text(self, file: Path, text: str) -> None:
         """Replace one of the run's files. A reader sees the old text or the new one, whole."""
         with files.atomic(file) as stream:
-            stream.write(text.encode())
+            stream.write(text.encode(errors="backslashreplace"))
 
     def add_session(self, from_step: int, provenance: dict[str, Any]) -> None:
         """Add a session of training, from this step on, to provenance.json."""
