@@ -126,7 +126,14 @@ def _runs(line: "CommandLine") -> "list[Run | None]":
 
 def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
     """Return the command line with the run that it opens, and the configuration that this keeps."""
-    return line if run is None else replace(line, run=run.path, kept=run.config)
+    if run is None:
+        return line
+    line = replace(line, run=run.path, kept=run.config)
+    if line.command != "train":
+        return line
+    from genexp.runs.start import start_of
+
+    return replace(line, start=start_of(run))
 
 
 def _main_of(line: "CommandLine", run: "Run | None") -> Any:

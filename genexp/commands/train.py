@@ -12,6 +12,7 @@ from genexp.text import count, duration
 from genexp.training import build
 from genexp.training.logs import warn
 from genexp.training.session import Session
+from genexp.training.start import weights_of
 
 
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
@@ -32,7 +33,9 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     digest = data.digest()
     data = data.to(device)
-    training = build.training(config, data, device)
+    begins = config.fresh or not any(run.checkpoints.glob("step-*.pt"))
+    weights = weights_of(config.start) if begins and config.start is not None else None
+    training = build.training(config, data, device, weights)
     build.check_metrics(config.metrics, training.model, data)
     with run.held(config):
         if not config.fresh:

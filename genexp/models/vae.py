@@ -60,8 +60,8 @@ class VAE(Autoencoder):
         super().__init__()
         if objective == "iwae" and beta_warmup:
             raise UsageError(
-                f"model.beta_warmup={beta_warmup:g} raises the weight of the elbo's divergence, and model.objective=iwae "
-                "has none\nLeave model.beta_warmup at 0, or choose model.objective=elbo"
+                f"model.beta_warmup={beta_warmup:g} raises the weight of the elbo's divergence, and "
+                "model.objective=iwae has none\nLeave model.beta_warmup at 0, or choose model.objective=elbo"
             )
         if objective == "iwae" and beta != 1:
             raise UsageError(
@@ -120,7 +120,7 @@ class VAE(Autoencoder):
     def play(self, images: Tensor, labels: Tensor | None = None, epoch: Tensor | None = None) -> Outcome:
         """Return the negative objective: −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), or the importance-weighted one.
 
-        Over the first `beta_warmup` epochs β rises linearly from 0 (Sønderby et al. 2016); `epoch` is how many are done.
+        Over the first `beta_warmup` epochs β rises linearly from 0 (Sønderby et al. 2016); `epoch` of them are done.
         """
         posterior = self.posterior(self.noise(images), labels)
         log_likelihoods, ratios = self._terms(images, posterior, self.k, None, labels)

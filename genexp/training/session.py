@@ -117,6 +117,9 @@ class Session:
         epoch = (training.step - stage.first_step) / stage.steps_per_epoch
         place = f"{stage.name}, " if stage.name else ""
         begun = f"going on from {place}epoch {epoch:.4g}" if training.step else "started"
+        if config.start is not None and not training.step:
+            at = "" if config.start.step is None else f" after step {config.start.step:,}"
+            begun = f"started from the weights of {config.start.run}{at}"
         print(f"{begun}: {self.run.path}", flush=True)
         sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in SPLITS)
         place = f"{self.device.type}, {config.device.precision}"
