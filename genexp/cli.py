@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import genexp
 from genexp import alive, signals
 from genexp.errors import GenexpError, UsageError
-from genexp.text import first_line, nearest
+from genexp.text import first_line, nearest, print_any_text
 
 if TYPE_CHECKING:
     from genexp.config.command_line import CommandLine
@@ -40,6 +40,7 @@ HELP = ("--help", "-h", "help")
 
 def main() -> int:
     """Run the command line in sys.argv; return the exit code."""
+    print_any_text()
     sys.path.append(str(Path.cwd()))  # a user's own models may be there
     with signals.handled_by(signal.default_int_handler):
         try:
@@ -136,7 +137,14 @@ def _runs(line: "CommandLine") -> "list[Run | None]":
 
 def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
     """Return the command line with the run that it opens, and the configuration that this keeps."""
-    return line if run is None else replace(line, run=run.path, kept=run.config)
+    if run is None:
+        return line
+    line = replace(line, run=run.path, kept=run.config)
+    if line.command != "train":
+        return line
+    from genexp.runs.start import start_of
+
+    return replace(line, start=start_of(run))
 
 
 def _main_of(line: "CommandLine", run: "Run | None") -> Any:

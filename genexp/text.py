@@ -1,7 +1,9 @@
 """Wording that all commands share: times, counts, numbers with their errors, and the nearest name to a mistyped one."""
 
 import difflib
+import io
 import math
+import sys
 import time
 from collections.abc import Iterable
 
@@ -76,3 +78,10 @@ def nearest(word: str, names: Iterable[str]) -> str:
         for close in difflib.get_close_matches(text, candidates, n=1, cutoff=0.6):
             return f", did you mean '{candidates[close]}'?"
     return ""
+
+
+def print_any_text() -> None:
+    """Have print() write what the terminal's encoding lacks as \\udcff: a folder's name need not be valid Unicode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")

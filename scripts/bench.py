@@ -5,6 +5,7 @@
 2. The whole Parzen protocol against one float32 product of the size of its distances.
 3. Parzen log-likelihoods against scikit-learn's KernelDensity, whose default leaf size is wrong here and slower.
 4. An epoch of an RBM 784-500 with persistent chains against scikit-learn's BernoulliRBM, on one thread each.
+5. A VAE on the digits, alone and beside busy processes, with OpenMP's default of waiting and with ours.
 """
 
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import busy
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -212,6 +214,8 @@ def main() -> None:
     print(f"  {statistics.median(protocol[1:]):.2f} s, {ratio}")
     against_scikit_learn(samples[:KERNELS], test[:KERNELS])
     rbm_against_scikit_learn(data_dir, device)
+    if device.type == "cpu":
+        busy.table()
 
 
 if __name__ == "__main__":

@@ -156,14 +156,14 @@ def same(whole: Path, killed: Path) -> None:
 
 def points(run: Path) -> list[tuple[str, int]]:
     """Every point that TensorBoard shows of a run, tag and step, each with one value."""
-    shown = EventAccumulator(str(run / "tensorboard"), size_guidance=dict.fromkeys(SHOWN, 0)).Reload()
+    shown = EventAccumulator(str(run), size_guidance=dict.fromkeys(SHOWN, 0)).Reload()
     kinds = [(shown.Scalars, "scalars"), (shown.Images, "images"), (shown.Histograms, "histograms")]
     found: dict[tuple[str, int], object] = {}
     for read, kind in kinds:
         for tag in shown.Tags()[kind]:
             for event in read(tag):
                 value = getattr(event, "value", None)
-                speed = tag == "images_per_second"
+                speed = tag == "speed/images_per_second"
                 assert found.setdefault((tag, event.step), value) == value or speed, f"{tag} has two values at a step"
     return sorted(found)
 

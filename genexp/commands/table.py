@@ -30,7 +30,7 @@ def main(config: TableConfig, line: CommandLine) -> None:
     out = Path(config.out).expanduser()
     form = FORMATS.get(out.suffix, "terminal") if config.format == "terminal" else config.format
     with writing(f"out={config.out}", ANOTHER_PLACE), atomic(out) as stream:
-        stream.write(render(document, form).encode())
+        stream.write(render(document, form).encode(errors="backslashreplace"))
     print(f"table: {config.out}")
 
 

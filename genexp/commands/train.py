@@ -12,8 +12,9 @@ from genexp.runs.results import Results
 from genexp.signals import Stop
 from genexp.text import count, duration
 from genexp.training import build
-from genexp.training.scores import warn
+from genexp.training.logs import warn
 from genexp.training.session import Session
+from genexp.training.start import weights_of
 
 
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
@@ -38,7 +39,9 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     if config.run_dir is None and has_path and not run.path.exists():
         _name_runs_of_these_images(config, digest)
     data = data.to(device)
-    training = build.training(config, data, device)
+    begins = config.fresh or not any(run.checkpoints.glob("step-*.pt"))
+    weights = weights_of(config.start) if begins and config.start is not None else None
+    training = build.training(config, data, device, weights)
     build.check_metrics(config.metrics, training.model, data)
     with run.held(config):
         if not config.fresh:

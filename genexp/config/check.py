@@ -40,6 +40,7 @@ def checked(command: str, composed: DictConfig, known: dict[str, Component] | No
         _check_keep_best(config)
         _check_average(config)
         _check_learning_rates(config)
+        config = _with_start(config)
     return config
 
 
@@ -86,6 +87,13 @@ def _check_learning_rates(config: TrainConfig) -> None:
 def _check_average(config: TrainConfig) -> None:
     if config.ema is not None and config.ema_power is not None:
         raise UsageError(f"ema={config.ema:g} and ema_power={config.ema_power:g} are two averages; set one of them")
+
+
+def _with_start(config: TrainConfig) -> TrainConfig:
+    """Return the configuration without a start unless its weights are asked for. Raises UsageError if there is none."""
+    if config.weights and config.start is None:
+        raise UsageError("weights=true starts from the weights of another run, which has a checkpoint: add from=RUN")
+    return config if config.weights else config.model_copy(update={"start": None})
 
 
 def _unresolved(error: OmegaConfBaseException, composed: DictConfig, schema: type[Schema]) -> UsageError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genexp.config.schema import CONFIGS, REOPENING, SCHEMAS, TrainConfig
+from genexp.config.schema import CONFIGS, REOPENING, SCHEMAS, Start, TrainConfig
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -34,6 +34,7 @@ class CommandLine:
     words: tuple[str, ...] = ()  # all of the command line, as typed
     run: Path | None = None  # the run that the command opens; of `train`, the run whose settings it takes (from=)
     kept: TrainConfig | None = None  # the configuration that this run keeps
+    start: Start | None = None  # its weights, if it has a checkpoint
     trust: tuple[str, ...] = ()  # packages outside genexp that the run of from= may name
 
     @property

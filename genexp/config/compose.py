@@ -188,6 +188,11 @@ def _offer_source(line: CommandLine, kept: TrainConfig) -> None:
     }
     if "model" in chosen:
         settings["checkpoint"].pop("keep_best")  # it names a score of the other model
+    start = line.start
+    if "model" not in chosen and kept.start is not None and "weights" not in chosen:  # the run's own start
+        start, settings["weights"] = kept.start, True
+    if start is not None:
+        settings["start"] = start.model_dump() | {"run": start.run.replace("${", "\\${")}
     settings["device"] = {"precision": kept.device.precision}
     settings["data_dir"] = os.environ.get("GENEXP_DATA_DIR", kept.data_dir)
     if "model" not in chosen:

@@ -52,6 +52,14 @@ class Checkpoint(Schema):
     keep_best: Text | None = None
 
 
+class Start(Schema):
+    """The weights that a run starts from: those of another run after so many steps, or of an export of one."""
+
+    run: str  # its directory
+    step: int | None  # None for an export, which holds one state
+    digest: str  # of what those weights follow from; it is part of the identity, and the place is not
+
+
 class Sweep(Schema):
     jobs: ranges.PositiveInt
     retries: ranges.Count
@@ -86,6 +94,8 @@ class TrainConfig(Schema):
     metrics: dict[str, Component] = {}
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     ema_power: ranges.NonNegativeFloat | None = None
+    weights: bool = False  # True to start from the weights of the run of from=
+    start: Start | None = None  # filled in by from=
     log: Log
     # The next three are missing in runs that were kept before there were these settings.
     checkpoint: Checkpoint = Checkpoint(every_minutes=1.0)
@@ -106,6 +116,8 @@ class TrainConfig(Schema):
         identity |= {group: defining(component, as_typed) for group, component in components.groups(self).items()}
         if self.optimizers:
             identity["optimizers"] = {player: defining(component) for player, component in self.optimizers.items()}
+        if self.start is not None:
+            identity["start"] = self.start.digest
         return identity | {"precision": self.device.precision}
 
     def identity(self, as_typed: bool = False) -> dict[str, Any]:

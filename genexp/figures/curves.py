@@ -33,6 +33,7 @@ PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each ti
     "reconstruction": Panel("reconstruction error", "nats"),
     "kl": Panel("divergence of the posterior from the prior", "nats"),
     "penalty": Panel("penalty"),
+    "beta": Panel("weight of the divergence", limits=(0, None)),
     "active_dims": Panel("dimensions of the code in use", "dimensions", limits=(0, None)),
     "D": Panel("discriminator's output", "probability of being data", limits=(0, 1)),
     "error_rate": Panel("discriminator's errors", "share of images", limits=(0, None)),

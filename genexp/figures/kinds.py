@@ -20,6 +20,7 @@ from genexp.metrics.nearest import nearest
 from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Reconstructs, Translator, draw, evaluating
 from genexp.models.samplers import CHUNK, ChainSampler, ancestral
 from genexp.text import count
+from genexp.threads import one_for_blas
 
 GAP = 6  # pixels between samples and their neighbours, enough for a visible frame
 MAPPED = 2500  # the most test images in a map of codes
@@ -227,9 +228,8 @@ def _project(
 
     from sklearn.decomposition import PCA  # takes a second to import
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(torch.get_num_threads()):  # scikit-learn takes all cores by default
+    with one_for_blas():
         if method == "tsne":
             seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
             perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)

@@ -22,7 +22,7 @@ RECONSTRUCTED = 10  # images in a row above their reconstructions
 
 def of_model(model: Model, data: DataSet, generator: torch.Generator) -> Iterator[tuple[str, Picture]]:
     """Yield every picture that a model shows of itself while it is trained, by name."""
-    yield "samples", of_samples(model, data, generator)
+    yield "samples", of_samples(model, data, generator, preview=True)
     if data.bounds is not None:
         return
     for layer, picture in of_filters(model, data).items():
@@ -42,6 +42,7 @@ def of_samples(
     n: int = TILES,
     columns: int | None = None,
     labels: Tensor | None = None,
+    preview: bool = False,
 ) -> Picture:
     """Draw n samples of the model as a grid; points as a scatter of POINTS samples over the data.
 
@@ -53,7 +54,7 @@ def of_samples(
         columns = columns or ceil(sqrt(n))
         labels = rows_of_classes(data, n, columns).to(data.train.device)
         n = len(labels)
-    return of_drawn(draw(model, n, generator, data, labels), data, columns, model)
+    return of_drawn(draw(model, n, generator, data, labels, preview), data, columns, model)
 
 
 def rows_of_classes(data: DataSet, n: int, columns: int) -> Tensor:

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from genexp.metrics import Subject, lower_is_better
 from genexp.metrics.features import FeatureSets, FeatureSettings, of_features, smallest_size, too_few
 from genexp.score import Score
+from genexp.threads import one_for_blas
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -17,10 +17,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     The covariances are the unbiased ones, as in the authors' code. The distance is biased upwards, and more so for
     smaller sets. Source: Heusel et al. 2017, equation 6.
     """
-    from threadpoolctl import threadpool_limits
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # seconds to import
 
-    with threadpool_limits(torch.get_num_threads()):  # NumPy would take all cores and ignore device.threads
+    with one_for_blas():
         statistics = [fid_features_to_statistics(vectors.cpu().double()) for vectors in (x, y)]
         return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 

@@ -29,6 +29,7 @@ TENSORS = {  # what a minibatch may hold
     "images_b": "of the second data set, unpaired",
     "labels_b": "of the second data set",
     "codes": "(n, d), what the stage's `codes` makes of the images",
+    "epoch": "(), float32, epochs of the stage that are completed, with the fraction of the one that has begun",
 }
 
 
@@ -80,6 +81,7 @@ class Update:
     players: tuple[str, ...]
     play: Callable[..., Outcome]
     repeats: int = 1  # each time on another minibatch
+    validates: bool = False  # True if `play` has no state, so that it may be given validation images for their loss
 
     @cached_property
     def asking(self) -> Asking:
@@ -128,6 +130,10 @@ class Model(nn.Module, ABC):
         Samplers may begin at training images of `data`, or fit a density to their codes.
         """
 
+    def preview(self, n: int, generator: torch.Generator, data: DataSet, **labels: Tensor) -> Tensor:
+        """Return n samples for a picture on the way, like `sample`; a costly sampler may take less care."""
+        return self.sample(n, generator, data, **labels)
+
     def watch(self, data: DataSet, generator: torch.Generator) -> dict[str, float]:
         """Return values to log as curves at an epoch's end, by name; here there may be a look at validation images."""
         return {}
@@ -156,8 +162,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels: Tensor | None = None) -> Tensor:
-    """Return n samples of the model, (n, C, H, W) float32 in [0, 1].
+def draw(
+    model: Model,
+    n: int,
+    generator: torch.Generator,
+    data: DataSet,
+    labels: Tensor | None = None,
+    preview: bool = False,
+) -> Tensor:
+    """Return n samples of the model, (n, C, H, W) float32 in [0, 1]; with `preview`, by `Model.preview`.
 
     A conditional model draws them under `labels`, (n,); without these, under labels drawn from the training data.
     Raises UsageError if their shape is not that of the data, if they are not in [0, 1], and for more samples than
@@ -168,7 +181,7 @@ def draw(model: Model, n: int, generator: torch.Generator, data: DataSet, labels
         raise UsageError(reason)
     given = {} if not model.conditional else {"labels": data_labels(n, generator, data) if labels is None else labels}
     with evaluating(model):
-        samples = model.sample(n, generator, data, **given)
+        samples = (model.preview if preview else model.sample)(n, generator, data, **given)
     if samples.shape != (n, *data.shape):
         raise UsageError(
             f"{type(model).__name__}.sample makes {count(n, 'sample')} of shape {tuple(samples.shape)}; return them as "
@@ -260,4 +273,4 @@ class Autoencoder(Model):
         return {"autoencoder": self}
 
     def updates(self) -> list[Update]:
-        return [Update(("autoencoder",), self.play)]
+        return [Update(("autoencoder",), self.play, validates=True)]

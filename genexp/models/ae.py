@@ -14,6 +14,7 @@ from genexp.noise import Corruption
 from genexp.ranges import PositiveInt
 from genexp.text import count
 
+PREVIEWED = 50  # codes for each Gaussian of the mixture that draws a picture on the way
 FITTED = 10_000  # training images, drawn without repetition, whose codes are fitted; more take minutes, change little
 
 
@@ -44,6 +45,16 @@ class AE(FullyConnectedAutoencoder):
 
     def sample(self, n: int, generator: torch.Generator, data: DataSet) -> Tensor:
         """Return g(h), with h drawn from a mixture of `code_components` Gaussians fitted to the training codes."""
-        rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:FITTED]
+        return self._draw(n, generator, data, FITTED)
+
+    def preview(self, n: int, generator: torch.Generator, data: DataSet, **_: Tensor) -> Tensor:
+        """Return the same, of a mixture that is fitted to PREVIEWED codes for each Gaussian.
+
+        A fit to as many codes as for a score would take longer than the epochs between two pictures.
+        """
+        return self._draw(n, generator, data, min(FITTED, PREVIEWED * self.code_components))
+
+    def _draw(self, n: int, generator: torch.Generator, data: DataSet, fitted: int) -> Tensor:
+        rows = torch.randperm(len(data.train), generator=generator, device=generator.device)[:fitted]
         codes = torch.cat([self.encode(data.images("train", chunk)) for chunk in torch.split(rows, CHUNK)])
         return ancestral(self.decode, code_density(codes, self.code_components, n, generator)).clamp(0, 1)

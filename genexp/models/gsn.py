@@ -72,7 +72,7 @@ class GSN(ChainSampler, Model):
         return {"gsn": self}
 
     def updates(self) -> list[Update]:
-        return [Update(("gsn",), self.play)]
+        return [Update(("gsn",), self.play, validates=True)]
 
     def play(self, images: Tensor) -> Outcome:
         """Return the mean of −log P(x | h_1), in nats, over the steps of a chain that begins at the images x.

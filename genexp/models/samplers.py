@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
+from genexp.threads import one_for_blas
 
 CHUNK = 1000  # images or codes in one pass; fixed, so that samples do not depend on a batch size
 
@@ -75,12 +76,10 @@ def code_density(codes: Tensor, components: int, n: int, generator: torch.Genera
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture  # takes a second to import
-    from threadpoolctl import threadpool_limits
 
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
-    # Without the limit the fit uses all cores, whatever device.threads is. Without convergence it is a density, too.
-    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with one_for_blas(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # without convergence it is a density, too
         density = GaussianMixture(components, random_state=seed).fit(codes.double().cpu().numpy())
     draws = torch.as_tensor(density.sample(n)[0], dtype=torch.float32, device=codes.device)
     return draws[torch.randperm(n, generator=generator, device=generator.device)]  # scikit-learn sorts by component

@@ -56,11 +56,12 @@ class Stacked(ChainSampler, Autoencoder, Generic[Layer]):
         return {f"layer_{number}": layer for number, layer in enumerate(self.stack, 1)}
 
     def stages(self) -> list[Stage]:
-        stages = [Stage("layer 1", [Update(("layer_1",), partial(self.play_layer, 0))], self.pretrain_epochs)]
+        first = Update(("layer_1",), partial(self.play_layer, 0), validates=True)
+        stages = [Stage("layer 1", [first], self.pretrain_epochs)]
         for below in range(1, len(self.stack)):
-            player, play = f"layer_{below + 1}", partial(self.play_codes, below)
+            update = Update((f"layer_{below + 1}",), partial(self.play_codes, below), validates=True)
             codes = partial(self.encode, layers=below)
-            stages.append(Stage(f"layer {below + 1}", [Update((player,), play)], self.pretrain_epochs, codes))
+            stages.append(Stage(f"layer {below + 1}", [update], self.pretrain_epochs, codes))
         return [*stages[:-1], replace(stages[-1], epochs=None)]
 
     def play_layer(self, layer: int, images: Tensor) -> Outcome:

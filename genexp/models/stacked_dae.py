@@ -72,7 +72,7 @@ class StackedDAE(Stacked[DenoisingLayer]):
         if not self.fine_tuning:
             return super().stages()
         *lower, top = super().stages()
-        fine_tuning = Stage("fine-tuning", [Update(("autoencoder",), self.play)])
+        fine_tuning = Stage("fine-tuning", [Update(("autoencoder",), self.play, validates=True)])
         return [*lower, replace(top, epochs=self.pretrain_epochs), fine_tuning]
 
     def play(self, images: Tensor) -> Outcome:

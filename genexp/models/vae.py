@@ -62,8 +62,14 @@ class VAE(Autoencoder):
         conditional: Annotated[bool, AsBefore(False)] = False,
         objective: Annotated[Literal["elbo", "iwae"], AsBefore("elbo")] = "elbo",
         k: Annotated[PositiveInt, AsBefore(1)] = 1,
+        beta_warmup: Annotated[NonNegativeFloat, AsBefore(0.0)] = 0.0,
     ) -> None:
         super().__init__()
+        if objective == "iwae" and beta_warmup:
+            raise UsageError(
+                f"model.beta_warmup={beta_warmup:g} raises the weight of the elbo's divergence, and "
+                "model.objective=iwae has none\nLeave model.beta_warmup at 0, or choose model.objective=elbo"
+            )
         if objective == "iwae" and beta != 1:
             raise UsageError(
                 f"model.beta={beta:g} weighs the divergence of the elbo, and model.objective=iwae has none\n"
@@ -79,7 +85,7 @@ class VAE(Autoencoder):
             raise UsageError("points of the plane are no shades of grey: set model.likelihood=gaussian")
         self.noise, self.shape, self.latent_dim = noise, data.shape, latent_dim
         self.likelihood, self.beta, self.sample_kind = likelihood, beta, sample_kind
-        self.objective, self.k = objective, k
+        self.objective, self.k, self.beta_warmup = objective, k, beta_warmup
         self.conditional, self.classes = conditional, len(data.classes) if conditional else 0
         inputs = [data.size + self.classes, *hidden]
         self.trunk = nn.Sequential(nn.Flatten(), fully_connected(inputs, [hidden_units] * len(hidden)))
@@ -125,8 +131,11 @@ class VAE(Autoencoder):
         squares = torch.square(x - logits.sigmoid()).sum(2).flatten()
         return -0.5 * (squares * torch.exp(-self.log_variance) + (self.log_variance + LOG_2PI) * x.shape[2])
 
-    def play(self, images: Tensor, labels: Tensor | None = None) -> Outcome:
-        """Return the negative objective: −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), or the importance-weighted one."""
+    def play(self, images: Tensor, labels: Tensor | None = None, epoch: Tensor | None = None) -> Outcome:
+        """Return the negative objective: −E_q[log p(x | z)] + β KL(q(z | x) ‖ p(z)), or the importance-weighted one.
+
+        Over the first `beta_warmup` epochs β rises linearly from 0 (Sønderby et al. 2016); `epoch` of them are done.
+        """
         posterior = self.posterior(self.noise(images), labels)
         log_likelihoods, ratios = self._terms(images, posterior, self.k, None, labels)
         reconstruction = -log_likelihoods.mean()
@@ -136,8 +145,11 @@ class VAE(Autoencoder):
             "kl": divergence.detach(),
             "active_dims": (posterior[0].detach().var(0, correction=0) > ACTIVE).sum().float(),
         }
+        beta: float | Tensor = self.beta
+        if self.beta_warmup and epoch is not None:
+            beta = watched["beta"] = self.beta * (epoch / self.beta_warmup).clamp(max=1)
         if self.objective == "elbo":
-            return Outcome({"autoencoder": reconstruction + self.beta * divergence}, watched)
+            return Outcome({"autoencoder": reconstruction + beta * divergence}, watched)
         bounds = (log_likelihoods + ratios).logsumexp(1) - math.log(self.k)
         return Outcome({"autoencoder": -bounds.mean()}, watched)
 

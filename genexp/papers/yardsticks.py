@@ -16,6 +16,7 @@ from genexp.config.components import Component
 from genexp.data import DataSet
 from genexp.metrics import GivenSamples, Subject
 from genexp.score import Score
+from genexp.threads import one_for_blas
 from genexp.training import build
 
 SEED = 0
@@ -54,11 +55,10 @@ def centroids(data: DataSet, n: int) -> Tensor:
     """Return n centroids of k-means on all training images; fewer if there are too few images."""
     from sklearn.cluster import KMeans  # takes a second to import
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     k = min(n, len(data.train) // IMAGES_PER_CENTROID)
     images = data.images("train").flatten(1).cpu().numpy()
-    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
+    with one_for_blas(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans = KMeans(k, init="random", n_init=1, max_iter=ITERATIONS, tol=0, random_state=SEED).fit(images)
     return torch.as_tensor(kmeans.cluster_centers_, device=data.train.device).view(-1, *data.train.shape[1:])

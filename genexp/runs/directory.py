@@ -24,9 +24,11 @@ from genexp.storage.files import PARTIAL, last_json_line, read_json, write_json,
 from genexp.text import now
 
 LOCK = ".lock"
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files, one for each session of a run
 TRAINING_WRITES = (  # beginnings of names that only training writes, complete or not
     *(".config.yaml.", ".status.json.", ".data.json.", ".provenance.json.", ".metrics.jsonl.", ".error.txt."),
     *(".uncommitted-", "checkpoints", "samples", "reconstructions", "filters", "chains", "translations", "tensorboard"),
+    *("projector", ".projector_config.pbtxt."),
 )
 FOREIGN_AGE = 86400  # seconds after which another command's unfinished file counts as left behind
 PATIENCE = 1.0  # seconds; `is_held` of another process holds a lock for an instant
@@ -48,7 +50,6 @@ class Run:
         self.weights_file = path / "model.safetensors"  # of an export, instead of checkpoints
         self.checkpoints = path / "checkpoints"
         self.best_file = self.checkpoints / "best.pt"  # the state with the best validation score of those scored
-        self.tensorboard = path / "tensorboard"
         self.samples = path / "samples"
         self.figures = path / "figures"
         self.identity = files.identity(path)  # another run may get this name
@@ -66,6 +67,12 @@ class Run:
         if self._config is None or self._config[0] != version:
             self._config = version, read_config(self.config_file)
         return self._config[1]
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of the event files: the run's own, or `tensorboard` in it if the run was begun with them there."""
+        earlier = self.path / "tensorboard"
+        return earlier if any(earlier.glob(EVENTS)) else self.path
 
     @property
     def is_export(self) -> bool:
@@ -229,7 +236,7 @@ class Run:
     def write_text(self, file: Path, text: str) -> None:
         """Replace one of the run's files. A reader sees the old text or the new one, whole."""
         with files.atomic(file) as stream:
-            stream.write(text.encode())
+            stream.write(text.encode(errors="backslashreplace"))
 
     def add_session(self, from_step: int, provenance: dict[str, Any]) -> None:
         """Add a session of training, from this step on, to provenance.json."""

@@ -145,7 +145,7 @@ def close(jobs: list[Job], folder: Path, rank_by: str | None, shared: set[str]) 
     try:
         for form, file in files.items():
             with atomic(file) as stream:
-                stream.write(render(document, form).encode())
+                stream.write(render(document, form).encode(errors="backslashreplace"))
     except OSError as error:
         print(f"warning: {folder} cannot be written: {error.strerror}; the table is not kept", flush=True)
         return

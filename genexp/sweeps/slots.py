@@ -26,7 +26,7 @@ from genexp.config.source import imports
 from genexp.errors import DataError, DivergedError, GenexpError, HeldError, UsageError
 from genexp.signals import INTERRUPTED, lead_a_session, leave_once, without_usr2
 from genexp.sweeps.jobs import RUNNING, Ending, Job
-from genexp.text import now
+from genexp.text import now, print_any_text
 
 FAREWELL = 5.0  # seconds that a job has to leave when it is told to leave at once
 IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train", "torch._dynamo")  # in this order
@@ -209,6 +209,7 @@ def _work(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    print_any_text()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     print(f"{now()} {line}", flush=True)
     try:

@@ -126,5 +126,6 @@ def _name(jobs: Sequence[Job]) -> str:
     shared = common_settings(jobs)
     swept = sorted({word.partition("=")[0] for job in jobs for word in job.settings if word not in shared})
     keys = "-".join(re.sub(r"\W+", "_", key).strip("_") for key in swept)[:60] or "one"
-    digest = hashlib.sha256("\n".join(sorted(str(job.run.path) for job in jobs)).encode()).hexdigest()[:8]
+    paths = "\n".join(sorted(str(job.run.path) for job in jobs))
+    digest = hashlib.sha256(paths.encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{keys}-{digest}"

@@ -26,6 +26,7 @@ from genexp.text import count, first_line, nearest
 from genexp.training.average import Average
 from genexp.training.loop import Training
 from genexp.training.plan import Plan
+from genexp.training.start import take_over
 
 
 def target(component: Component) -> partial[Any]:
@@ -100,9 +101,16 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
     return built.to(device)
 
 
-def training(config: TrainConfig, data: DataSet, device: torch.device) -> Training:
-    """Return the training of a configuration at its start. Raises UsageError for a player that the model has not."""
+def training(
+    config: TrainConfig, data: DataSet, device: torch.device, weights: dict[str, torch.Tensor] | None = None
+) -> Training:
+    """Return the training of a configuration at its start, from the given `weights` of `config.start` if there are any.
+
+    Raises UsageError for a player that the model has not, and for weights of other shapes.
+    """
     built = model(config.model, config.noise, data.spec(), config.seed, device)
+    if weights is not None and config.start is not None:
+        take_over(built, weights, config.start)
     _check_batches(config.model["name"], built, data)
     plan = Plan.of(built, config.batch_size, data.images_per_epoch)
     for stage in plan.stages:

@@ -9,6 +9,7 @@ from genexp.runs import results
 from genexp.runs.directory import Run
 from genexp.score import Score
 from genexp.training import build
+from genexp.training.logs import warn
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,3 @@ def _told(name: str, score: Score) -> Score:
     if score.reason is not None:
         warn(f"{name} is not known: {score.reason}")
     return score
-
-
-def warn(message: str) -> None:
-    """Print a warning."""
-    print(f"warning: {message}", flush=True)

@@ -24,10 +24,10 @@ from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write
 from genexp.text import count
-from genexp.training.logs import Logs
+from genexp.training.logs import Logs, warn
 from genexp.training.loop import Tick, Training, train
 from genexp.training.remarks import remarks
-from genexp.training.scores import Scores, scores_at_the_end, scores_on_the_way, warn
+from genexp.training.scores import Scores, scores_at_the_end, scores_on_the_way
 from genexp.training.terminal import Terminal
 
 PROJECTED = 2500  # validation images whose codes are shown in histograms and in the projector
@@ -59,12 +59,21 @@ class Session:
             self.run.add_session(self.training.step, made_by)
             keep_patch(self.run.path)
             with self.stop.listening():
-                with Logs(self.run, self.training.step) as logs:
+                with Logs(self.run, self.training.step, self.config.model["name"]) as logs:
                     scores = self._train(logs)
                     self.stop.at_once()
-                    scores = self._conclude(logs, scores, made_by)
+                    on_the_way = bool(scores.averaged)
+                    if not on_the_way:
+                        scores = self._score(made_by)
+                    assert self.subject is not None
+                    with self.training.averaged():
+                        self.remarks = remarks(self.subject, self.run)
+                    trained = self._record(scores, made_by)  # before anything that is optional
+                    self._log_the_end(logs, scores, on_the_way)
                 self.stop.deferring = True  # the rest takes a moment, and then all is done
-                return self._finish(scores, made_by)
+                epochs = self.training.plan.last.first_epoch + trained.epochs  # of all stages
+                self.run.set_status("finished", epoch=epochs, epochs=epochs, step=trained.steps)
+                return trained
         except BaseException as error:
             self._say_how_to_go_on(error)
             raise
@@ -116,6 +125,9 @@ class Session:
         epoch = (training.step - stage.first_step) / stage.steps_per_epoch
         place = f"{stage.name}, " if stage.name else ""
         begun = f"going on from {place}epoch {epoch:.4g}" if training.step else "started"
+        if config.start is not None and not training.step:
+            at = "" if config.start.step is None else f" after step {config.start.step:,}"
+            begun = f"started from the weights of {config.start.run}{at}"
         print(f"{begun}: {self.run.path}", flush=True)
         sizes = ", ".join(f"{len(getattr(data, split)):,} {split}" for split in SPLITS)
         place = f"{self.device.type}, {config.device.precision}"
@@ -188,29 +200,24 @@ class Session:
             for name, picture in pictures.of_model(model, data, generator):
                 logs.picture(name, picture, tick)
             if isinstance(model, Autoencoder):
-                logs.tensorboard.add_histogram("codes", codes(model, data), tick.step)
+                logs.tensorboard.histogram("codes", lambda: codes(model, data), tick.step)
 
-    def _conclude(self, logs: Logs, scores: "Scores", made_by: dict[str, Any]) -> "Scores":
-        """Score, unless the last epoch was scored on the way, and log what is known at the end only."""
+    def _log_the_end(self, logs: Logs, scores: "Scores", on_the_way: bool) -> None:
+        """Log what is known at the end only, and the scores unless they were logged on the way."""
         config, model, step = self.config, self.training.model, self.training.step
-        if not scores.averaged:
-            scores = self._score(made_by)
-            logs.points(scores.curves(), step)
-        assert self.subject is not None
-        with self.training.averaged():
-            self.remarks = remarks(self.subject, self.run)
-        logs.hparams(flat(config.identity()), scores.curves())
+        curves = scores.curves()
+        if not on_the_way:
+            logs.tensorboard.points(curves, step, int(self.training.plan.epochs(step)))
+        logs.tensorboard.hparams(flat(config.identity()), curves)
         if config.log.projector and isinstance(model, Autoencoder):
-            images = self.data.images("valid", slice(0, PROJECTED))
-            labels = self.data.labels_of("valid")[:PROJECTED]
+            images, labels = self.data.images("valid", slice(0, PROJECTED)), self.data.labels_of("valid")[:PROJECTED]
             with self.training.averaged():
-                logs.projector(codes(model, self.data), labels, images.cpu(), step)
+                logs.tensorboard.projector(lambda: (codes(model, self.data), labels, images.cpu()))
         elif config.log.projector:
             warn(f"log.projector=true: {config.model['name']} has no encoder, so it has no codes to show")
-        return scores
 
-    def _finish(self, scores: "Scores", made_by: dict[str, Any]) -> Results:
-        """Write the results and their evaluations to results.json, and set the status to finished."""
+    def _record(self, scores: "Scores", made_by: dict[str, Any]) -> Results:
+        """Write the results and their evaluations to results.json; return the results."""
         training, config = self.training, self.config
         epochs = int(training.plan.epochs(training.step))
         trained = Results(
@@ -231,8 +238,6 @@ class Session:
         about = {"name": config.name, "model": config.model["name"], "dataset": config.dataset["name"]}
         summary = {"status": "finished", **about, "seed": config.seed, **trained.to_json()}
         results.record(self.run.results_file, summary, evaluations, self.run.refuse_if_moved)
-        of_all_stages = training.plan.last.first_epoch + epochs
-        self.run.set_status("finished", epoch=of_all_stages, epochs=of_all_stages, step=trained.steps)
         return trained
 
     def _say_how_to_go_on(self, error: BaseException) -> None:

@@ -16,7 +16,8 @@ from genexp import noise
 from genexp.data import DataSet, DataSpec
 from genexp.data.digits import digits
 from genexp.errors import UsageError
-from genexp.models import draw
+from genexp.figures import pictures
+from genexp.models import ae, draw
 from genexp.models.ae import AE
 from genexp.models.cae import CAE
 from genexp.models.dae import DAE
@@ -395,3 +396,16 @@ def test_the_walk_of_a_linear_contractive_autoencoder_has_the_distribution_of_th
     found = ((samples - 0.5) @ direction).var(0)
     assert torch.allclose(found, expected, rtol=0.06)
     assert torch.allclose(samples.mean(0), torch.tensor([0.5, 0.5]), atol=0.02)
+
+
+def test_pictures_on_the_way_fit_the_mixture_of_an_ae_to_few_codes(monkeypatch):
+    """A fit to all codes takes longer than epochs; a score, and a picture that is asked for, still make it."""
+    sizes = []
+    density = ae.code_density
+    monkeypatch.setattr(ae, "code_density", lambda codes, *rest: sizes.append(len(codes)) or density(codes, *rest))
+    images = torch.rand(1000, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(255).byte()
+    data = DataSet(images, images, images)
+    model = AE(data.spec(), noise.none(), code_components=2, **LINEAR)
+    dict(pictures.of_model(model, data, torch.Generator().manual_seed(0)))
+    pictures.of_samples(model, data, torch.Generator().manual_seed(0))
+    assert sizes == [100, 1000]

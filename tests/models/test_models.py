@@ -53,16 +53,16 @@ LAST_PICTURES = {
     "dbm": "epoch-0004-joint.png",
     "stacked_gan": "epoch-0003-both_generators.png",
 }
-FILTERS = {model: ["filters/encoder"] for model in AUTOENCODERS} | {
-    **{model: ["filters/layer_1", "filters/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn", "dbm")},
-    "rbm": ["filters/hidden"],
-    **{"gsn": ["filters/layer_1"], "gan": ["filters/discriminator"], "stacked_gan": ["filters/discriminator"]},
+FILTERS = {model: ["weights/encoder"] for model in AUTOENCODERS} | {
+    **{model: ["weights/layer_1", "weights/layer_2"] for model in ("stacked_dae", "stacked_cae", "dbn", "dbm")},
+    "rbm": ["weights/hidden"],
+    **{"gsn": ["weights/layer_1"], "gan": ["weights/discriminator"], "stacked_gan": ["weights/discriminator"]},
 }
 RECONSTRUCTING = (*AUTOENCODERS, "gsn")
 
 
 def events(run):
-    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator = EventAccumulator(str(run))
     accumulator.Reload()
     return accumulator
 
@@ -96,17 +96,19 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
     assert recorded <= set(read_metrics(answer.run)[-1])
     pictures = {"samples", *FILTERS.get(model, [])}
     if model in AUTOENCODERS:
-        assert shown["histograms"] == ["codes"]
+        assert shown["histograms"] == [f"{model}/codes"]
     if model in RECONSTRUCTING:
-        pictures.add("reconstructions")
+        pictures.add("valid/reconstructions")
         rows = 6 if model == "dae" else 4  # with the corrupted inputs between
         assert Image.open(answer.run / "reconstructions" / last).size == (10 * 33 + 1, rows * 33 + 1)
     if model in CHAINS:
-        pictures.add("chains")
+        pictures.add("samples/chains")
         assert Image.open(answer.run / "chains" / last).size == (16 * 33 + 1, 8 * 33 + 1)
     if model == "cyclegan":
-        pictures.add("translations")
+        pictures.add("valid/translations")
     assert set(shown["images"]) == pictures
+    on_validation = {"loss/valid", "reconstruction"} & set(read_metrics(answer.run)[-1])
+    assert bool(on_validation) == (model in RECONSTRUCTING)
     assert "_hparams_/session_start_info" in events(answer.run).summary_metadata
 
 
@@ -202,22 +204,22 @@ def test_a_score_that_the_model_does_not_have_is_refused_before_training(genexp,
 
 def test_the_projector_shows_codes_with_labels_and_pictures(genexp):
     answer = genexp("train", "model=vae", "dataset=digits", "epochs=1", "log.projector=true", *FAST, *DIGITS["vae"])
-    place = next((answer.run / "tensorboard").rglob("tensors.tsv")).parent
+    place = next(answer.run.rglob("tensors.tsv")).parent
     codes = np.loadtxt(place / "tensors.tsv")
     labels = np.loadtxt(place / "metadata.tsv")
     assert codes.shape == (300, 5)
     assert labels.shape == (300,)
     assert (place / "sprite.png").exists()
-    assert (answer.run / "tensorboard" / "projector_config.pbtxt").exists()
+    assert (answer.run / "projector_config.pbtxt").exists()
 
 
 def test_the_projector_may_be_asked_for_later_and_needs_codes(genexp):
     words = ["train", "dataset=digits", "epochs=1", *FAST]
     first = genexp(*words, "model=vae", *DIGITS["vae"])
-    assert not list((first.run / "tensorboard").rglob("tensors.tsv"))
+    assert not list(first.run.rglob("tensors.tsv"))
     later = genexp(*words, "model=vae", *DIGITS["vae"], "log.projector=true")
     assert later.run == first.run
-    assert list((first.run / "tensorboard").rglob("tensors.tsv"))
+    assert list(first.run.rglob("tensors.tsv"))
     assert "already finished" in genexp(*words, "model=vae", *DIGITS["vae"], "log.projector=true").out
     gan = genexp(*words, "model=gan", *DIGITS["gan"], "log.projector=true")
     assert (gan.code, "gan has no encoder" in gan.out) == (0, True)

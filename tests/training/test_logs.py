@@ -106,10 +106,10 @@ def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_fr
     for from_step, steps in ((0, (1, 2, 3)), (2, (3, 4, 5)), (4, (5, 6))):
         with Logs(run, from_step) as logs:
             for step in steps:
-                logs.points({"loss": step + 10 * from_step}, step)
+                logs.tensorboard.points({"loss/a": step + 10 * from_step}, step)
         time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
-    shown = EventAccumulator(str(run.tensorboard)).Reload().Scalars("loss")
+    shown = EventAccumulator(str(run.tensorboard)).Reload().Scalars("loss/a")
     assert [(event.step, event.value) for event in shown] == [(1, 1), (2, 2), (3, 23), (4, 24), (5, 45), (6, 46)]
     with Logs(run, 0):  # begun again from nothing
         pass
-    assert "loss" not in EventAccumulator(str(run.tensorboard)).Reload().Tags()["scalars"]
+    assert "loss/a" not in EventAccumulator(str(run.tensorboard)).Reload().Tags()["scalars"]

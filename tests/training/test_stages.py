@@ -12,7 +12,8 @@ from genexp.papers import answers
 from genexp.runs.find import find
 from genexp.sweeps import board
 from genexp.sweeps.jobs import Job
-from genexp.training import loop, session
+from genexp.training import minibatches as batches
+from genexp.training import session
 from genexp.training.plan import Plan
 
 STACKED = [
@@ -72,8 +73,8 @@ def test_codes_of_frozen_layers_are_what_they_encode(monkeypatch):
     data = digits(None)
     plan = Plan.of(model, 50, len(data.train))
     for memory in (2**31, 0):
-        monkeypatch.setattr(loop, "CODES_IN_MEMORY", memory)
-        minibatches = loop.Minibatches(data, plan.stages[2], 50, 0, model)
+        monkeypatch.setattr(batches, "CODES_IN_MEMORY", memory)
+        minibatches = batches.Minibatches(data, plan.stages[2], 50, 0, model)
         assert (minibatches.codes is None) == (memory == 0)
         rows = minibatches.rows(plan.stages[2].first_step + 3)
         batch = minibatches.batch(plan.stages[2].moves[0][0], rows, 0)

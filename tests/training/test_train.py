@@ -22,7 +22,7 @@ from genexp.training import session as module
 
 
 def points(run, tag):
-    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator = EventAccumulator(str(run))
     accumulator.Reload()
     return [event.step for event in accumulator.Scalars(tag)]
 
@@ -62,11 +62,17 @@ def test_a_run_leaves_what_the_contract_says(genexp):
              "grad_norm/generator", "grad_norm/discriminator", "lr/generator", "images_per_second"}  # fmt: skip
     assert all(named | {"step", "epoch", "time"} <= set(line) for line in lines)
 
-    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator = EventAccumulator(str(run))
     accumulator.Reload()
     tags = accumulator.Tags()
-    assert {"loss/generator", "D_x", "D_G_z", "images_per_second", "score/parzen"} <= set(tags["scalars"])
-    assert set(tags["images"]) == {"samples", "filters/discriminator"}
+    assert {
+        "loss/generator",
+        "discriminator/D_x",
+        "discriminator/D_G_z",
+        "speed/images_per_second",
+        "score/parzen",
+    } <= set(tags["scalars"])
+    assert set(tags["images"]) == {"samples", "weights/discriminator"}
     assert tags["tensors"] == ["config/text_summary"]
 
     pictures = sorted((run / "samples").iterdir())
