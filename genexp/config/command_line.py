@@ -106,7 +106,8 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
 def _with_quoted_path(word: str) -> str:
     """Return a setting whose value is a path, as a folder may be called, in the quotes that Hydra would ask for."""
     name, _, path = word.partition("=")
-    if name.lstrip("+") not in PATHS or path.startswith(("'", '"', "[")) or UNQUOTED.fullmatch(path):
+    as_it_is = UNQUOTED.fullmatch(path) or path.startswith(("'", '"', "[")) or "${" in path or "\0" in path
+    if name.lstrip("+") not in PATHS or as_it_is:
         return word
     return f"{name}={_quoted(path)}"
 

@@ -128,10 +128,11 @@ def display(line: CommandLine) -> None:
         line = replace(line, overrides=tuple(spelled(line)))
     with plain_mistakes(line), initialized(line):
         GlobalHydra.instance().clear()  # Hydra's own program begins without one
+        args = parser.parse_args([*flags, *_offered(line)])
         output = io.StringIO()  # it would report each line that a reader does not wait for
         with redirect_stdout(output), suppress(SystemExit):
             _run_hydra(
-                args=parser.parse_args([*flags, *_offered(line)]),
+                args=args,
                 args_parser=parser,
                 task_function=lambda _: None,
                 config_path=str(CONFIGS),

@@ -360,7 +360,7 @@ DATA = [
     row("TFD of another size", "train dataset=tfd dataset.path=t.mat", 1, "20×32×32 and should be 20×48×48",
         before=tfd("t.mat", images=np.zeros((20, 32, 32), np.uint8))),
     row("TFD, fold six", "train dataset=tfd dataset.fold=6", 2, "dataset.fold=6: should be 1, 2, 3, 4 or 5"),
-    row("a folder that is a file", PICTURES, 1, "pics is not a folder", "Set it to the folder", before=put("pics")),
+    row("a folder that is a file", PICTURES, 2, "pics is not a folder", "Set it to the folder", before=put("pics")),
     row("a folder of letters", PICTURES, 1, "pics holds no image", "dataset.path", before=put("pics/a.txt")),
     row("an image that is none", PICTURES, 1, "1 of 31 images", "z.png", "dataset.skip_broken=true",
         before=both(pictures(30), put("pics/z.png", "no"))),

@@ -18,13 +18,15 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 from scipy.special import logsumexp
 
+from genexp import ranges
 from genexp.config.check import checked
 from genexp.config.command_line import parse
-from genexp.config.components import check_component, declared_settings, defining, movable, settings_of
+from genexp.config.components import check_component, declared_settings, movable, settings_of
 from genexp.config.compose import compose
 from genexp.config.schema import CONFIGS, TrainConfig
 from genexp.errors import UsageError
 from genexp.metrics.parzen import log_likelihood, score_samples
+from genexp.numbers import strict
 from genexp.storage.files import atomic, read_json, read_json_lines, write_json
 
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=20, database=None)
@@ -135,7 +137,7 @@ def outside(kind: typing.Any, limits: dict | None = None) -> st.SearchStrategy:
         )
     strangers = [TEXTS, st.lists(st.integers(), max_size=2), st.dictionaries(TEXTS, st.integers(), max_size=1)]
     if kind is int:
-        beyond = [st.floats(), st.booleans(), st.none()]
+        beyond = [st.floats().filter(lambda value: not value.is_integer()), st.booleans(), st.none()]
         if "ge" in limits or "gt" in limits:
             beyond.append(st.integers(max_value=limits.get("ge", limits.get("gt", 0) + 1) - 1))
         return st.one_of(*strangers, *beyond)
@@ -157,6 +159,10 @@ def outside(kind: typing.Any, limits: dict | None = None) -> st.SearchStrategy:
 
 def kinds(component: dict) -> dict[str, typing.Any]:
     return {name: kind for name, (kind, _) in declared_settings("it", component["_target_"]).items()}
+
+
+def is_later(kind: typing.Any) -> bool:
+    return any(isinstance(mark, ranges.AsBefore) for mark in getattr(kind, "__metadata__", ()))
 
 
 def drawn(data: st.DataObject, component: dict) -> dict:
@@ -199,7 +205,7 @@ def test_a_setting_too_many_or_too_few_is_refused_by_name(choice, data):
     more = data.draw(st.text(string.ascii_lowercase, min_size=1, max_size=9).filter(lambda name: name not in component))
     with pytest.raises(UsageError, match=f"it.{more}"):
         check_component("it", component | {more: 1})
-    later = component.keys() - defining(component).keys()
+    later = {name for name, kind in kinds(component).items() if is_later(kind)}
     for name in settings_of(component).keys() - later:  # those that came later have their value as before
         with pytest.raises(UsageError, match=f"it.{name} is missing"):
             check_component("it", {key: value for key, value in component.items() if key != name})
@@ -222,6 +228,8 @@ def config_of(data: st.DataObject, base: TrainConfig) -> TrainConfig:
     for group in IDENTIFIED:
         options = [choice for choice in COMPONENTS if choice.startswith(f"{group}/")]
         chosen[group] = drawn(data, COMPONENTS[data.draw(st.sampled_from(options))])
+    optimizer = chosen["optimizer"]
+    optimizer["lr_min"] = min(optimizer["lr_min"], optimizer["lr"])
     return base.model_copy(update=chosen | {"seed": data.draw(st.integers(0, 2**63 - 1))})
 
 
@@ -430,7 +438,8 @@ def test_the_score_is_the_mean_at_the_best_sigma_with_its_standard_error(cloud, 
     assert means[grid.index(scored.sigma)] > max(means) - tolerance(min(grid))
     expected = formula(points[half:].numpy(), centres.numpy(), scored.sigma)
     assert scored.mean == pytest.approx(expected.mean(), abs=tolerance(scored.sigma))
-    assert scored.stderr == pytest.approx(expected.std() / math.sqrt(len(expected)), abs=tolerance(scored.sigma))
+    stderr = expected.std() / math.sqrt(len(expected)) if len(expected) > 1 else None  # one image has none
+    assert scored.stderr == pytest.approx(stderr, abs=tolerance(scored.sigma))
     assert scored.details["n_points"] == len(expected)
     assert scored.details["n_valid"] == min(n_valid, half)
 
@@ -481,7 +490,7 @@ def test_a_damaged_line_costs_no_other_line(tmp_path_factory, before, after, bet
 def test_what_is_written_is_read(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "written" / "some.json"
     write_json(file, content)
-    assert read_json(file) == content
+    assert read_json(file) == strict(content)  # without infinities, which are no JSON
     assert os.listdir(file.parent) == [file.name]  # noqa: PTH208 (a hidden rest would count, too)
 
 

@@ -411,9 +411,9 @@ def test_tfd_is_asked_for_and_never_downloaded(tmp_path):
     with pytest.raises(DataError) as error:
         tfd.tfd(tmp_path, path=None, fold=1)
     message(error, f"{tmp_path / 'TFD' / 'TFD_48x48.mat'} is missing", "on request", "put it there", "dataset.path")
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UsageError) as error:
         tfd.tfd(tmp_path, path="nowhere.mat", fold=1)
-    message(error, "nowhere.mat is missing")
+    message(error, "nowhere.mat is no file")
 
 
 @pytest.mark.parametrize(
@@ -884,8 +884,6 @@ def test_progress_is_a_line_or_a_bar(pictures, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda place: None, "does not exist"),
-        (lambda place: place.write_text(""), "is not a folder"),
         (lambda place: place.mkdir(), "holds no image"),
         (lambda place: write(place / ".hidden.png", plain(0)), "holds no image"),
         (lambda place: [write(place / f"{n}.png", plain(n)) for n in range(4)], "4 train, 0 valid, 0 test"),
@@ -901,6 +899,10 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, make, said):
 
 
 def test_wrong_settings_of_a_folder_are_usage_errors(pictures, tmp_path):
+    (tmp_path / "a_file").write_text("")
+    for name, said in (("gone", "does not exist"), ("a_file", "is not a folder")):
+        with pytest.raises(UsageError, match=f"{tmp_path / name} {said}"):
+            load(tmp_path / name, tmp_path)
     with pytest.raises(UsageError, match=r"dataset=folder needs dataset\.path=FOLDER"):
         load(None, tmp_path, path=None)
     with pytest.raises(UsageError, match=r"valid_share=0\.5 and dataset\.test_share=0\.5: both should"):
@@ -917,7 +919,7 @@ def test_a_folder_from_the_command_line(genexp, pictures, tmp_path):
     assert answer.code == 2
     answer = genexp("train", "dataset=folder", "dataset.path=gone")
     assert f"dataset.path=gone: {tmp_path / 'gone'} does not exist" in answer.err
-    assert answer.code == 1
+    assert answer.code == 2
     answer = genexp("train", "dataset=folder", "dataset.path=pictures", "dataset.valid_share=1")
     assert "dataset.valid_share=1" in answer.err
     assert answer.code == 2

@@ -268,7 +268,7 @@ def test_images_that_moved_are_the_same_run(genexp, photos):
     first = genexp(*TRAIN, "dataset.path=photos")
     photos.rename(photos.with_name("moved"))
     gone = genexp(*TRAIN, "dataset.path=photos", "epochs=2")
-    assert gone.code == 1
+    assert gone.code == 2
     assert "if they moved from there, add dataset.known_as=photos" in gone.err
     new = genexp(*TRAIN, "dataset.path=moved")
     assert f"note: {first.run} has the same settings and the same images, from photos\n" in new.out
