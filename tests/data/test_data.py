@@ -18,6 +18,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
+from images import plain, write
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -514,16 +515,6 @@ def test_a_mixture_of_other_sizes_stays_inside(tmp_path):
 
 
 # Folders of images
-
-
-def write(file, pixels, **options):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(pixels)).save(file, **options)
-    return file
-
-
-def plain(value, size=4):
-    return np.full((size, size), value, np.uint8)
 
 
 @pytest.fixture

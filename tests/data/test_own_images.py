@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import config_of
+from images import plain, write
 from omegaconf import OmegaConf
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -27,16 +28,6 @@ TRAIN += ["model.hidden=[8]", "model.latent_dim=2", "metrics.parzen.n_samples=20
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
-
-
-def write(file, pixels, **options):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(pixels)).save(file, **options)
-    return file
-
-
-def plain(value, size=4):
-    return np.full((size, size), value, np.uint8)
 
 
 def load(place, **changed):
