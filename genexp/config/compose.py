@@ -115,7 +115,9 @@ def each_job(line: CommandLine) -> list[CommandLine]:
     with plain_mistakes(line), initialized(line):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         (combinations,) = BasicSweeper.split_arguments(parser.parse_overrides(list(line.overrides)), None)
-    return [replace(line, overrides=tuple(words), multirun=False, words=()) for words in combinations]
+    given = {f"{word}=null": word for word in line.overrides if word.startswith("~")}  # as Hydra 1.4 writes deletions
+    of_jobs = (tuple(given.get(word, word) for word in words) for words in combinations)
+    return [replace(line, overrides=words, multirun=False, words=()) for words in of_jobs]
 
 
 def display(line: CommandLine) -> None:

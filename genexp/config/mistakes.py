@@ -28,7 +28,8 @@ Compose = Callable[[CommandLine], DictConfig]
 def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> UsageError:
     """Return a UsageError that names the mistake in the command line and the remedy; `compose` is Hydra's part."""
     text = str(error)
-    missing = isinstance(error, MissingConfigException) or "Config group override must be" in text
+    of_option = "Config group override must be" in text or "Parent traversal" in text  # the latter of Hydra 1.4
+    missing = isinstance(error, MissingConfigException) or of_option
     if missing and (message := _no_such_option(error, line)) is not None:
         return UsageError(message)
     if isinstance(error, OverrideParseException):
