@@ -1,4 +1,4 @@
-"""How CPU threads wait for each other. By default they spin, which is ruinous beside another busy process.
+"""The waiting of CPU threads for each other. By default they spin, which is ruinous beside another busy process.
 
 It does not import torch: OpenMP reads its settings once, as torch is loaded.
 """

@@ -1,4 +1,4 @@
-"""What may stand next on a command line: for completion in a shell. Nothing here imports torch."""
+"""The words that may stand next on a command line, for completion in a shell. Nothing here imports torch."""
 
 import glob
 import types

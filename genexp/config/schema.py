@@ -79,6 +79,9 @@ class Search(Schema):
     ranges: dict[str, Any]  # checked by `sweeps.ranges`
 
 
+AVERAGES = ("ema", "ema_power")  # settings of an average of the weights, which takes no part in training
+
+
 class TrainConfig(Schema):
     name: Text = Field(pattern=r"^[\w.+-]+$", max_length=100)
     seed: ranges.Seed
@@ -106,8 +109,8 @@ class TrainConfig(Schema):
     run_dir: Place | None
     fresh: bool
 
-    def training(self, as_typed: bool = False) -> dict[str, Any]:
-        """Return what makes the steps of training. Epochs, device, places and logging are not part of it.
+    def identity(self, as_typed: bool = False) -> dict[str, Any]:
+        """Return what makes the experiment. Epochs, device, places and logging are not part of it.
 
         The precision is, because bfloat16 products change the scores that a run reaches. `as_typed` is as it was
         before paths were normalised, see `components.defining`.
@@ -118,12 +121,8 @@ class TrainConfig(Schema):
             identity["optimizers"] = {player: defining(component) for player, component in self.optimizers.items()}
         if self.start is not None:
             identity["start"] = self.start.digest
+        identity |= {name: value for name in AVERAGES if (value := getattr(self, name)) is not None}
         return identity | {"precision": self.device.precision}
-
-    def identity(self, as_typed: bool = False) -> dict[str, Any]:
-        """Return what makes the experiment: its training, and the average of its weights."""
-        averages = {"ema": self.ema, "ema_power": self.ema_power}
-        return self.training(as_typed) | {name: value for name, value in averages.items() if value is not None}
 
     @property
     def average(self) -> str | None:

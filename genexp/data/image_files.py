@@ -25,7 +25,7 @@ LISTED = 3  # folders that a note names
 
 @dataclass
 class LeftOut:
-    """What a walk through a folder did not read."""
+    """The files and folders that a walk through a folder did not read."""
 
     endings: Counter[str] = field(default_factory=Counter)  # files that are no images by their ending, "" for none
     runs: Counter[Path] = field(default_factory=Counter)  # images in each directory of a run

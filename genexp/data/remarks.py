@@ -1,4 +1,4 @@
-"""What a user should know about a data set before training: copies across splits, hardly any contrast."""
+"""Remarks about a data set that are made before training: copies across splits, hardly any contrast."""
 
 import hashlib
 from collections.abc import Iterator

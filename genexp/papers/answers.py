@@ -15,15 +15,13 @@ from typing import Any
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component, defining
 from genexp.config.compose import configuration
-from genexp.config.schema import TableConfig, TrainConfig
+from genexp.config.schema import AVERAGES, TableConfig, TrainConfig
 from genexp.errors import GenexpError
 from genexp.runs.find import RunState
 from genexp.runs.results import RAW, Evaluation
 from genexp.score import Score
 from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder, read_json, write_json
-
-AVERAGES = {"ema", "ema_power"}  # keys of an identity that its training does not depend on
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def stands_in(averaged: TrainConfig, plain: TrainConfig) -> bool:
 
 def _stands_in(averaged: dict[str, Any], plain: dict[str, Any]) -> bool:
     """Return the same of two identities."""
-    if not AVERAGES & averaged.keys() or AVERAGES & plain.keys():
+    if averaged.keys().isdisjoint(AVERAGES) or not plain.keys().isdisjoint(AVERAGES):
         return False
     return _but_for_seed({key: value for key, value in averaged.items() if key not in AVERAGES}, plain)
 

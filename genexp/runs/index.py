@@ -18,7 +18,7 @@ Stamp = list[int]  # a file's time in nanoseconds, its size and its inode: a fil
 
 
 class Index:
-    """What the files below a folder said when they were read last. Use it within `with`: it is kept at the end."""
+    """The content of the files below a folder when they were read last. Use it within `with`: it is kept at the end."""
 
     def __init__(self, folder: Path) -> None:
         name = hashlib.sha256(f"{FORMAT} {folder.resolve()}".encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run that trains: a bar with the losses, images/s and the time left; elsewhere lines."""
+"""The view of a run that trains in a terminal: a bar with the losses, images/s and the time left; elsewhere lines."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ GAP = "  "
 
 @dataclass(frozen=True)
 class Line:
-    """What there is to say of a training. `text` says as much of it as there is room for."""
+    """The state of a training in numbers and words. `text` says as much of it as there is room for."""
 
     place: str
     share: float  # of the steps that are done
