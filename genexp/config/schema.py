@@ -219,7 +219,7 @@ class RunsConfig(Schema):
 
 
 class CacheConfig(Schema):
-    clear: Literal["folders", "classifiers", "yardsticks"] | None
+    clear: Literal["folders", "classifiers", "yardsticks", "recipes"] | None
 
 
 class TableConfig(Schema):
