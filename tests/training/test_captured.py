@@ -68,7 +68,7 @@ def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, model
 @NEEDS_GPU
 def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_usual(monkeypatch):
     *_, (moves,) = trained(monkeypatch, "model=cyclegan", *WORDS, *DIGITS["cyclegan"])
-    assert moves.why_not == "it waits for the device"
+    assert moves.why_not in ("it waits for the device", "it draws from the CPU's random generator")
 
 
 @NEEDS_GPU
