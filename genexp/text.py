@@ -44,9 +44,12 @@ def number(value: float | None, form: str) -> str:
 
 
 def with_error(mean: float, stderr: float | None) -> str:
-    """Return "mean ± stderr", both rounded to two digits of the error; the mean alone if the error is 0 or unknown."""
+    """Return "mean ± stderr", both rounded to two digits of the error.
+
+    Return the mean alone, with three digits unless it is a whole number, if the error is 0 or unknown.
+    """
     if not stderr or not math.isfinite(stderr):  # a count has no error, and equal values have 0
-        return number(mean, "g")
+        return number(mean, "g" if not math.isfinite(mean) or mean == round(mean) or abs(mean) >= 1000 else ".3g")
     return with_decimals(mean, stderr, max(0, 1 - math.floor(math.log10(stderr))))
 
 

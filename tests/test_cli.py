@@ -313,7 +313,7 @@ def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(gene
 @pytest.mark.parametrize(
     ("mean", "stderr", "shown"),
     [(121.33, 1.54, "121.3 ± 1.5"), (0.59504, 0.0098, "0.5950 ± 0.0098"), (-2020.4, 31.7, "-2020 ± 32"),
-     (18.0, None, "18"), (1.0, 0.0, "1")],
+     (18.0, None, "18"), (1.0, 0.0, "1"), (0.511731, None, "0.512"), (-410.337, 0.0, "-410"), (2051.5, None, "2051.5")],
 )  # fmt: skip
 def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, shown):
     assert with_error(mean, stderr) == shown

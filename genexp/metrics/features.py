@@ -51,7 +51,7 @@ class FeatureSets:
     def score(self, mean: float, stderr: float | None, floor: float, **details: Any) -> Score:
         """Return the Score for these sets; `floor` is the value for the real images."""
         n_points, n_floor, split = len(self.points.vectors), len(self.floor.vectors), self.settings["split"]
-        value = with_error(mean, stderr) if stderr else f"{mean:.3g}"
+        value = with_error(mean, stderr)
         counts = f"{count(len(self.samples.vectors), 'sample')} on {count(n_points, f'{split} image')}"
         real = f"{count(n_floor, f'{_floor_split(split)} image')} score{'s' if n_floor == 1 else ''} {floor:.3g}"
         return Score(
