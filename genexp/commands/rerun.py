@@ -79,6 +79,7 @@ def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
     device = {
         "kind": asked.kind or str(then.provenance.get("device", kept.device.kind)).split()[0],
         "threads": asked.threads or then.provenance.get("threads", kept.device.threads),
+        "capture": kept.device.capture if asked.capture is None else asked.capture,
     }
     path = run.path if run.path.name not in ("", "..") else run.path.resolve()
     changed = {

@@ -189,6 +189,7 @@ class DeviceAgain(Schema):
     kind: Literal["auto", "cpu", "cuda", "mps"] | None = None
     precision: Literal["float32", "bfloat16"] | None
     threads: Threads | None
+    capture: bool | None = None
 
 
 class RerunConfig(Schema):

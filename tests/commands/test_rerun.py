@@ -5,8 +5,9 @@ import os
 import signal
 
 import pytest
-from conftest import SMALL, assert_same_state, last_checkpoint
+from conftest import SMALL, assert_same_state, config_of, last_checkpoint
 
+from genexp.config.schema import CONFIGS
 from genexp.runs.find import find
 from genexp.training import session as module
 
@@ -65,6 +66,12 @@ def test_it_computes_as_the_run_did_unless_told_otherwise(genexp, trained):
         assert "threads  1      2" in other.out
     refused = genexp("rerun", str(trained), "device.precision=bfloat16")
     assert (refused.code, "another precision is another experiment" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("device", sorted(file.stem for file in (CONFIGS / "device").glob("*.yaml")))
+def test_every_device_can_be_asked_for(device):
+    config = config_of("run=somewhere", f"device={device}", command="rerun")
+    assert config.device.kind == device
 
 
 def test_scores_that_differ_are_named_with_what_may_be_why(genexp, trained):
