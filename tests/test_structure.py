@@ -7,7 +7,20 @@ import genexp
 
 PACKAGE = Path(genexp.__file__).parent
 FLOORS = [  # each imports only from those behind it
-    *("__main__", "cli", "sweeps", "commands", "papers", "training", "figures", "metrics", "models"),
+    *(
+        "__init__",
+        "__main__",
+        "cli",
+        "api",
+        "arrays",
+        "sweeps",
+        "commands",
+        "papers",
+        "training",
+        "figures",
+        "metrics",
+        "models",
+    ),
     *("data", "runs", "config", "storage"),
 ]
 WITHOUT_TORCH = ("config", "runs", "papers", "sweeps", "commands", "training", "figures", "storage")
