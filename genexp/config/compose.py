@@ -39,7 +39,8 @@ SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
 Result = TypeVar("Result")
 
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
-OLD = hydra.__version__.startswith("1.3.")
+VERSION = hydra.__version__
+OLD = VERSION.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": None} if OLD else {}
 REPLACE: dict[str, Any] = {} if OLD else {"replace": True}  # Hydra 1.3 always does, and does not know the word
 

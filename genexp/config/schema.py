@@ -221,7 +221,7 @@ class RunsConfig(Schema):
 
 
 class CacheConfig(Schema):
-    clear: Literal["folders", "classifiers", "yardsticks"] | None
+    clear: Literal["folders", "classifiers", "yardsticks", "recipes"] | None
 
 
 class TableConfig(Schema):

@@ -14,7 +14,7 @@ from typing import Any
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component, defining
-from genexp.config.compose import configuration
+from genexp.config.composed import configuration
 from genexp.config.schema import AVERAGES, TableConfig, TrainConfig
 from genexp.errors import GenexpError
 from genexp.runs.find import RunState
