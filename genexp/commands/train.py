@@ -2,6 +2,7 @@
 
 import re
 
+from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig, data_sets
 from genexp.data.remarks import remarks
@@ -10,7 +11,7 @@ from genexp.runs.directory import Run
 from genexp.runs.find import same_but_path
 from genexp.runs.results import Results
 from genexp.signals import Stop
-from genexp.text import count, duration
+from genexp.text import count, duration, first_line
 from genexp.training import build
 from genexp.training.logs import warn
 from genexp.training.session import Session
@@ -28,6 +29,8 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     if results is not None and not has_path:
         _report_finished(config, run, results)
         return
+    if (low := low_learning_rate(config)) is not None:  # of a run that was begun before this was refused
+        warn(f"{first_line(low)}: it is taken in its place, as when this run began")
     threads = None if config.fresh else run.threads()  # to end where an uninterrupted run does
     device = select(config.device.kind, config.device.threads or threads)
     if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
