@@ -143,6 +143,10 @@ def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     for deletion in (word for word in line.overrides if word.startswith("~")):
         if is_set and f"{key}.".startswith(f"{deletion[1:].partition('=')[0].rpartition('@')[2]}."):
             return f"there is no setting '{key}': {deletion} takes it away"
+    given = {word.partition("=")[0]: word for word in line.overrides}
+    if part == "metric" and not is_set and {"experiment", "model"} <= given.keys():
+        both = f"{given['experiment']} and {given['model']}"
+        return f"{both}: the experiment sets a score that this model does not bring: leave out one of the two"
     if part == "optimizers" or "@optimizers." in override:
         return _no_such_player(override, line, compose)
     if part == "metric" or (part == "metrics" and name in options_of("metric")):

@@ -24,7 +24,7 @@ from genexp.errors import UsageError
             "search.ranges.model.latent_dim.high",
             9,
         ),
-        (["~metrics.kid", "metric@metrics.kid=kid", "metrics.kid.n_samples=300"], "metrics.kid.n_samples", 300),
+        (["~metrics.kid", "metric@metrics.kid=kid", "metrics.kid.n_samples=1300"], "metrics.kid.n_samples", 1300),
         (["~metric@metrics.parzen", "metric@metrics.parzen=parzen"], "metrics.parzen.name", "parzen"),
         (["~optimizers.generator", "optimizer@optimizers.generator=adam"], "optimizers.generator.name", "adam"),
         (["epochs=1e3"], "epochs", 1000),
