@@ -72,7 +72,7 @@ SWEEPS = [
     ["model=vae,gan", "optimizer=sgd,adam", "seed=1"],
     ["model.generator_hidden=[3],[4,5]", "name='a b',c", "ema=null,0.9"],
     ["+metric@metrics.a=fid", "metrics.a.n_samples=3,4", "~metrics.parzen", "seed=3,4"],
-    ["metric@metrics.a=fid,kid", "metrics.a.n_samples=3,4"],
+    ["metric@metrics.a=fid,kid", "metrics.a.n_samples=3000,4000"],
     ["seed=1,2", "epochs=${seed}", "device={threads:1,precision:bfloat16}"],
     ["model=gan,vae", "name=${model.name}-x", "log.every_steps=3,5"],
     ["hydra.job.name=a", "++seed=5,6"],
