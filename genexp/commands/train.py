@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig, data_sets
 from genexp.data import DataSet
@@ -13,7 +14,7 @@ from genexp.runs.directory import Run
 from genexp.runs.find import same_but_path
 from genexp.runs.results import Results
 from genexp.signals import Stop
-from genexp.text import count, duration
+from genexp.text import count, duration, first_line
 from genexp.training import build
 from genexp.training.logs import warn
 from genexp.training.measure import bfloat16_against_float32
@@ -34,6 +35,8 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     if results is not None and not has_path:
         _report_finished(config, run, results)
         return
+    if (low := low_learning_rate(config)) is not None:  # of a run that was begun before this was refused
+        warn(f"{first_line(low)}: it is taken in its place, as when this run began")
     threads = None if config.fresh else run.threads()  # to end where an uninterrupted run does
     device = select(config.device.kind, config.device.threads or threads)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
