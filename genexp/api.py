@@ -19,9 +19,9 @@ from genexp.arrays import as_images, as_tensor
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration
 from genexp.errors import UsageError
-from genexp.runs.directory import Run
-from genexp.runs.find import named_runs
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import named_runs
+from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.storage.files import read_json_lines
 
@@ -47,7 +47,7 @@ def train(*words: str, **settings: Any) -> "OpenRun":
     if line.multirun or line.display or any(word.startswith("search=") for word in line.overrides):
         raise UsageError("genexp.train trains one run; `genexp train` on the command line does the rest")
     if line.runs:
-        from genexp.runs.start import start_of
+        from genexp.rundirs.start import start_of
 
         (source,) = named_runs(line.runs)
         line = replace(line, run=source.path, kept=source.config, start=start_of(source))

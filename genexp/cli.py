@@ -21,7 +21,7 @@ from genexp.text import first_line, nearest, print_any_text
 
 if TYPE_CHECKING:
     from genexp.config.command_line import CommandLine
-    from genexp.runs.directory import Run
+    from genexp.rundirs.directory import Run
 
 COMMANDS = {
     "train": "train a model, score it, and keep the run",
@@ -117,7 +117,7 @@ def _run(command: str, words: list[str]) -> int:
 def _runs(line: "CommandLine") -> "list[Run | None]":
     """Return the runs that a command line names. Raises UsageError if it names none and has to."""
     from genexp.config.schema import REOPENING
-    from genexp.runs.find import OUTPUTS, matching, named_runs
+    from genexp.rundirs.find import OUTPUTS, matching, named_runs
 
     if line.command == "train":
         outputs_dir = next((w.partition("=")[2] for w in line.overrides if w.startswith("outputs_dir=")), OUTPUTS)
@@ -142,7 +142,7 @@ def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
     line = replace(line, run=run.path, kept=run.config)
     if line.command != "train":
         return line
-    from genexp.runs.start import start_of
+    from genexp.rundirs.start import start_of
 
     return replace(line, start=start_of(run))
 
@@ -169,7 +169,7 @@ def _complete(words: list[str]) -> int:
     from genexp.commands.completion import BASH, choices
     from genexp.config.command_line import CommandLine, parse
     from genexp.config.compose import display, spelled
-    from genexp.runs.find import matching
+    from genexp.rundirs.find import matching
 
     query = CommandLine("train", tuple(words), display=("-sc",))
     if words == ["install=bash"]:
@@ -200,7 +200,7 @@ def _complete(words: list[str]) -> int:
 
 def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     """Run several jobs of a command in this process; print a table of them. Return the exit code."""
-    from genexp.runs.find import short_name
+    from genexp.rundirs.find import short_name
     from genexp.tables import Column, Table, print_table
 
     common = set.intersection(*(set(line.overrides) for line, _ in lines)) if len(lines) > 1 else set()

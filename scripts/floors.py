@@ -28,7 +28,7 @@ from genexp.config.schema import CONFIGS, TrainConfig
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import GenexpError
-from genexp.runs.provenance import processor
+from genexp.rundirs.provenance import processor
 from genexp.training import build
 from genexp.training.loop import Training, train
 from genexp.training.plan import PlannedStage

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from examples import UNRULY
 from torch import nn
 
+from examples import UNRULY
 from genexp import cli
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration

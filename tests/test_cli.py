@@ -237,6 +237,31 @@ def test_completion(genexp, monkeypatch, line, expected):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("genexp evaluate run=4", ["run=4f00aa11", "run=4f00bb22"]),
+        ("genexp evaluate run=4f00a", ["run=4f00aa11"]),
+        ("genexp export 4f", ["4f00aa11", "4f00bb22"]),
+        ("genexp rerun outputs/mnist/4", ["outputs/mnist/4f00bb22"]),
+        ("genexp rerun outputs/mnist/g", ["outputs/mnist/gan-sgd-seed0-4f00bb22"]),
+        ("genexp train from=4f00b", ["from=4f00bb22"]),
+        ("genexp figure run=c", ["run=cafe0123"]),
+        ("genexp train outputs_dir=other from=be", ["from=beef4567"]),
+        ("genexp figure run=4f00c", []),
+    ],
+)
+def test_hashes_of_runs_are_completed(genexp, monkeypatch, tmp_path, line, expected):
+    names = ("digits/vae-adam-seed0-4f00aa11", "mnist/gan-sgd-seed0-4f00bb22", "mnist/vae-adam-seed0-cafe0123")
+    for name in (*(f"outputs/{name}" for name in names), "outputs/mnist/cafe", "other/mnist/vae-adam-seed0-beef4567"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("")
+        (tmp_path / name / "status.json").write_text("")
+    monkeypatch.setenv("COMP_LINE", line)
+    answer = genexp("-sc", "query=bash")
+    assert (answer.out.split(), answer.err) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
         ("genexp export ", ["digits/a", "mnist/b"]),
         ("genexp export out", ["digits/a", "mnist/b"]),
         ("genexp export outputs/d", ["digits/a"]),

@@ -21,9 +21,9 @@ FLOORS = [  # each imports only from those behind it
         "metrics",
         "models",
     ),
-    *("data", "runs", "config", "storage"),
+    *("data", "rundirs", "config", "storage"),
 ]
-WITHOUT_TORCH = ("config", "runs", "papers", "sweeps", "commands", "training", "figures", "storage")
+WITHOUT_TORCH = ("config", "rundirs", "papers", "sweeps", "commands", "training", "figures", "storage")
 HYDRA = ("config/compose.py", "config/many.py", "config/mistakes.py", "sweeps/elsewhere.py")
 
 

@@ -11,7 +11,7 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.config.schema import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.runs.find import NewestScore, RunState, differing_settings, find, short_names
+from genexp.rundirs.find import NewestScore, RunState, differing_settings, find, short_names, without_collection
 from genexp.tables import Column, Document, Table, print_table, render
 from genexp.text import TIME, age, number, with_decimals
 
@@ -89,6 +89,7 @@ ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progr
 }
 
 
+@without_collection()
 def main(config: RunsConfig, _line: CommandLine) -> None:
     """Print the table of runs."""
     folder = Path(config.outputs_dir).expanduser()

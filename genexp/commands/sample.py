@@ -15,7 +15,7 @@ from genexp.figures.canvas import save_picture
 from genexp.figures.pictures import TILES, of_drawn
 from genexp.figures.points import POINTS
 from genexp.models import draw
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import atomic, writing
 from genexp.text import count
 from genexp.training.reopen import Trained, label_of, reopen

@@ -28,6 +28,13 @@ def _mistake(mistake: Any, prefix: str, names: list[str]) -> str:
     hint = ""
     if mistake["type"] == "string_type" and isinstance(mistake["input"], bool | int | float):
         hint = f"; if it is meant as a text, quote it twice: {key}='\"{mistake['input']}\"'"
+    if (
+        mistake["type"] in ("int_type", "float_type")
+        and isinstance(mistake["input"], list)
+        and len(mistake["input"]) > 1
+    ):
+        values = ",".join(map(str, mistake["input"]))
+        hint = f"; a sweep's values are written without brackets, and with -m: {key}={values} -m"
     if mistake["type"] == "literal_error" and isinstance(mistake["input"], str):
         hint = nearest(mistake["input"], mistake["ctx"]["expected"].split("'")[1::2])
     return f"{key}={mistake['input']}: {wanted}{hint}"

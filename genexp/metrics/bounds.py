@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genexp import rng
-from genexp.metrics import Subject, mean_and_errors, requires
+from genexp.metrics import Subject, mean_and_errors, of_models
 from genexp.models import Asking, Batch, Model, evaluating
 from genexp.ranges import PositiveInt, Split
 from genexp.score import Score
@@ -30,11 +30,7 @@ class HasPosterior(Protocol):
         """Return log p(x, z) − log q(z | x) for k draws of each image's code, (n, k)."""
 
 
-has_posterior = requires(
-    lambda model, _data, _settings: (
-        None if isinstance(model, HasPosterior) else "bounds need a model with a posterior, such as model=vae"
-    )
-)
+has_posterior = of_models(HasPosterior, "bounds need a model with a posterior, such as model=vae")
 
 
 @has_posterior

@@ -15,6 +15,7 @@ from genexp import rng
 from genexp.alive import doing
 from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
+from genexp.config.suited import unusable
 from genexp.data import DataSet, DataSpec, Derived
 from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
@@ -209,8 +210,7 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         refusal = refusal or why_not_in_memory(score.keywords.get("n_samples", 0), data.shape)
         if refusal:
-            remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
-            raise UsageError(f"metrics.{name}: {refusal}\n{remedy}")
+            raise unusable(name, refusal)
 
 
 def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:

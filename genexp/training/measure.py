@@ -4,7 +4,10 @@ import math
 import tempfile
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+
+import torch
 
 from genexp import rng
 from genexp.config.components import Component
@@ -13,13 +16,14 @@ from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import DivergedError
 from genexp.figures import pictures
-from genexp.runs.pace import StagePace
+from genexp.rundirs.pace import StagePace
 from genexp.storage.checkpoint import save
 from genexp.training import build
 from genexp.training.loop import Training, train
 from genexp.training.plan import PlannedStage
 
 SECONDS = 1.0  # of steps in each stage
+COMPARED = 0.2  # seconds of steps in each precision
 WARM = 3  # steps that are not counted: buffers are allocated in them, and codes of frozen layers computed
 
 
@@ -41,6 +45,29 @@ def measure(config: TrainConfig, further: dict[str, Component]) -> list[StagePac
         seconds = _step(config, training, data, stage) + _end_of_epoch(config, training, data) / stage.steps_per_epoch
         paces.append(StagePace(stage.name, epochs, epochs * stage.steps_per_epoch, seconds))
     return paces
+
+
+def bfloat16_against_float32(config: TrainConfig, data: DataSet, device: torch.device) -> float:
+    """Return how many times as long as in float32 a step takes in bfloat16; NaN if the training has too few steps.
+
+    These are the shortest of some first steps, since other work on the machine makes steps longer and never shorter.
+    """
+    shortest = []
+    for precision in ("bfloat16", "float32"):
+        changed = config.device.model_copy(update={"precision": precision, "capture": False})
+        training, times = build.training(config, data, device), list[float]()
+        steps = train(config.model_copy(update={"device": changed}), training, data, config.epochs)
+        started = time.perf_counter()
+        with suppress(DivergedError):  # the training itself says so
+            for _ in steps:
+                if training.window:  # wait for the device
+                    training.window[-1].sum().item()
+                times.append(time.perf_counter() - started)
+                if len(times) > WARM + 1 and times[-1] - times[WARM] > COMPARED:
+                    break
+        lengths = [later - earlier for earlier, later in pairwise(times[WARM:])]
+        shortest.append(min(lengths, default=math.nan))
+    return shortest[0] / shortest[1]
 
 
 def _step(config: TrainConfig, training: Training, data: DataSet, stage: PlannedStage) -> float:

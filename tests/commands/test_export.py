@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL, last_checkpoint
-from examples import DIGITS, FAST, MODELS
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from examples import DIGITS, FAST, MODELS
 from genexp.commands import card, export
 from genexp.errors import GenexpError
-from genexp.runs import find as runs
+from genexp.rundirs import find as runs
 from genexp.storage import weights
 from genexp.storage.files import PARTIAL
 

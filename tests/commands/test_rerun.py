@@ -9,7 +9,7 @@ import yaml
 from conftest import SMALL, assert_same_state, last_checkpoint
 
 from genexp.config.schema import CONFIGS, DeviceAgain
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 from genexp.training import session as module
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from conftest import config_of
-from examples import DIGITS, FAST
 
+from examples import DIGITS, FAST
 from genexp.device import select
 from genexp.models import Outcome
 from genexp.training import build, loop

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genexp.figures.canvas import grid
 from genexp.models import Stage
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.text import duration
 from genexp.training.logs import Logs
 from genexp.training.loop import Tick
