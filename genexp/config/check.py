@@ -18,20 +18,25 @@ from genexp.config.suited import missing_file, refuse_unsuited
 from genexp.errors import UsageError
 
 
-def checked(command: str, composed: DictConfig, known: dict[str, Component] | None = None) -> Any:
+def checked(command: str, composed: DictConfig) -> Any:
     """Return the configuration of a command that Hydra composed, checked, as its class in SCHEMAS.
 
-    `known` are components that were checked before. Raises UsageError that names each mistake and the remedy.
+    Raises UsageError that names each mistake and the remedy.
     """
-    schema = SCHEMAS[command]
     if "hydra" in composed:
         composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
-        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise _unresolved(error, composed, schema) from error
+        raise _unresolved(error, composed, SCHEMAS[command]) from error
+    return checked_content(command, content)
+
+
+def checked_content(command: str, content: Any, known: dict[str, Component] | None = None) -> Any:
+    """Return the same of a composed configuration in plain values; `known` are components that were checked before."""
+    schema = SCHEMAS[command]
     try:
-        config = schema.model_validate(plain)
+        config = schema.model_validate(content)
     except pydantic.ValidationError as error:
         raise usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):

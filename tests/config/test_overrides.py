@@ -76,6 +76,10 @@ SWEEPS = [
     ["seed=1,2", "epochs=${seed}", "device={threads:1,precision:bfloat16}"],
     ["model=gan,vae", "name=${model.name}-x", "log.every_steps=3,5"],
     ["hydra.job.name=a", "++seed=5,6"],
+    ["model=gsn", "metrics.parzen.n_samples=300,400", "metrics.chain.n_valid=${epochs}", "epochs=5,6"],
+    ["seed=0,+5,1_000,9999999999999999", "data_dir='${oc.env:PWD}/x'"],
+    ["data_dir='${oc.env:NO_SUCH,a}','${oc.env:PWD}'", "device={threads:1}", "name='n${seed}'", "seed=3,4"],
+    ["name=a,b", "log={every_steps:3},{every_steps:${batch_size}}", "batch_size=50"],
 ]
 
 
@@ -99,7 +103,7 @@ def test_a_wrong_one_of_many_is_said_as_if_it_were_alone():
 
 
 def test_a_sweep_of_a_thousand_jobs_is_composed_in_seconds():
-    """In processor time, beside that of composing each alone: 1,000 jobs took 127 s, and take 3 s."""
+    """In processor time, beside that of composing each alone: 1,000 jobs took 127 s, and take 1.4 s."""
     lines = each_job(parse("train", ["-m", "dataset=digits", "model=vae", "seed=range(0,300)"]))
     config_of(*lines[0].overrides)  # what is read once
     times = [time.process_time()]
@@ -109,4 +113,4 @@ def test_a_sweep_of_a_thousand_jobs_is_composed_in_seconds():
         config_of(*line.overrides)
     times.append(time.process_time())
     together, alone = (times[1] - times[0]) / 300, (times[2] - times[1]) / 10
-    assert together < alone / 8
+    assert together < alone / 50
