@@ -34,7 +34,7 @@ def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path)
         "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules); sys.exit(code)"
     )
     took = []
-    for _ in range(3):  # the fastest of three, for other processes may be busy
+    for _ in range(3):  # the fastest of three at most, for other processes may be busy
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -42,6 +42,8 @@ def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path)
         took.append(time.perf_counter() - started)
         assert done.returncode == code, done.stderr
         assert said in done.stdout + done.stderr
+        if took[-1] < seconds:
+            break
     assert min(took) < seconds
     assert list(tmp_path.iterdir()) == []
 

@@ -31,10 +31,8 @@ DAE = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=3", 
 
 
 @pytest.fixture
-def trained(genexp):
-    answer = genexp("train", *SMALL, "epochs=2", "log.scores_every_epochs=1")
-    assert answer.code == 0, answer.err
-    return answer.run
+def trained(finished):
+    return finished(*SMALL, "epochs=2", "log.scores_every_epochs=1").run
 
 
 def kept(run):

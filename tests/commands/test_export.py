@@ -25,10 +25,8 @@ FILES = {"README.md", "config.yaml", "data.json", "model.safetensors", "provenan
 
 
 @pytest.fixture
-def trained(genexp):
-    answer = genexp("train", *SMALL, "epochs=2", "log.scores_every_epochs=1")
-    assert answer.code == 0, answer.err
-    return answer.run
+def trained(finished):
+    return finished(*SMALL, "epochs=2", "log.scores_every_epochs=1").run
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ from genexp.training import session as module
 
 
 @pytest.fixture
-def trained(genexp):
-    answer = genexp("train", *SMALL, "epochs=2", "device.threads=1")
-    assert answer.code == 0, answer.err
-    return answer.run
+def trained(finished):
+    return finished(*SMALL, "epochs=2", "device.threads=1").run
 
 
 def edit(file, change):

@@ -90,6 +90,22 @@ def toy(genexp, tmp_path, monkeypatch):
     return lambda command, *words: genexp(command, "--config-dir", str(tmp_path / "conf"), "paper=toy", *words)
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduced") / "outputs"
+
+
+@pytest.fixture
+def reproduced(toy, tmp_path, made_once):
+    """The runs that `reproduce budget=quick` makes of the small paper."""
+    if not made_once.exists():
+        answer = toy("reproduce", "budget=quick", "data_dir=nothing")
+        assert answer.code == 0, answer.err
+        shutil.copytree(tmp_path / "outputs", made_once)
+    else:
+        shutil.copytree(made_once, tmp_path / "outputs")
+
+
 def paper(name):
     from omegaconf import OmegaConf
 
@@ -198,6 +214,7 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     assert "GAN on digits: 1 other run" in more.out  # seed 1 has fewer epochs
 
 
+@pytest.mark.usefixtures("reproduced")
 def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     toy("reproduce", "budget=quick", "seeds=3", "data_dir=nothing")
     found = json.loads(toy("table", "format=json", "data_dir=nothing").out)
@@ -219,8 +236,8 @@ def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     assert rows["yardstick: mean image"]["published"] == 0
 
 
+@pytest.mark.usefixtures("reproduced")
 def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     before = toy("table", "format=csv", "data_dir=nothing").out
     words = ["model=gan", "dataset=digits", "batch_size=100", "model.generator_hidden=[32]", "epochs=1"]
     assert genexp("train", *words, "model.discriminator_hidden=[17]").code == 0
@@ -232,8 +249,8 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
     assert toy("table", "format=csv", "data_dir=nothing").out == before  # what was scored as asked comes first
 
 
-def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
+@pytest.mark.usefixtures("reproduced")
+def test_an_unscored_run_does_not_hide_a_scored_one(toy, tmp_path):
     before = toy("table", "format=csv", "data_dir=nothing").out
     (run,) = [one.run.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
     other = run.with_name("another")
@@ -246,8 +263,8 @@ def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
     assert after.replace(f'"{left_out}"', "") == before
 
 
+@pytest.mark.usefixtures("reproduced")
 def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     for one in find(tmp_path / "outputs"):
         (one.run.path / "data.json").write_text('{"digest": "another"}')
     answer = toy("table", "data_dir=nothing")
@@ -267,8 +284,8 @@ def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genex
     assert (tmp_path / "t.csv").read_text().startswith("table,model,")
 
 
+@pytest.mark.usefixtures("reproduced")
 def test_all_formats_hold_the_same_numbers(toy, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     shown = {form: toy("table", f"format={form}", "data_dir=nothing").out for form in ("markdown", "latex", "csv")}
     rows = list(csv.DictReader(io.StringIO(shown["csv"])))
     (gan,) = [row for row in rows if row["model"] == "GAN" and row["here"]]

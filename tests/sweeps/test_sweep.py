@@ -19,7 +19,7 @@ from examples import UNRULY
 from genexp.rundirs.directory import Run
 from genexp.rundirs.results import Results
 from genexp.score import Score
-from genexp.sweeps import slots
+from genexp.sweeps import schedule, slots
 from genexp.sweeps.board import live_table, ranking
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, WAITING, Job
 
@@ -101,7 +101,9 @@ def test_a_job_with_a_very_long_error_does_not_hang_the_sweep(genexp, tmp_path):
 @pytest.mark.usefixtures("unruly")
 def test_two_sweeps_begun_together_share_the_work(genexp, tmp_path):
     """Whichever is first at a run trains it; the other waits, and has its result."""
-    command = [sys.executable, "-m", "genexp", *SWEEP, "epochs=4", "model.mode=slow"]
+    often = "import sys; from genexp import cli; from genexp.sweeps import schedule; "
+    often += "schedule.PATIENCE = 0.2; sys.exit(cli.main())"
+    command = [sys.executable, "-c", often, *SWEEP, "epochs=3", "model.mode=slow"]
     one = subprocess.Popen([*command, "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     two = subprocess.Popen([*command, "seed=0,1,2,3"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = [process.communicate(timeout=200)[0].decode() for process in (one, two)]
@@ -213,14 +215,14 @@ def wait_until_gone(pid: int) -> None:
 @pytest.mark.usefixtures("unruly")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_saves_all_jobs_and_the_same_command_goes_on(genexp, tmp_path, number):
-    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    process = start(tmp_path, "epochs=4", "model.mode=slow", "seed=0,1,2")
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert sorted(states(tmp_path, "seed").values()) == ["stopped", "stopped", "stopped"]
     for file in tmp_path.glob("outputs/digits/*/status.json"):
         assert json.loads(file.read_text())["status"] == "interrupted"
-    answer = genexp(*SWEEP, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    answer = genexp(*SWEEP, "epochs=4", "model.mode=slow", "seed=0,1,2")
     assert answer.code == 0, answer.err
     assert set(states(tmp_path, "seed").values()) == {"finished"}
 
@@ -278,7 +280,7 @@ def test_a_sweep_is_interrupted_in_few_words_while_its_server_begins(tmp_path):
 
 @pytest.mark.usefixtures("unruly")
 def test_a_sweep_whose_server_of_processes_is_killed_comes_to_its_end(tmp_path):
-    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2", checkpoints=2)
+    process = start(tmp_path, "epochs=4", "model.mode=slow", "seed=0,1,2", checkpoints=2)
     os.kill(server_of(process.pid), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
@@ -351,9 +353,10 @@ def test_jobs_whose_sweep_is_killed_save_and_leave(tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
-def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path):
-    process = start(tmp_path, "epochs=6", "model.mode=slow", "seed=0", jobs=1)
-    answer = genexp(*SWEEP, "epochs=6", "model.mode=slow", "seed=0,1")
+def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "PATIENCE", 0.2)
+    process = start(tmp_path, "epochs=5", "model.mode=slow", "seed=0", jobs=1)
+    answer = genexp(*SWEEP, "epochs=5", "model.mode=slow", "seed=0,1")
     assert answer.code == 0, answer.out + answer.err
     process.communicate(timeout=60)
     assert process.returncode == 0

@@ -16,7 +16,7 @@ from faults import RUNS, Trial, same
 from examples import MODELS
 from genexp.storage.checkpoint import load
 
-KILLS = 3  # of each model: 21 in all
+KILLS = 3  # of each model
 
 
 def test_every_model_is_killed_here():
@@ -90,17 +90,11 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["40k", "100k", "240k", "400k", "560k"])
-def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, small_disk, size):
+def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, finished, small_disk, size):
     """At whatever moment it is full: at the beginning, in a log line, an event file, a picture or a checkpoint."""
-    words = [
-        "train",
-        *SMALL,
-        "epochs=20",
-        "log.every_steps=1",
-        "log.samples_every_epochs=1",
-        "log.scores_every_epochs=2",
-    ]
-    whole = genexp(*words)
+    often = ["log.every_steps=1", "log.samples_every_epochs=1", "log.scores_every_epochs=2"]
+    words = ["train", *SMALL, "epochs=20", *often]
+    whole = finished(*words[1:])
     folder, resize = small_disk
     assert resize(size)
     full = genexp(*words, f"outputs_dir={folder}/outputs")

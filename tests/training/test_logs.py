@@ -1,7 +1,6 @@
 """Pictures and log files."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -100,14 +99,14 @@ def test_the_bar_is_one_line_whatever_the_width(width, losses, place):
         assert all(name in shown for name in losses)
 
 
-def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_from(tmp_path):
+def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_from(tmp_path, a_second_passes):
     run = Run(tmp_path)
     run.config_file.touch()
     for from_step, steps in ((0, (1, 2, 3)), (2, (3, 4, 5)), (4, (5, 6))):
         with Logs(run, from_step) as logs:
             for step in steps:
                 logs.tensorboard.points({"loss/a": step + 10 * from_step}, step)
-        time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
+        a_second_passes()
     shown = EventAccumulator(str(run.tensorboard)).Reload().Scalars("loss/a")
     assert [(event.step, event.value) for event in shown] == [(1, 1), (2, 2), (3, 23), (4, 24), (5, 45), (6, 46)]
     with Logs(run, 0):  # begun again from nothing

@@ -18,10 +18,8 @@ STILL = ["optimizer.lr=1e-12", "epochs=1"]  # the weights stay as they are
 
 
 @pytest.fixture
-def source(genexp):
-    answer = genexp("train", *VAE)
-    assert answer.code == 0, answer.err
-    return answer.run
+def source(finished):
+    return finished(*VAE).run
 
 
 def assert_equal_weights(one, other):

@@ -58,13 +58,13 @@ def test_losses_and_scores_are_shown_over_epochs_too(genexp):
         assert [point.value for point in over_epochs] == [ends[step] for step in (11, 22, 33)]
 
 
-def test_a_run_that_was_begun_with_its_event_files_elsewhere_goes_on_there(genexp):
+def test_a_run_that_was_begun_with_its_event_files_elsewhere_goes_on_there(genexp, a_second_passes):
     run = genexp("train", *VAE, "epochs=1").run
     old = run / "tensorboard"
     old.mkdir()
     for file in run.glob("events.out.tfevents.*"):
         file.rename(old / file.name)
-    time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
+    a_second_passes()
     assert genexp("train", *VAE, "epochs=2").run == run
     assert not list(run.glob("events.out.tfevents.*"))
     scalars = shown(old)
@@ -193,6 +193,8 @@ def test_the_validation_loss_costs_little_and_is_that_of_validation_images(model
             times.append(time.process_time())
         assert again["loss/valid"] == tick.values["loss/valid"]
         shares.append((times[3] - times[2]) / (times[1] - times[0]))
+        if len(shares) >= 3 and min(shares) < 0.05:
+            break
     assert np.isfinite(again["loss/valid"])
     assert min(shares) < 0.05, shares
 
