@@ -99,6 +99,7 @@ def _as_floats(data, **changed):
 
 
 @pytest.mark.parametrize("key", ["optimizer", "optimizers.generator"])
+@pytest.mark.slow
 def test_a_learning_rate_below_its_least_value_is_refused(genexp, tmp_path, key):
     words = [f"{key}.lr=1e-5", f"{key}.lr_min=0.1"]
     words += ["optimizer@optimizers.generator=adam"] if key != "optimizer" else []
@@ -112,6 +113,7 @@ def test_a_learning_rate_below_its_least_value_is_refused(genexp, tmp_path, key)
     config_of("model=gan", "optimizer.lr=0.1", "optimizer.lr_min=0.1")
 
 
+@pytest.mark.slow
 def test_stages_and_a_line_of_learning_rates_multiply_and_say_so(genexp):
     words = ["optimizer.lr=0.1", "optimizer.lr_stages=[[2,1.0],[2,0.5]]", "optimizer.lr_epochs=4"]
     config = config_of("model=gan", "dataset=digits", *words)
