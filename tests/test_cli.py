@@ -28,6 +28,7 @@ QUICK = [
 
 
 @pytest.mark.parametrize(("arguments", "seconds", "code", "said"), QUICK)
+@pytest.mark.slow
 def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path):
     program = (
         "import sys; from genexp.cli import main; code = main()\n"
@@ -170,6 +171,7 @@ def test_debug_shows_the_traceback(genexp, monkeypatch):
     assert "Traceback" in genexp("train", "epochs=0").err
 
 
+@pytest.mark.slow
 def test_help_lists_the_choices_and_settings(genexp):
     answer = genexp("train", "--help")
     assert answer.code == 0
@@ -180,6 +182,7 @@ def test_help_lists_the_choices_and_settings(genexp):
         assert said in answer.out, said
 
 
+@pytest.mark.slow
 def test_hydras_own_flags_work_behind_the_command(genexp):
     assert "latent_dim: 7" in genexp("train", "model.latent_dim=7", "--cfg", "job").out
     assert genexp("train", "--cfg", "job", "--package", "optimizer", "optimizer=sgd").out.count("momentum") == 4
@@ -298,6 +301,7 @@ def test_runs_are_completed_wherever_one_is_named(genexp, monkeypatch, tmp_path,
     ],
 )
 @pytest.mark.parametrize("breaks", [None, "\\ \t\n"], ids=["as bash has it", "none"])
+@pytest.mark.slow
 def test_bash_completes(genexp, tmp_path, typed, becomes, breaks):
     """What bash's own completion makes of a line: its function is called as readline calls it."""
     (tmp_path / "genexp").write_text(f'#!/bin/sh\nexec {sys.executable} -m genexp "$@"\n')
@@ -318,6 +322,7 @@ def test_bash_completes(genexp, tmp_path, typed, becomes, breaks):
     assert completed == f"genexp {becomes}"
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_says_so(genexp, tmp_path):
     answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "batch_size=100,2000")
     assert answer.code == 1
@@ -350,6 +355,7 @@ def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, sho
     ("flag", "line"),
     [("--cfg job", "optimizer:"), ("--info", "Hydra "), ("--info defaults", ""), ("--help", "genexp train: ")],
 )
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(flag, line):
     command = f"{sys.executable} -m genexp train {flag} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
@@ -359,11 +365,13 @@ def test_a_reader_that_leaves_early_is_no_error(flag, line):
 
 
 @pytest.mark.parametrize("words", [["help", "train"], ["train", "help"], ["--help", "train"], ["help", "runs"]])
+@pytest.mark.slow
 def test_help_of_a_command_may_be_asked_for_in_any_order(genexp, words):
     command = next(word for word in words if "help" not in word)
     assert genexp(*words).out == genexp(command, "--help").out != genexp("help").out
 
 
+@pytest.mark.slow
 def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     words = ["train", *SMALL, "-m", "epochs=1", "optimizer=sgd,adam"]
     assert genexp(*words).code == 0
@@ -372,6 +380,7 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert "finished already: 2 of 2 jobs" in answer.out
 
 
+@pytest.mark.slow(8)
 def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]

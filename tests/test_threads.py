@@ -55,6 +55,7 @@ print(os.environ.get("GOMP_SPINCOUNT"))"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are put on two cores by Linux's means")
+@pytest.mark.slow(12)
 def test_beside_busy_processes_a_training_keeps_a_third_of_its_speed(monkeypatch):
     """One thread waits for no other, so the CPU time of its step is that of an idle machine, whatever else runs."""
     cores = os.sched_getaffinity(0)

@@ -701,6 +701,7 @@ def test_the_table_has_no_row_twice():
         "config.yaml without a model",
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_damaged_run_keeps_no_list_or_table_from_being_shown(genexp, trained, tmp_path, damage):
     shutil.copytree(trained, tmp_path / "run")
     shutil.copytree(trained, tmp_path / "whole")
@@ -749,6 +750,7 @@ def test_what_the_weights_give_again_is_made_again(genexp, trained, tmp_path, da
     assert {name: content for name, content in contents(tmp_path).items() if name.endswith(".pt")} == weights
 
 
+@pytest.mark.slow
 def test_curves_of_damaged_lines_are_those_that_are_left(genexp, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()
@@ -759,6 +761,7 @@ def test_curves_of_damaged_lines_are_those_that_are_left(genexp, trained, tmp_pa
     assert (tmp_path / "curves.png").is_file()
 
 
+@pytest.mark.slow
 def test_as_many_threads_as_can_be_and_one_more_end_without_a_crash(tmp_path):
     """By itself, since a process that starts threads without end dies of a signal."""
     for threads in (100_000, 10**8):

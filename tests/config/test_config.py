@@ -63,6 +63,7 @@ def test_the_schema_read_from_the_source_is_the_signature(target):
     assert {name: kind for name, (kind, _) in read.items()} == keywords
 
 
+@pytest.mark.slow
 def test_identity_is_what_the_experiment_is():
     base = config_of().directory()
     same = [

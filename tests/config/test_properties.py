@@ -234,6 +234,7 @@ def config_of(data: st.DataObject, base: TrainConfig) -> TrainConfig:
 
 @given(data=st.data())
 @settings(max_examples=150)
+@pytest.mark.slow
 def test_identity_survives_yaml(base, data):
     config = config_of(data, base)
     again = checked("train", OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))))
@@ -243,6 +244,7 @@ def test_identity_survives_yaml(base, data):
 
 @given(data=st.data())
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_identity_follows_from_what_the_experiment_is_alone(base, data):
     config = config_of(data, base)
     elsewhere = {
@@ -259,6 +261,7 @@ def test_identity_follows_from_what_the_experiment_is_alone(base, data):
 
 @given(data=st.data())
 @settings(max_examples=150)
+@pytest.mark.slow
 def test_identity_changes_with_every_setting_of_a_component(base, data):
     config = config_of(data, base)
     group = data.draw(
@@ -309,6 +312,7 @@ WORDS = st.one_of(
 ).filter(lambda word: "\0" not in word)  # no program can be given one
 
 
+@pytest.mark.slow
 def test_any_word_is_answered_by_a_code_and_a_message(genexp):
     """Nothing is trained: the batch is larger than the data, which is known last of all."""
 
@@ -464,6 +468,7 @@ DAMAGED = st.one_of(
 
 @given(content=DAMAGED)
 @settings(max_examples=200)
+@pytest.mark.slow
 def test_no_bytes_keep_json_from_being_read(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any.json"
     file.write_bytes(content)
@@ -475,6 +480,7 @@ def test_no_bytes_keep_json_from_being_read(tmp_path_factory, content):
 
 @given(before=st.lists(OBJECTS, max_size=3), after=st.lists(OBJECTS, max_size=3), between=st.binary(max_size=20))
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_a_damaged_line_costs_no_other_line(tmp_path_factory, before, after, between):
     """As a process leaves it that was killed while it wrote."""
     file = tmp_path_factory.getbasetemp() / "lines.jsonl"

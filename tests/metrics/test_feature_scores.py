@@ -574,6 +574,7 @@ def test_the_classifier_takes_images_of_any_size(cache, shape, monkeypatch):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow(70)
 def test_the_classifier_of_mnist_is_right_about_99_in_100(mnist_dir, monkeypatch, tmp_path):
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path))
     data = mnist(mnist_dir)

@@ -100,6 +100,7 @@ def _as_floats(data, **changed):
 
 
 @pytest.mark.parametrize("key", ["optimizer", "optimizers.generator"])
+@pytest.mark.slow
 def test_a_learning_rate_below_its_least_value_is_refused(genexp, tmp_path, key):
     words = [f"{key}.lr=1e-5", f"{key}.lr_min=0.1"]
     words += ["optimizer@optimizers.generator=adam"] if key != "optimizer" else []
@@ -131,6 +132,7 @@ def test_a_run_that_began_with_such_a_rate_goes_on_as_it_was(genexp, monkeypatch
     assert "is less than optimizer.lr_min=0.02" in again.err
 
 
+@pytest.mark.slow
 def test_stages_and_a_line_of_learning_rates_multiply_and_say_so(genexp):
     words = ["optimizer.lr=0.1", "optimizer.lr_stages=[[2,1.0],[2,0.5]]", "optimizer.lr_epochs=4"]
     config = config_of("model=gan", "dataset=digits", *words)

@@ -79,6 +79,7 @@ def test_every_model_is_tested_here():
 
 
 @pytest.mark.parametrize("model", DIGITS)
+@pytest.mark.slow
 def test_every_model_trains_on_digits_is_sampled_scored_and_shown(whole, model):
     answer = whole(model)
     assert answer.code == 0, answer.err
@@ -120,6 +121,7 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(whole, model):
 
 
 @pytest.mark.parametrize("model", DIGITS)
+@pytest.mark.slow
 def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, whole, model):
     often = ["log.samples_every_epochs=1", "log.scores_every_epochs=1"]  # where the whole run has them at its end alone
     watched, plain = genexp("train", f"model={model}", *ON_DIGITS, *DIGITS[model], *often), whole(model)
@@ -127,6 +129,7 @@ def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, wh
     assert_same_state(last_checkpoint(plain.run), last_checkpoint(watched.run))
 
 
+@pytest.mark.slow
 def test_watched_values_of_the_autoencoders(genexp):
     vae = genexp("train", "model=vae", "dataset=digits", "epochs=1", *FAST, *DIGITS["vae"])
     line = read_metrics(vae.run)[-1]
@@ -138,6 +141,7 @@ def test_watched_values_of_the_autoencoders(genexp):
 
 
 @pytest.mark.parametrize("model", DIGITS)
+@pytest.mark.slow
 def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, whole, model):
     words = ["train", f"model={model}", *ON_DIGITS, *DIGITS[model]]
     with interrupted_at(7):

@@ -113,6 +113,7 @@ def paper(name):
 
 
 @pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.slow
 def test_every_cell_that_names_an_experiment_can_be_composed(name, genexp):
     for table in paper(name).tables.values():
         for budget in ("quick", "full"):
@@ -143,6 +144,7 @@ def test_the_published_numbers_are_those_of_the_paper():
             assert all(row.missing or any(cell.train for cell in row.cells.values()) for row in other.rows)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_short_form_is_left_out_of_the_quick_budget(toy, tmp_path):
     file = tmp_path / "conf/paper/toy.yaml"
     file.write_text(
@@ -170,6 +172,7 @@ def test_every_model_has_its_column_in_table_2():
     assert all(len(row.cells) == len(table.columns) == len(table.models) for row in table.rows)
 
 
+@pytest.mark.slow
 def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     answer = toy("reproduce", "budget=quick", "seeds=2", "data_dir=nothing")
     assert answer.code == 0, answer.err
@@ -215,6 +218,7 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
 
 
 @pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     toy("reproduce", "budget=quick", "seeds=3", "data_dir=nothing")
     found = json.loads(toy("table", "format=json", "data_dir=nothing").out)
@@ -237,6 +241,7 @@ def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
 
 
 @pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
     before = toy("table", "format=csv", "data_dir=nothing").out
     words = ["model=gan", "dataset=digits", "batch_size=100", "model.generator_hidden=[32]", "epochs=1"]
@@ -250,6 +255,7 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
 
 
 @pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_an_unscored_run_does_not_hide_a_scored_one(toy, tmp_path):
     before = toy("table", "format=csv", "data_dir=nothing").out
     (run,) = [one.run.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
@@ -264,6 +270,7 @@ def test_an_unscored_run_does_not_hide_a_scored_one(toy, tmp_path):
 
 
 @pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
     for one in find(tmp_path / "outputs"):
         (one.run.path / "data.json").write_text('{"digest": "another"}')
@@ -273,6 +280,7 @@ def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
     assert "could not be computed: the runs were trained on other images" in " ".join(answer.out.split())
 
 
+@pytest.mark.slow
 def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genexp, tmp_path):
     genexp("train", "model=gan", "dataset=digits", "epochs=1", "model.generator_hidden=[8]")
     answer = toy("table", "-m", "table=1,scores", "data_dir=nothing")
@@ -285,6 +293,7 @@ def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genex
 
 
 @pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_all_formats_hold_the_same_numbers(toy, tmp_path):
     shown = {form: toy("table", f"format={form}", "data_dir=nothing").out for form in ("markdown", "latex", "csv")}
     rows = list(csv.DictReader(io.StringIO(shown["csv"])))
@@ -338,6 +347,7 @@ def likelihoods(genexp, tmp_path):
     return lambda command, *more: genexp(command, *words, *more)
 
 
+@pytest.mark.slow
 def test_likelihoods_of_runs_stand_beside_the_published_ones(likelihoods, tmp_path):
     answer = likelihoods("reproduce", "budget=quick", "seeds=2")
     assert answer.code == 0, answer.err
@@ -444,6 +454,7 @@ def test_a_mistake_in_a_paper_names_its_file(toy, likelihoods, tmp_path):
         assert f"{file} is wrong:" in answer.err
 
 
+@pytest.mark.slow
 def test_the_footer_says_the_whole_command(toy, tmp_path):
     text = " ".join(toy("table", "data_dir=nothing", "outputs_dir=o2").out.split())
     command = f"genexp reproduce --config-dir {tmp_path / 'conf'} table=1 paper=toy data_dir=nothing outputs_dir=o2"
@@ -453,6 +464,7 @@ def test_the_footer_says_the_whole_command(toy, tmp_path):
     assert "GAN on digits" in answer.out
 
 
+@pytest.mark.slow
 def test_a_text_table_is_not_reproduced(genexp):
     assert "gan, conv_gan, dcgan" in genexp("table", "table=2", "format=markdown").out
     answer = genexp("reproduce", "table=2")
@@ -460,6 +472,7 @@ def test_a_text_table_is_not_reproduced(genexp):
     assert "`genexp table table=2` prints it" in answer.err
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
     file = tmp_path / "conf/paper/toy.yaml"
     file.write_text(file.read_text().replace("[experiment=toy], quick", "[experiment=toy, batch_size=5000], quick"))
@@ -470,6 +483,7 @@ def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
     assert "yardstick: mean image" in answer.out
 
 
+@pytest.mark.slow(10)
 def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     answer = toy("reproduce", "table=scores", "budget=quick", "data_dir=nothing")
     assert answer.code == 0, answer.err

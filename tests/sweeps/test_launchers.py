@@ -129,11 +129,13 @@ def threads(run: Path) -> int:
 
 
 @submitit
+@pytest.mark.slow(12)
 def test_processes_of_submitit(folder):
     check_what_becomes_of_each(folder, LOCAL, "kill,none")
 
 
 @submitit
+@pytest.mark.slow
 def test_a_launcher_that_refuses_fails_all_jobs(genexp, monkeypatch, folder):
     """Slurm's commands are not here; what an earlier command said of the runs is not taken for news."""
     found = shutil.which

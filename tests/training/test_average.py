@@ -79,6 +79,7 @@ def test_within_the_context_the_model_has_the_averages():
     assert torch.equal(model.weight.data[0], path[-1].float())
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_pictured_and_sampled_from_both(genexp, finished):
     answer = finished(*GAN[1:])
     results = json.loads((answer.run / "results.json").read_text())
@@ -100,6 +101,7 @@ def test_a_run_is_scored_pictured_and_sampled_from_both(genexp, finished):
     assert genexp("figure", f"run={answer.run}", "kind=curves").code == 0
 
 
+@pytest.mark.slow
 def test_averaging_changes_nothing_in_training(genexp, finished):
     with_it, without = finished(*GAN[1:]), genexp(*GAN[:-2], "log.scores_every_epochs=1")
     assert with_it.run != without.run
@@ -110,6 +112,7 @@ def test_averaging_changes_nothing_in_training(genexp, finished):
     assert not any(torch.equal(average[name], state["model"][name]) for name in average if name.endswith("weight"))
 
 
+@pytest.mark.slow
 def test_an_export_holds_the_averages(genexp, finished):
     run = finished(*GAN[1:]).run
     exported = genexp("export", str(run))
@@ -131,6 +134,7 @@ def test_an_export_holds_the_averages(genexp, finished):
     assert all("weights" not in each["sampling"] for each in kept["evaluations"].values())
 
 
+@pytest.mark.slow
 def test_a_rerun_and_from_keep_it(genexp, finished):
     run = finished(*GAN[1:]).run
     again = genexp("rerun", str(run))
@@ -146,6 +150,7 @@ def test_raw_weights_where_there_are_no_others(genexp):
     assert (answer.code, "has no averaged weights beside them; leave it out" in answer.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_average_by_power_is_another_experiment_and_goes_on_as_if_never_stopped(genexp):
     words = [word for word in GAN if not word.startswith("ema=")]
     whole = genexp(*words, "ema_power=2", "outputs_dir=whole")

@@ -75,6 +75,7 @@ def test_samples_that_a_metric_drew_are_not_drawn_again():
     assert drawn == [200, 100]
 
 
+@pytest.mark.slow
 def test_a_run_says_so_at_its_end_and_in_its_results_and_the_sweep_in_its_table(genexp, tmp_path):
     words = ["train", *SMALL, "epochs=2"]
     answer = genexp(*words)
@@ -106,6 +107,7 @@ def test_results_of_earlier_versions_have_no_remarks(genexp):
     assert Results.read(run / "results.json").remarks == []
 
 
+@pytest.mark.slow(12)
 def test_the_command_that_genexp_suggests_learns(genexp):
     """It ends with digits, soon, and without a remark; the first 25 epochs of the default GAN do not."""
     suggested = shlex.split(cli._overview().splitlines()[-1])

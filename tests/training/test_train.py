@@ -89,6 +89,7 @@ def test_momentum_is_logged_where_there_is_one(genexp):
     assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.5}
 
 
+@pytest.mark.slow
 def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
     first = genexp("train", *SMALL, "epochs=1")
     again = genexp("train", *SMALL, "epochs=1")
@@ -117,6 +118,7 @@ def test_other_score_settings_score_again_without_training(genexp, finished):
 
 
 @pytest.mark.parametrize("stop", [3, 11, 15])
+@pytest.mark.slow
 def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, finished, a_second_passes, stop):
     """Ctrl-C within an epoch, at its end, and in the second: weights, optimizer state, lines and score are equal."""
     whole = finished(*SMALL, "epochs=3", "outputs_dir=whole")
@@ -145,6 +147,7 @@ def test_on_resuming_a_run_its_configuration_is_read_once(genexp, finished, monk
     assert [before for _, before in read if before == 0] == [0]
 
 
+@pytest.mark.slow(8)
 def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
     whole = genexp("train", *SMALL, "epochs=40", "outputs_dir=whole")
     command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=40"]
@@ -164,6 +167,7 @@ def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
     assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))
 
 
+@pytest.mark.slow
 def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, finished, monkeypatch):
     finished(*SMALL, "epochs=1")
     score = module.Session._score
@@ -179,6 +183,7 @@ def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, finished, 
     assert "(100 samples" in again.out
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_begun_is_ended_before_it_is_scored(genexp, finished, monkeypatch):
     finished(*SMALL, "epochs=1")
     original = module.Terminal.show
@@ -215,6 +220,7 @@ def test_weights_that_are_not_finite_are_never_saved(genexp, finished, monkeypat
     assert sorted(tmp_path.glob("outputs/digits/*/checkpoints/*")) == good
 
 
+@pytest.mark.slow
 def test_no_readable_checkpoint_is_an_error_and_costs_nothing(genexp, finished):
     first = finished(*SMALL, "epochs=3")
     lines = (first.run / "metrics.jsonl").read_text()
@@ -242,6 +248,7 @@ def test_dead_in_the_first_epoch_and_begun_again_tensorboard_shows_one_curve(gen
     assert points(answer.run, "loss/generator") == [4, 8, 11]
 
 
+@pytest.mark.slow
 def test_fresh_starts_over_and_keeps_the_old_run(genexp, finished):
     first = finished(*SMALL, "epochs=1")
     weights = last_checkpoint(first.run)
@@ -272,6 +279,7 @@ def test_a_run_that_another_process_holds_is_left_alone(genexp, finished):
     assert "another process" in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch):
     """It was not finished when this process looked first, and is when this one comes to hold it."""
     words, build_training = ["train", *SMALL, "epochs=1"], build.training
@@ -329,6 +337,7 @@ def test_divergence_in_the_first_epoch(genexp):
     assert "none, it happened in the first epoch" in answer.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, finished, monkeypatch):
     """A file-size limit stands in for the disk: the first checkpoint that is too large is refused by the system."""
     import resource
@@ -351,6 +360,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, finished, monkey
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(genexp, finished, tmp_path):
     first = finished(*SMALL, "epochs=2")
     newest = max((first.run / "checkpoints").iterdir())
@@ -362,6 +372,7 @@ def test_a_damaged_checkpoint_is_passed_over(genexp, finished, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, seed):
     plain = genexp("train", *SMALL, "epochs=2", f"seed={seed}", "log.samples_every_epochs=100")
     often = ["log.samples_every_epochs=1", "log.scores_every_epochs=1", "outputs_dir=often"]
@@ -404,6 +415,7 @@ def test_where_bfloat16_is_slower_a_training_says_so_and_is_the_same(genexp, mon
     assert_same_state(last_checkpoint(plain.run), last_checkpoint(compared.run))
 
 
+@pytest.mark.slow(20)
 def test_a_gan_learns_digits(genexp):
     """The quickstart's GAN, after a part of its epochs, against its start, where every sample is the mean image."""
     words = ["train", "experiment=quickstart", "metrics.parzen.n_samples=1000", "log.every_steps=100"]
