@@ -417,5 +417,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_of_its_own(photos, monkeypat
 
     monkeypatch.setattr(os, "scandir", of_no_right)
     for skip in (False, True):
-        with pytest.raises(DataError, match=r"photos cannot be read: Permission denied\nMend that, or set dataset\.path"):
+        with pytest.raises(
+            DataError, match=r"photos cannot be read: Permission denied\nMend that, or set dataset\.path"
+        ):
             load(photos, splits="exact", skip_broken=skip)
