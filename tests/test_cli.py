@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -395,3 +396,18 @@ def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     where = [sys.executable, "-c", "import genexp.config.schema as s; print(s.CONFIGS)"]
     done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(place / "genexp" / "configs")
+
+
+def test_paths_that_are_printed_are_there_whatever_hydra_would_do_with_the_folder(genexp, tmp_path):
+    """Hydra's own programs change into a folder of the job with this setting; genexp stays where it was started."""
+    chdir = "hydra.job.chdir=true"
+    answers = [genexp("train", *SMALL, "epochs=1", chdir), genexp("train", *SMALL, "epochs=1", "seed=1,2", "-m", chdir)]
+    run = answers[0].run
+    for words in (["sample", "n=4", "out=s.png"], ["figure", "kind=samples"], ["export"], ["evaluate", "seed=3"]):
+        answers.append(genexp(words[0], f"run={run}", *words[1:], chdir))
+    answers += [genexp("runs", chdir), genexp("cache", chdir)]
+    assert Path.cwd() == tmp_path
+    for answer in answers:
+        assert answer.code == 0, answer.err
+        for path in re.findall(r"(?:outputs/|s\.png)[\w./-]*", answer.out):
+            assert Path(path).exists(), answer.out

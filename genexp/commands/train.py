@@ -48,7 +48,8 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     data = data.to(device)
     begins = config.fresh or not any(run.checkpoints.glob("step-*.pt"))
     weights = weights_of(config.start) if begins and config.start is not None else None
-    training = build.training(config, data, device, weights)
+    begun_for = 0 if config.begins() else run.config.epochs
+    training = build.training(config, data, device, weights, begun_for)
     build.check_metrics(config.metrics, training.model, data)
     with run.held(config):
         if not config.fresh:

@@ -132,6 +132,18 @@ def test_a_run_that_began_with_such_a_rate_goes_on_as_it_was(genexp, monkeypatch
     assert "is less than optimizer.lr_min=0.02" in again.err
 
 
+def test_a_run_that_began_with_more_epochs_than_its_rate_has_goes_on_and_no_further(genexp, monkeypatch):
+    words = ["train", *SMALL, "epochs=3", "optimizer.lr_epochs=2"]
+    with monkeypatch.context() as patch, interrupted_at(5):
+        patch.setattr(build, "_check_learning_rates", lambda *_: None)
+        assert genexp(*words).code == 130
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    further = genexp(*words, "epochs=4")
+    assert further.code == 2
+    assert "optimizer.lr_epochs=2: the learning rate is 0 from then on" in further.err
+
+
 @pytest.mark.slow
 def test_stages_and_a_line_of_learning_rates_multiply_and_say_so(genexp):
     words = ["optimizer.lr=0.1", "optimizer.lr_stages=[[2,1.0],[2,0.5]]", "optimizer.lr_epochs=4"]
