@@ -71,11 +71,26 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-sc", "--shell-completion"):
         return _complete(rest)
     if command not in COMMANDS:
-        hint = nearest(command, COMMANDS)
+        hint = _meant(command) or nearest(command, COMMANDS)
         if not hint and ("=" in command or command.startswith("-")):
             raise UsageError(f"'{command}' stands where the command should: genexp train {command}")
         raise UsageError(f"there is no command '{command}'{hint or '; the commands are: ' + ', '.join(COMMANDS)}")
     return _run(command, rest)
+
+
+def _meant(word: str) -> str:
+    """Return what a first word means that is no command, where more than its spelling is wrong: table=2, sweep."""
+    name, equals, value = word.partition("=")
+    if equals and name in ("table", "reproduce"):
+        return f", did you mean 'genexp {name} table={value}'?"
+    if equals and name in COMMANDS and name not in ("train", "runs", "cache"):
+        return f", did you mean 'genexp {name} {value}'?"
+    return {
+        "sweep": "; `genexp train -m seed=0,1` is a sweep",
+        "search": "; `genexp train search=optuna` is a search, see `genexp train --help`",
+        "score": ", did you mean 'evaluate'?",
+        "list": ", did you mean 'runs'?",
+    }.get(name, "")
 
 
 def _overview() -> str:

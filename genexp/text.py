@@ -60,6 +60,9 @@ def with_decimals(mean: float, stderr: float | None, decimals: int) -> str:
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
+ALSO_CALLED = {"gpu": "cuda", "metal": "mps"}  # by others, so that spelling would mislead
+
+
 def percent(share: float, stderr: float | None, decimals: int) -> str:
     """Return a share and its standard error in percent: "98.9 ± 0.2 %"."""
     return f"{with_decimals(100 * share, None if stderr is None else 100 * stderr, decimals)} %"
@@ -73,6 +76,11 @@ def first_line(error: BaseException) -> str:
 def nearest(word: str, names: Iterable[str]) -> str:
     """Return ", did you mean 'X'?" for the closest of `names`, or nothing; a dotted name stays in its own group."""
     names = list(names)
+    if (meant := ALSO_CALLED.get(word.lower())) in names:
+        return f", did you mean '{meant}'?"
+    in_capitals = [name for name in names if name.lower() == word.lower() and name != word]
+    if in_capitals:
+        return f", did you mean '{in_capitals[0]}'?"
     group, _, leaf = word.rpartition(".")
     siblings = [name for name in names if group and name.rpartition(".")[0] == group]
     by_leaf = {name.rpartition(".")[2]: name for name in reversed(siblings or names)}

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import CONFIGS, flat
+from genexp.config.schema import CONFIGS, SCHEMAS, flat
 from genexp.errors import UsageError
 from genexp.text import first_line, nearest
 
@@ -72,8 +72,8 @@ def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> Usa
     if nulls and "Got NoneType" in text:
         return UsageError(f"{nulls[0]}=null: to leave it out, write ~{nulls[0]}")
     more = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
-    if "Ambiguous value" in text:
-        more = "\nSeveral values are a sweep: add -m; a list is written [a,b]"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return UsageError(f"{ambiguous[1]}: several values are a sweep: add -m; a list is written [a,b]")
     return UsageError(first_line(error) + more)
 
 
@@ -85,7 +85,8 @@ def _no_such_option(error: Exception, line: CommandLine) -> str | None:
         if group in groups and group != "experiment" and ("/" in option or "Config group" in str(error)):
             options = options_of(group)
             if option not in options:
-                return f"{group}={option}: there is no such {group}\nThe choices are: {', '.join(options)}"
+                where = _as_folder(group, option)
+                return f"{group}={option}: there is no such {group}{where}\nThe choices are: {', '.join(options)}"
     if not isinstance(error, MissingConfigException):
         return None
     missing = str(error.missing_cfg_file)
@@ -102,9 +103,18 @@ def _no_such_option(error: Exception, line: CommandLine) -> str | None:
     by_leaf = {name.rpartition("/")[2]: name for name in options}  # one in a folder may be given without the folder
     hint = nearest(option, by_leaf) or nearest(option, options)
     hint = re.sub(r"'(.*)'", lambda match: f"'{by_leaf.get(match[1], match[1])}'", hint)
+    hint = _as_folder(group, option) or hint
     if within:
         hint = f"; in that folder there are {', '.join(within)}"
     return f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}"
+
+
+def _as_folder(group: str, option: str) -> str:
+    """Say how a folder of images is chosen, if that is what stands in place of a data set."""
+    group, _, place = group.partition("@")
+    is_one = group == "dataset" and Path(option).expanduser().is_dir()
+    path = f"{place or group}.path={option}"
+    return f"; a folder of images is dataset{'@' * bool(place)}{place}=folder {path}" if is_one else ""
 
 
 def _mixes(word: str) -> bool:
@@ -119,6 +129,10 @@ def _mixes(word: str) -> bool:
 
 def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
     reason = first_line(error)
+    if "=" not in error.override:
+        tables = "table" in SCHEMAS[line.command].model_fields and re.fullmatch(r"\w+", error.override)
+        hint = f", did you mean 'table={error.override}'?" if tables else ""
+        reason = f"it has no ={hint}"
     if "Exception:" in reason:  # a class of the parser's, and the word once more
         reason = "it holds a character that is allowed in quotes only"
     if reason.startswith("Error parsing override"):  # the reason is in the lines behind it, or in its cause
