@@ -1,7 +1,7 @@
 """Time a training alone and beside busy processes. `scripts/bench` prints the table, the tests use the same numbers.
 
-`busy.py THREADS...` trains a VAE on the digits in this process, in turns with each number of threads, and prints as
-JSON the steps a second and the CPU milliseconds of a step for each.
+`busy.py SECONDS THREADS...` trains a VAE on the digits in this process, in turns of so many seconds with each number of
+threads, and prints as JSON the steps a second and the CPU milliseconds of a step for each.
 """
 
 import json
@@ -30,19 +30,19 @@ def busy_processes(n: int) -> Iterator[None]:
             process.wait()
 
 
-def measured(threads: list[int], **environment: str) -> dict[int, tuple[float, float]]:
+def measured(threads: list[int], seconds: float = SECONDS, **environment: str) -> dict[int, tuple[float, float]]:
     """Return steps a second and CPU milliseconds of a step for each number of threads, from a new process.
 
     Its threads wait as genexp has them wait, unless `environment` has GOMP_SPINCOUNT.
     """
     chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
     inherited = {name: value for name, value in os.environ.items() if name not in chosen}
-    command = [sys.executable, __file__, *map(str, threads)]
+    command = [sys.executable, __file__, str(seconds), *map(str, threads)]
     answer = subprocess.run(command, env=inherited | environment, stdout=subprocess.PIPE, check=True)
     return {int(n): tuple(values) for n, values in json.loads(answer.stdout).items()}
 
 
-def in_turns(threads: list[int]) -> dict[int, tuple[float, float]]:
+def in_turns(threads: list[int], seconds: float) -> dict[int, tuple[float, float]]:
     """Train in turns with each number of threads; return the medians of steps a second and CPU milliseconds a step."""
     from genexp.config.command_line import CommandLine
     from genexp.config.compose import configuration
@@ -60,7 +60,7 @@ def in_turns(threads: list[int]) -> dict[int, tuple[float, float]]:
             select("cpu", n)
             next(steps)
             wall, cpu, done = time.perf_counter(), time.process_time(), 0
-            while time.perf_counter() - wall < SECONDS:
+            while time.perf_counter() - wall < seconds:
                 next(steps)
                 done += 1
             rounds[n].append((done / (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu) / done))
@@ -80,4 +80,4 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(in_turns([int(word) for word in sys.argv[1:]])))
+    print(json.dumps(in_turns([int(word) for word in sys.argv[2:]], float(sys.argv[1]))))

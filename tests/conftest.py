@@ -1,17 +1,21 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from examples import UNRULY
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
+from examples import UNRULY
 from genexp import cli
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration
@@ -33,11 +37,38 @@ SMALL = [  # a GAN that trains in a second
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no worker is left alone with one of them at the end."""
+
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("slow")
+        return 0 if mark is None else mark.args[0] if mark.args else 1
+
+    items.sort(key=seconds, reverse=True)
+
+
 @pytest.fixture
 def mnist_dir() -> Path:
     if not DATA:
         pytest.skip("GENEXP_DATA_DIR is not set: no real MNIST here")
     return Path(DATA)
+
+
+@pytest.fixture(scope="session")
+def classifiers(tmp_path_factory) -> Path:
+    """The folder of trained classifiers, one for all tests of all workers: training one takes ten seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "classifiers"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynced():
+    """Nothing waits for the disk: no test in this process cuts the power (`power.py` does, of processes of its own)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @dataclass
@@ -55,11 +86,13 @@ class Answer:
 
 
 @pytest.fixture
-def genexp(monkeypatch, tmp_path, capfd):
-    """Run a command line in this process, in an empty folder."""
+def genexp(monkeypatch, tmp_path, tmp_path_factory, classifiers, capfd):
+    """Run a command line in this process, in an empty folder, with an empty cache but for classifiers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path / "cache"))
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "classifiers").symlink_to(classifiers)
+    monkeypatch.setenv("GENEXP_CACHE_DIR", str(cache))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
@@ -78,6 +111,43 @@ def genexp(monkeypatch, tmp_path, capfd):
         return Answer(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained_once() -> dict[tuple[str, ...], tuple[Answer, Path]]:
+    return {}
+
+
+@pytest.fixture
+def finished(genexp, tmp_path_factory, trained_once):
+    """Return what `genexp train` with these words answers, and leave its run here: trained once, copied for others."""
+
+    def answer_of(*words: str) -> Answer:
+        if words in trained_once:
+            answer, kept = trained_once[words]
+            shutil.copytree(kept, answer.run)
+        else:
+            answer, kept = genexp("train", *words), tmp_path_factory.mktemp("finished") / "run"
+            assert answer.code == 0, answer.out + answer.err
+            shutil.copytree(answer.run, kept)
+            trained_once[words] = answer, kept
+        return answer
+
+    return answer_of
+
+
+@pytest.fixture
+def a_second_passes(monkeypatch):
+    """Put TensorBoard's clock forward when called: it orders a run's files by the second in which they were begun."""
+    ahead = 0
+
+    def put_forward() -> None:
+        nonlocal ahead
+        ahead += 1
+        clock = SimpleNamespace(time=lambda: time.time() + ahead)
+        monkeypatch.setattr(event_file_writer, "time", clock)
+
+    return put_forward
 
 
 @pytest.fixture

@@ -31,40 +31,40 @@ OFTEN = [  # so that instants fall within checkpoints, pictures and scores as we
     "metrics.parzen.n_samples=100",
     "device.threads=1",
 ]
-GAN = ["model=gan", "dataset=digits", "epochs=20", "model.generator_hidden=[64]", "model.discriminator_hidden=[32]"]
+GAN = ["model=gan", "dataset=digits", "epochs=8", "model.generator_hidden=[64]", "model.discriminator_hidden=[32]"]
 CHAIN = ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"]
-RUNS = {  # a run of every model that takes a second or two
-    "ae": ["model=ae", "dataset=digits", "epochs=6", "model.hidden=[32]", "model.latent_dim=5"],
-    "cae": ["model=cae", "dataset=digits", "epochs=20", *CHAIN],
+RUNS = {  # a run of every model that takes a second
+    "ae": ["model=ae", "dataset=digits", "epochs=4", "model.hidden=[32]", "model.latent_dim=5"],
+    "cae": ["model=cae", "dataset=digits", "epochs=8", *CHAIN],
     "conv_gan": [
         *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=2"),
-        *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.01"),
+        *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.02"),
     ],
-    "dae": ["model=dae", "dataset=digits", "epochs=20", *CHAIN],
+    "dae": ["model=dae", "dataset=digits", "epochs=8", *CHAIN],
     "dcgan": ["model=dcgan", "dataset=digits", "epochs=3", "model.channels=4", "model.latent_dim=8"],
     "gan": GAN,
     "vae": [
-        *("model=vae", "dataset=digits", "epochs=15", "model.hidden=[32]", "metrics.iwae.n_samples=5"),
+        *("model=vae", "dataset=digits", "epochs=8", "model.hidden=[32]", "metrics.iwae.n_samples=5"),
         *("dataset.binarize=fresh", "model.objective=iwae", "model.k=3"),
     ],
     "stacked_dae": [
-        *("model=stacked_dae", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48,32]"),
+        *("model=stacked_dae", "dataset=digits", "epochs=4", "model.pretrain_epochs=2", "model.hidden=[64,48,32]"),
         *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "stacked_cae": [
         *("model=stacked_cae", "dataset=digits", "epochs=4", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
         *("model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
-    "gsn": ["model=gsn", "dataset=digits", "epochs=8", "model.hidden=[64,32]", "model.chains=20", "model.burn_in=5"],
+    "gsn": ["model=gsn", "dataset=digits", "epochs=5", "model.hidden=[64,32]", "model.chains=20", "model.burn_in=5"],
     "dbn": [
         *("model=dbn", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
         *("model.persistent_chains=20", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "stacked_gan": [
-        *("model=stacked_gan", "dataset=digits", "epochs=10", "model.pretrain_epochs=8", "model.front_hidden=[48]"),
+        *("model=stacked_gan", "dataset=digits", "epochs=5", "model.pretrain_epochs=4", "model.front_hidden=[48]"),
         *("model.generator_hidden=[64]", "model.discriminator_hidden=[32]", "optimizer.max_col_norm=1.5", "ema=0.9"),
     ],
-    "rbm": ["model=rbm", "dataset=digits", "epochs=15", "model.hidden=64", *CHAIN[1:], "ema=0.99"],
+    "rbm": ["model=rbm", "dataset=digits", "epochs=8", "model.hidden=64", *CHAIN[1:], "ema=0.99"],
     "dbm": [
         *("model=dbm", "dataset=digits", "epochs=6", "model.pretrain_epochs=3", "model.hidden=[64,32]", *CHAIN[1:]),
         *("dataset.binarize=fresh", "+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
@@ -83,6 +83,7 @@ def work(folder: Path, words: list[str]) -> None:
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.fsync = lambda descriptor: None  # which a kill does not undo; power cuts are traced in a process of their own
     sys.argv = ["genexp", "train", *words]
     sys.exit(cli.main())
 

@@ -53,6 +53,7 @@ def lines_of(printed: str) -> list[str]:
 SLOW = """
 import sys, time
 from genexp import alive
+alive.PATIENCE, alive.REFRESH = map(float, sys.argv[1:])
 with alive.watched():
     print("begun")
     with alive.doing("k-means of " + "many " * 30 + "images"):
@@ -69,20 +70,22 @@ with alive.watched():
 
 @pytest.mark.parametrize("columns", [60, 120])
 def test_a_terminal_shows_what_takes_long_and_forgets_it(columns):
-    printed, code = on_a_terminal(columns, "-c", SLOW)
+    printed, code = on_a_terminal(columns, "-c", SLOW, "1.0", "0.2")
     assert code == 0
     shown = lines_of(printed)
     signs = [line for line in shown if re.search(r" \.\.\. \d:\d\d$", line)]
     assert signs[0].startswith("k-means of many many")
-    assert "working ... 0:03" in signs
+    assert "working ... 0:01" in signs
     assert all(len(line) < columns for line in signs)
     assert [line for line in shown if line not in signs] == ["begun", "done", "half a line, the other half", "an error"]
-    after = printed.split("0:03")[-1]
+    after = printed.split("0:01")[-1]
     assert after.startswith("\x1b[2K", after.index("\r") + 1)  # erased before what is printed next
 
 
 def test_a_pipe_gets_nothing_of_it():
-    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, "0.2", "0.05"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.splitlines() == ["begun", "done", "half a line, the other half"]
     assert done.stderr == "an error\n"
 
@@ -108,7 +111,7 @@ def test_checking_many_jobs_shows_how_far_it_is(tmp_path):
     program = (
         "import sys, time\nfrom genexp import alive, cli\nfrom genexp.sweeps import sweep\nalive.PATIENCE = 0.0\n"
         "alive.REFRESH = 0.01\noriginal = sweep.Job.of\n"
-        "sweep.Job.of = lambda *given: (time.sleep(0.1), original(*given))[1]\n"
+        "sweep.Job.of = lambda *given: (time.sleep(0.03), original(*given))[1]\n"
         "sweep.get_ready = lambda jobs: None\n"
         "seeds = ','.join(map(str, [*range(60), -1]))\n"
         f"sys.argv = ['genexp', 'train', '-m', 'dataset=digits', f'seed={{seeds}}', 'outputs_dir={tmp_path}']\n"

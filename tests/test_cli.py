@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -28,13 +29,14 @@ QUICK = [
 
 
 @pytest.mark.parametrize(("arguments", "seconds", "code", "said"), QUICK)
+@pytest.mark.slow
 def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path):
     program = (
         "import sys; from genexp.cli import main; code = main()\n"
         "assert not {'torch', 'torchvision', 'sklearn'} & set(sys.modules); sys.exit(code)"
     )
     took = []
-    for _ in range(3):  # the fastest of three, for other processes may be busy
+    for _ in range(3):  # the fastest of three at most, for other processes may be busy
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -42,6 +44,8 @@ def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path)
         took.append(time.perf_counter() - started)
         assert done.returncode == code, done.stderr
         assert said in done.stdout + done.stderr
+        if took[-1] < seconds:
+            break
     assert min(took) < seconds
     assert list(tmp_path.iterdir()) == []
 
@@ -168,6 +172,7 @@ def test_debug_shows_the_traceback(genexp, monkeypatch):
     assert "Traceback" in genexp("train", "epochs=0").err
 
 
+@pytest.mark.slow
 def test_help_lists_the_choices_and_settings(genexp):
     answer = genexp("train", "--help")
     assert answer.code == 0
@@ -178,6 +183,7 @@ def test_help_lists_the_choices_and_settings(genexp):
         assert said in answer.out, said
 
 
+@pytest.mark.slow
 def test_hydras_own_flags_work_behind_the_command(genexp):
     assert "latent_dim: 7" in genexp("train", "model.latent_dim=7", "--cfg", "job").out
     assert genexp("train", "--cfg", "job", "--package", "optimizer", "optimizer=sgd").out.count("momentum") == 4
@@ -237,6 +243,31 @@ def test_completion(genexp, monkeypatch, line, expected):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("genexp evaluate run=4", ["run=4f00aa11", "run=4f00bb22"]),
+        ("genexp evaluate run=4f00a", ["run=4f00aa11"]),
+        ("genexp export 4f", ["4f00aa11", "4f00bb22"]),
+        ("genexp rerun outputs/mnist/4", ["outputs/mnist/4f00bb22"]),
+        ("genexp rerun outputs/mnist/g", ["outputs/mnist/gan-sgd-seed0-4f00bb22"]),
+        ("genexp train from=4f00b", ["from=4f00bb22"]),
+        ("genexp figure run=c", ["run=cafe0123"]),
+        ("genexp train outputs_dir=other from=be", ["from=beef4567"]),
+        ("genexp figure run=4f00c", []),
+    ],
+)
+def test_hashes_of_runs_are_completed(genexp, monkeypatch, tmp_path, line, expected):
+    names = ("digits/vae-adam-seed0-4f00aa11", "mnist/gan-sgd-seed0-4f00bb22", "mnist/vae-adam-seed0-cafe0123")
+    for name in (*(f"outputs/{name}" for name in names), "outputs/mnist/cafe", "other/mnist/vae-adam-seed0-beef4567"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("")
+        (tmp_path / name / "status.json").write_text("")
+    monkeypatch.setenv("COMP_LINE", line)
+    answer = genexp("-sc", "query=bash")
+    assert (answer.out.split(), answer.err) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
         ("genexp export ", ["digits/a", "mnist/b"]),
         ("genexp export out", ["digits/a", "mnist/b"]),
         ("genexp export outputs/d", ["digits/a"]),
@@ -271,6 +302,7 @@ def test_runs_are_completed_wherever_one_is_named(genexp, monkeypatch, tmp_path,
     ],
 )
 @pytest.mark.parametrize("breaks", [None, "\\ \t\n"], ids=["as bash has it", "none"])
+@pytest.mark.slow
 def test_bash_completes(genexp, tmp_path, typed, becomes, breaks):
     """What bash's own completion makes of a line: its function is called as readline calls it."""
     (tmp_path / "genexp").write_text(f'#!/bin/sh\nexec {sys.executable} -m genexp "$@"\n')
@@ -291,6 +323,7 @@ def test_bash_completes(genexp, tmp_path, typed, becomes, breaks):
     assert completed == f"genexp {becomes}"
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_says_so(genexp, tmp_path):
     answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "batch_size=100,2000")
     assert answer.code == 1
@@ -313,7 +346,7 @@ def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(gene
 @pytest.mark.parametrize(
     ("mean", "stderr", "shown"),
     [(121.33, 1.54, "121.3 ± 1.5"), (0.59504, 0.0098, "0.5950 ± 0.0098"), (-2020.4, 31.7, "-2020 ± 32"),
-     (18.0, None, "18"), (1.0, 0.0, "1")],
+     (18.0, None, "18"), (1.0, 0.0, "1"), (0.511731, None, "0.512"), (-410.337, 0.0, "-410"), (2051.5, None, "2051.5")],
 )  # fmt: skip
 def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, shown):
     assert with_error(mean, stderr) == shown
@@ -323,6 +356,7 @@ def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, sho
     ("flag", "line"),
     [("--cfg job", "optimizer:"), ("--info", "Hydra "), ("--info defaults", ""), ("--help", "genexp train: ")],
 )
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(flag, line):
     command = f"{sys.executable} -m genexp train {flag} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
@@ -332,11 +366,13 @@ def test_a_reader_that_leaves_early_is_no_error(flag, line):
 
 
 @pytest.mark.parametrize("words", [["help", "train"], ["train", "help"], ["--help", "train"], ["help", "runs"]])
+@pytest.mark.slow
 def test_help_of_a_command_may_be_asked_for_in_any_order(genexp, words):
     command = next(word for word in words if "help" not in word)
     assert genexp(*words).out == genexp(command, "--help").out != genexp("help").out
 
 
+@pytest.mark.slow
 def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     words = ["train", *SMALL, "-m", "epochs=1", "optimizer=sgd,adam"]
     assert genexp(*words).code == 0
@@ -345,6 +381,7 @@ def test_a_sweep_without_failures_ends_well_and_again_costs_nothing(genexp):
     assert "finished already: 2 of 2 jobs" in answer.out
 
 
+@pytest.mark.slow(8)
 def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     wheels = tmp_path / "wheels"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]
@@ -359,3 +396,18 @@ def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     where = [sys.executable, "-c", "import genexp.config.schema as s; print(s.CONFIGS)"]
     done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(place / "genexp" / "configs")
+
+
+def test_paths_that_are_printed_are_there_whatever_hydra_would_do_with_the_folder(genexp, tmp_path):
+    """Hydra's own programs change into a folder of the job with this setting; genexp stays where it was started."""
+    chdir = "hydra.job.chdir=true"
+    answers = [genexp("train", *SMALL, "epochs=1", chdir), genexp("train", *SMALL, "epochs=1", "seed=1,2", "-m", chdir)]
+    run = answers[0].run
+    for words in (["sample", "n=4", "out=s.png"], ["figure", "kind=samples"], ["export"], ["evaluate", "seed=3"]):
+        answers.append(genexp(words[0], f"run={run}", *words[1:], chdir))
+    answers += [genexp("runs", chdir), genexp("cache", chdir)]
+    assert Path.cwd() == tmp_path
+    for answer in answers:
+        assert answer.code == 0, answer.err
+        for path in re.findall(r"(?:outputs/|s\.png)[\w./-]*", answer.out):
+            assert Path(path).exists(), answer.out

@@ -55,6 +55,7 @@ print(os.environ.get("GOMP_SPINCOUNT"))"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are put on two cores by Linux's means")
+@pytest.mark.slow(12)
 def test_beside_busy_processes_a_training_keeps_a_third_of_its_speed(monkeypatch):
     """One thread waits for no other, so the CPU time of its step is that of an idle machine, whatever else runs."""
     cores = os.sched_getaffinity(0)
@@ -66,7 +67,7 @@ def test_beside_busy_processes_a_training_keeps_a_third_of_its_speed(monkeypatch
     os.sched_setaffinity(0, sorted(cores)[:2])  # those that are started inherit it
     try:
         with busy_processes(2):
-            costs = {n: cost for n, (_, cost) in measured([1, 2]).items()}
+            costs = {n: cost for n, (_, cost) in measured([1, 2], seconds=0.3).items()}
     finally:
         os.sched_setaffinity(0, cores)
     assert costs[2] < 3 * costs[1], costs

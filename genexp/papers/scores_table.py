@@ -10,7 +10,7 @@ from genexp.errors import GenexpError
 from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import ScoresTable, TextTable
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, Document, Table
 from genexp.text import first_line, number, with_decimals
 

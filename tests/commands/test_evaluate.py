@@ -19,9 +19,9 @@ from PIL import Image
 from genexp import text
 from genexp.config.schema import EvaluateConfig
 from genexp.metrics import Subject
-from genexp.runs import results
-from genexp.runs.directory import Run
-from genexp.runs.find import find
+from genexp.rundirs import results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import find
 from genexp.score import Score
 from genexp.storage import checkpoint
 from genexp.training import build, session
@@ -31,10 +31,8 @@ DAE = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=3", 
 
 
 @pytest.fixture
-def trained(genexp):
-    answer = genexp("train", *SMALL, "epochs=2", "log.scores_every_epochs=1")
-    assert answer.code == 0, answer.err
-    return answer.run
+def trained(finished):
+    return finished(*SMALL, "epochs=2", "log.scores_every_epochs=1").run
 
 
 def kept(run):
@@ -524,7 +522,7 @@ def test_listing_runs_does_not_load_torch(genexp, trained):
     program = """
 import sys
 from pathlib import Path
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 assert find(Path("outputs"))
 assert "torch" not in sys.modules
 """

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from conftest import config_of
-from examples import EXPERIMENTS
 from omegaconf import OmegaConf
 
+from examples import EXPERIMENTS
 from genexp import ranges
 from genexp.config.check import checked
 from genexp.config.command_line import parse
@@ -63,6 +63,7 @@ def test_the_schema_read_from_the_source_is_the_signature(target):
     assert {name: kind for name, (kind, _) in read.items()} == keywords
 
 
+@pytest.mark.slow
 def test_identity_is_what_the_experiment_is():
     base = config_of().directory()
     same = [

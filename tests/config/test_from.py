@@ -35,6 +35,7 @@ def config(run):
     return OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
 
 
+@pytest.mark.slow
 def test_all_settings_of_the_other_run_are_taken(genexp, source):
     copy = genexp("train", f"from={source}", "outputs_dir=copies")
     assert copy.code == 0, copy.err
@@ -44,6 +45,7 @@ def test_all_settings_of_the_other_run_are_taken(genexp, source):
     assert_same_state(last_checkpoint(copy.run), last_checkpoint(source))
 
 
+@pytest.mark.slow
 def test_what_is_given_is_set_on_top(genexp, source):
     words = ["seed=4", "optimizer.lr=0.5", "optimizers.generator.lr=0.002", "model.latent_dim=9", "epochs=2"]
     run = genexp("train", f"from={source}", *words).run
@@ -55,6 +57,7 @@ def test_what_is_given_is_set_on_top(genexp, source):
     assert run != source
 
 
+@pytest.mark.slow
 def test_another_component_brings_nothing_of_the_old_one(genexp, source):
     other = config(genexp("train", f"from={source}", "optimizer=rmsprop", "optimizer@optimizers.generator=sgd").run)
     assert other["optimizer"]["name"] == "rmsprop"
@@ -73,6 +76,7 @@ def test_another_component_brings_nothing_of_the_old_one(genexp, source):
     assert set(vae["metrics"]) == {"parzen", "elbo", "iwae"}
 
 
+@pytest.mark.slow
 def test_a_sweep_from_a_run_keeps_the_command_that_makes_each_job(genexp, source, tmp_path):
     answer = genexp("train", "-m", f"from={source}", "seed=5,6")
     assert answer.code == 0, answer.out + answer.err
@@ -91,6 +95,7 @@ def test_a_sweep_from_a_run_keeps_the_command_that_makes_each_job(genexp, source
         (["from=RUN", "epochs=0"], "epochs=0"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_are_named(genexp, source, tmp_path, words, said):
     before = sorted(tmp_path.glob("outputs/digits/*"))
     answer = genexp("train", *(word.replace("RUN", str(source)) for word in words))

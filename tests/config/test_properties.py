@@ -1,5 +1,6 @@
 """What holds for any input: the schema and a run's identity, the command line, the Parzen score, the files."""
 
+import functools
 import json
 import math
 import os
@@ -39,20 +40,18 @@ GROUPS = ("model", "dataset", "optimizer", "noise", "metric")
 TEXTS = st.text(string.ascii_letters + string.digits + " /._-'\"äσ", max_size=8)
 
 
-def shipped() -> dict[str, dict]:
-    """The component of every YAML of every group, by `group/option`."""
-    found = {}
-    for group in GROUPS:
-        for file in sorted((CONFIGS / group).glob("*.yaml")):
-            if group == "metric":
-                component = compose(parse("train", [f"+metric@metrics.it={file.stem}"])).metrics.it
-            else:
-                component = compose(parse("train", [f"{group}={file.stem}"]))[group]
-            found[f"{group}/{file.stem}"] = OmegaConf.to_container(component, resolve=True)
-    return found
+CHOICES = [f"{group}/{file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
 
 
-COMPONENTS = shipped()
+@functools.cache
+def shipped(choice: str) -> dict:
+    """The component that a YAML holds."""
+    group, option = choice.split("/")
+    if group == "metric":
+        component = compose(parse("train", [f"+metric@metrics.it={option}"])).metrics.it
+    else:
+        component = compose(parse("train", [f"{group}={option}"]))[group]
+    return OmegaConf.to_container(component, resolve=True)
 
 
 LIMITS = {
@@ -176,20 +175,20 @@ def same(one: typing.Any, other: typing.Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-@pytest.mark.parametrize("choice", COMPONENTS)
+@pytest.mark.parametrize("choice", CHOICES)
 @given(data=st.data())
 def test_any_settings_in_their_ranges_are_kept_and_checked_again_are_the_same(choice, data):
-    component = drawn(data, COMPONENTS[choice])
+    component = drawn(data, shipped(choice))
     valid = check_component("it", component)
     assert valid == component
     assert same(valid, check_component("it", valid))
     assert same(valid, check_component("it", {key: component[key] for key in reversed(component)}))
 
 
-@pytest.mark.parametrize("choice", [choice for choice in COMPONENTS if settings_of(COMPONENTS[choice])])
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice != "noise/none"])  # which has no settings
 @given(data=st.data())
 def test_any_value_out_of_its_range_is_refused_by_name(choice, data):
-    component = check_component("it", COMPONENTS[choice])
+    component = check_component("it", shipped(choice))
     name = data.draw(st.sampled_from(sorted(kinds(component))))
     value = data.draw(outside(kinds(component)[name]))
     with pytest.raises(UsageError) as error:
@@ -197,11 +196,11 @@ def test_any_value_out_of_its_range_is_refused_by_name(choice, data):
     assert f"it.{name}" in str(error.value)
 
 
-@pytest.mark.parametrize("choice", COMPONENTS)
+@pytest.mark.parametrize("choice", CHOICES)
 @given(data=st.data())
 @settings(max_examples=5)
 def test_a_setting_too_many_or_too_few_is_refused_by_name(choice, data):
-    component = check_component("it", COMPONENTS[choice])
+    component = check_component("it", shipped(choice))
     more = data.draw(st.text(string.ascii_lowercase, min_size=1, max_size=9).filter(lambda name: name not in component))
     with pytest.raises(UsageError, match=f"it.{more}"):
         check_component("it", component | {more: 1})
@@ -226,8 +225,8 @@ def config_of(data: st.DataObject, base: TrainConfig) -> TrainConfig:
     """A configuration of any choices, with any settings in their ranges."""
     chosen = {}
     for group in IDENTIFIED:
-        options = [choice for choice in COMPONENTS if choice.startswith(f"{group}/")]
-        chosen[group] = drawn(data, COMPONENTS[data.draw(st.sampled_from(options))])
+        options = [choice for choice in CHOICES if choice.startswith(f"{group}/")]
+        chosen[group] = drawn(data, shipped(data.draw(st.sampled_from(options))))
     optimizer = chosen["optimizer"]
     optimizer["lr_min"] = min(optimizer["lr_min"], optimizer["lr"])
     return base.model_copy(update=chosen | {"seed": data.draw(st.integers(0, 2**63 - 1))})
@@ -235,6 +234,7 @@ def config_of(data: st.DataObject, base: TrainConfig) -> TrainConfig:
 
 @given(data=st.data())
 @settings(max_examples=150)
+@pytest.mark.slow
 def test_identity_survives_yaml(base, data):
     config = config_of(data, base)
     again = checked("train", OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))))
@@ -244,6 +244,7 @@ def test_identity_survives_yaml(base, data):
 
 @given(data=st.data())
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_identity_follows_from_what_the_experiment_is_alone(base, data):
     config = config_of(data, base)
     elsewhere = {
@@ -260,6 +261,7 @@ def test_identity_follows_from_what_the_experiment_is_alone(base, data):
 
 @given(data=st.data())
 @settings(max_examples=150)
+@pytest.mark.slow
 def test_identity_changes_with_every_setting_of_a_component(base, data):
     config = config_of(data, base)
     group = data.draw(
@@ -276,11 +278,11 @@ def test_identity_changes_with_every_setting_of_a_component(base, data):
     assert config.model_copy(update=other).directory() != config.directory()
 
 
-@pytest.mark.parametrize("choice", COMPONENTS)
+@pytest.mark.parametrize("choice", CHOICES)
 @given(data=st.data())
 @settings(max_examples=5)
 def test_a_whole_number_for_a_fraction_is_the_same_experiment(choice, data):
-    component = drawn(data, COMPONENTS[choice])
+    component = drawn(data, shipped(choice))
     for name, value in settings_of(component).items():
         if isinstance(value, float):
             for whole in (1, 2, 0):
@@ -310,6 +312,7 @@ WORDS = st.one_of(
 ).filter(lambda word: "\0" not in word)  # no program can be given one
 
 
+@pytest.mark.slow
 def test_any_word_is_answered_by_a_code_and_a_message(genexp):
     """Nothing is trained: the batch is larger than the data, which is known last of all."""
 
@@ -465,6 +468,7 @@ DAMAGED = st.one_of(
 
 @given(content=DAMAGED)
 @settings(max_examples=200)
+@pytest.mark.slow
 def test_no_bytes_keep_json_from_being_read(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any.json"
     file.write_bytes(content)
@@ -476,6 +480,7 @@ def test_no_bytes_keep_json_from_being_read(tmp_path_factory, content):
 
 @given(before=st.lists(OBJECTS, max_size=3), after=st.lists(OBJECTS, max_size=3), between=st.binary(max_size=20))
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_a_damaged_line_costs_no_other_line(tmp_path_factory, before, after, between):
     """As a process leaves it that was killed while it wrote."""
     file = tmp_path_factory.getbasetemp() / "lines.jsonl"

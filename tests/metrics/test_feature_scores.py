@@ -26,7 +26,7 @@ from genexp.metrics.inception_score import inception_score, split_scores
 from genexp.metrics.kernel_distance import kid, squared_mmd, subset_distances
 from genexp.metrics.ms_ssim import BETAS, ms_ssim, scales, similarity
 from genexp.metrics.precision_recall import coverage, density, prdc, precision, recall, squared_radii
-from genexp.runs.results import Evaluation
+from genexp.rundirs.results import Evaluation
 from genexp.score import Score
 from genexp.storage import derived
 from genexp.training import build
@@ -574,6 +574,7 @@ def test_the_classifier_takes_images_of_any_size(cache, shape, monkeypatch):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow(70)
 def test_the_classifier_of_mnist_is_right_about_99_in_100(mnist_dir, monkeypatch, tmp_path):
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path))
     data = mnist(mnist_dir)

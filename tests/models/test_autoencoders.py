@@ -61,6 +61,7 @@ def descend(model, images, steps, lr):
 
 
 @pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.slow
 def test_linear_with_squared_error_is_pca(tmp_path, tied):
     data = digits(tmp_path)
     images = data.images("train")
@@ -137,6 +138,7 @@ def test_code_density_is_the_mixture_that_was_fitted():
     assert torch.allclose(single.mean(0), codes.mean(0), atol=0.1)
 
 
+@pytest.mark.slow
 def test_samples_of_a_linear_autoencoder_have_the_datas_moments():
     """With as many codes as values the decoded Gaussian is the Gaussian fitted to the data."""
     torch.manual_seed(0)
@@ -198,6 +200,7 @@ def test_the_chain_of_means_has_its_own_distribution(gaussian_denoiser):
 
 @pytest.mark.parametrize("walkback_steps", [1, 4])
 @pytest.mark.parametrize("corruption", [noise.salt_and_pepper(probability=0.6), noise.masking(probability=0.5)])
+@pytest.mark.slow
 def test_the_chain_on_a_binary_pixel_has_the_datas_distribution(corruption, walkback_steps):
     torch.manual_seed(0)
     data = toy((torch.arange(20_000) % 10 < 3).float().view(-1, 1))
@@ -372,6 +375,7 @@ def test_one_step_of_the_walk_is_the_formula():
         assert torch.allclose(samples, model.decode(h + move.squeeze(2)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_walk_of_a_linear_contractive_autoencoder_has_the_distribution_of_theory():
     """Tied linear weights shrink the direction of variance λᵢ to sᵢ = 1 − λ/λᵢ; the walk's variance is σ²sᵢ³/(1 − sᵢ²).
 

@@ -16,6 +16,7 @@ def test_beta_rises_linearly_from_0_over_the_epochs_that_are_asked_for(genexp):
         assert line["loss/autoencoder"] == pytest.approx(line["reconstruction"] + beta * line["kl"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_on_the_way_goes_on_with_the_beta_of_its_step(genexp):
     words = ["train", *VAE, "model.beta_warmup=3"]
     whole = read_metrics(genexp(*words, "epochs=3", "outputs_dir=whole").run)
@@ -25,6 +26,7 @@ def test_a_run_that_stops_on_the_way_goes_on_with_the_beta_of_its_step(genexp):
     assert [line["loss/autoencoder"] for line in resumed] == [line["loss/autoencoder"] for line in whole]
 
 
+@pytest.mark.slow
 def test_the_validation_loss_has_the_whole_beta_at_every_epoch(genexp):
     """It would otherwise rise with beta, whatever the model learns."""
     words = ["train", *VAE, "epochs=1", "optimizer.lr=1e-12"]

@@ -59,6 +59,7 @@ def test_only_the_chains_of_the_top_layer_persist():
     assert model.persistent_states.shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_the_chain_has_the_distribution_of_the_top_rbm():
     """The visible units of the top RBM, after many steps, are as frequent as exact enumeration says."""
     data, model = digits(None), build(digits(None).spec(), std=0.7)

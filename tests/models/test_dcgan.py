@@ -130,6 +130,7 @@ def test_sides_that_cannot_be_halved_are_refused(shape):
 # The convolutional nets of the 2014 code
 
 
+@pytest.mark.slow
 def test_the_published_convolutional_architecture_for_cifar10():
     """Sides behind convolution and pooling as pylearn2 has them: its partial_sum of 15 divides the second's 15."""
     model = build("conv_gan", (3, 32, 32))

@@ -148,6 +148,7 @@ def test_with_the_exact_posterior_the_loss_is_the_log_likelihood(k):
     assert -play(model, x, 0).losses["autoencoder"].item() == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_bound_rises_to_the_log_likelihood_with_k():
     """For k = 1 the gap is KL(q ‖ p(z | x)) = ½ · CODES · gap²."""
     values = {}

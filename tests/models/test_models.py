@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics
-from examples import AUTOENCODERS, CHAINS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from examples import AUTOENCODERS, CHAINS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from genexp.data import DataSet
 from genexp.training import build
 from genexp.training import session as module
 
+ON_DIGITS = ["dataset=digits", "epochs=2", *FAST]
 ON_POINTS = {  # points are no shades of grey
     "ae": ["model.reconstruction=squared_error"],
     "dae": ["model.reconstruction=squared_error", "noise=gaussian"],
@@ -67,13 +68,20 @@ def events(run):
     return accumulator
 
 
+@pytest.fixture
+def whole(finished):
+    """Return what training the model answers; three tests look at the same run."""
+    return lambda model: finished(f"model={model}", *ON_DIGITS, *DIGITS[model], "outputs_dir=whole")
+
+
 def test_every_model_is_tested_here():
     assert set(MODELS) == set(DIGITS) | OTHER_SIZES
 
 
 @pytest.mark.parametrize("model", DIGITS)
-def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model):
-    answer = genexp("train", f"model={model}", "dataset=digits", "epochs=2", *FAST, *DIGITS[model])
+@pytest.mark.slow
+def test_every_model_trains_on_digits_is_sampled_scored_and_shown(whole, model):
+    answer = whole(model)
     assert answer.code == 0, answer.err
     sizes = (598, 150, 150) if model == "cyclegan" else (1197, 300, 300)
     assert "{:,} train, {:,} valid, {:,} test".format(*sizes) in answer.out
@@ -113,13 +121,15 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(genexp, model)
 
 
 @pytest.mark.parametrize("model", DIGITS)
-def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, model):
-    words = ["train", f"model={model}", "dataset=digits", "epochs=2", *FAST, *DIGITS[model]]
-    plain = genexp(*words, "log.samples_every_epochs=100")
-    often = genexp(*words, "log.samples_every_epochs=1", "log.scores_every_epochs=1", "outputs_dir=often")
-    assert_same_state(last_checkpoint(plain.run), last_checkpoint(often.run))
+@pytest.mark.slow
+def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, whole, model):
+    often = ["log.samples_every_epochs=1", "log.scores_every_epochs=1"]  # where the whole run has them at its end alone
+    watched, plain = genexp("train", f"model={model}", *ON_DIGITS, *DIGITS[model], *often), whole(model)
+    assert not any("score/parzen" in line for line in read_metrics(plain.run)[:-1])
+    assert_same_state(last_checkpoint(plain.run), last_checkpoint(watched.run))
 
 
+@pytest.mark.slow
 def test_watched_values_of_the_autoencoders(genexp):
     vae = genexp("train", "model=vae", "dataset=digits", "epochs=1", *FAST, *DIGITS["vae"])
     line = read_metrics(vae.run)[-1]
@@ -131,15 +141,15 @@ def test_watched_values_of_the_autoencoders(genexp):
 
 
 @pytest.mark.parametrize("model", DIGITS)
-def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, model):
-    words = ["train", f"model={model}", "dataset=digits", *FAST, *DIGITS[model]]
-    whole = genexp(*words, "epochs=2", "outputs_dir=whole")
+@pytest.mark.slow
+def test_every_model_stopped_and_resumed_is_the_uninterrupted_run(genexp, whole, model):
+    words = ["train", f"model={model}", *ON_DIGITS, *DIGITS[model]]
     with interrupted_at(7):
-        assert genexp(*words, "epochs=2").code == 130
-    resumed = genexp(*words, "epochs=2")
+        assert genexp(*words).code == 130
+    resumed, uninterrupted = genexp(*words), whole(model)
     assert re.search("going on from (layer 1, |first generator, )?epoch", resumed.out)
-    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
-    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, whole.run)]
+    assert_same_state(last_checkpoint(resumed.run), last_checkpoint(uninterrupted.run))
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (resumed.run, uninterrupted.run)]
     assert scores[0] == scores[1]
 
 

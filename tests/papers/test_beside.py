@@ -54,6 +54,7 @@ def toy(genexp, tmp_path):
     return lambda command, *words: genexp(command, "--config-dir", str(tmp_path / "conf"), *words)
 
 
+@pytest.mark.slow
 def test_a_row_of_chains_shows_what_they_moved_over_all_seeds(toy):
     assert "Chains" not in toy("table", "paper=toy").out
     runs = [toy("train", "experiment=walk", f"seed={seed}").run for seed in (0, 1)]
@@ -72,6 +73,7 @@ def test_a_row_of_chains_shows_what_they_moved_over_all_seeds(toy):
     assert "a score of a chain is worth what the chain moved" in " ".join(table.split())
 
 
+@pytest.mark.slow
 def test_averaged_weights_stand_beside_raw_ones(toy):
     run = toy("train", "experiment=averaged").run
     results = json.loads((run / "results.json").read_text())
@@ -91,6 +93,7 @@ def row(table, name):
     return next(line for line in table.splitlines() if line.startswith(f" {name} "))
 
 
+@pytest.mark.slow
 def test_raw_weights_answer_for_the_recipe_without_an_average_until_it_has_runs_of_its_own(toy):
     runs = [toy("train", "experiment=averaged", f"seed={seed}").run for seed in (0, 1)]
     results = [json.loads((run / "results.json").read_text()) for run in runs]
@@ -115,6 +118,7 @@ def test_raw_weights_answer_for_the_recipe_without_an_average_until_it_has_runs_
     assert "(n = 3)" in row(toy("table", "paper=toy").out, "Plain")
 
 
+@pytest.mark.slow
 def test_a_recipe_without_an_average_is_run_where_no_averaged_run_has_its_scores(toy, tmp_path):
     file = tmp_path / "conf/paper/toy.yaml"
     file.write_text(file.read_text().replace("ema=null]", "ema=null, epochs=2]"))

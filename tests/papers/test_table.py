@@ -21,7 +21,7 @@ from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.papers import answers, yardsticks
 from genexp.papers import published as papers
 from genexp.papers.published import LikelihoodTable, ParzenTable, ScoresTable
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 from genexp.tables import Column, Document, Table, render
 
 PAPERS = [file.stem for file in (CONFIGS / "paper").glob("*.yaml")]
@@ -90,6 +90,22 @@ def toy(genexp, tmp_path, monkeypatch):
     return lambda command, *words: genexp(command, "--config-dir", str(tmp_path / "conf"), "paper=toy", *words)
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduced") / "outputs"
+
+
+@pytest.fixture
+def reproduced(toy, tmp_path, made_once):
+    """The runs that `reproduce budget=quick` makes of the small paper."""
+    if not made_once.exists():
+        answer = toy("reproduce", "budget=quick", "data_dir=nothing")
+        assert answer.code == 0, answer.err
+        shutil.copytree(tmp_path / "outputs", made_once)
+    else:
+        shutil.copytree(made_once, tmp_path / "outputs")
+
+
 def paper(name):
     from omegaconf import OmegaConf
 
@@ -97,6 +113,7 @@ def paper(name):
 
 
 @pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.slow
 def test_every_cell_that_names_an_experiment_can_be_composed(name, genexp):
     for table in paper(name).tables.values():
         for budget in ("quick", "full"):
@@ -127,6 +144,7 @@ def test_the_published_numbers_are_those_of_the_paper():
             assert all(row.missing or any(cell.train for cell in row.cells.values()) for row in other.rows)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_short_form_is_left_out_of_the_quick_budget(toy, tmp_path):
     file = tmp_path / "conf/paper/toy.yaml"
     file.write_text(
@@ -154,6 +172,7 @@ def test_every_model_has_its_column_in_table_2():
     assert all(len(row.cells) == len(table.columns) == len(table.models) for row in table.rows)
 
 
+@pytest.mark.slow
 def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     answer = toy("reproduce", "budget=quick", "seeds=2", "data_dir=nothing")
     assert answer.code == 0, answer.err
@@ -198,6 +217,8 @@ def test_reproduce_runs_what_is_lacking_and_prints_the_table(toy, tmp_path):
     assert "GAN on digits: 1 other run" in more.out  # seed 1 has fewer epochs
 
 
+@pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     toy("reproduce", "budget=quick", "seeds=3", "data_dir=nothing")
     found = json.loads(toy("table", "format=json", "data_dir=nothing").out)
@@ -219,8 +240,9 @@ def test_the_difference_is_in_combined_standard_errors(toy, tmp_path):
     assert rows["yardstick: mean image"]["published"] == 0
 
 
+@pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     before = toy("table", "format=csv", "data_dir=nothing").out
     words = ["model=gan", "dataset=digits", "batch_size=100", "model.generator_hidden=[32]", "epochs=1"]
     assert genexp("train", *words, "model.discriminator_hidden=[17]").code == 0
@@ -232,8 +254,9 @@ def test_a_run_under_other_settings_does_not_answer(toy, genexp, tmp_path):
     assert toy("table", "format=csv", "data_dir=nothing").out == before  # what was scored as asked comes first
 
 
-def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
+@pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
+def test_an_unscored_run_does_not_hide_a_scored_one(toy, tmp_path):
     before = toy("table", "format=csv", "data_dir=nothing").out
     (run,) = [one.run.path for one in find(tmp_path / "outputs") if one.config.model["name"] == "gan"]
     other = run.with_name("another")
@@ -246,8 +269,9 @@ def test_an_unscored_run_does_not_hide_a_scored_one(toy, genexp, tmp_path):
     assert after.replace(f'"{left_out}"', "") == before
 
 
+@pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     for one in find(tmp_path / "outputs"):
         (one.run.path / "data.json").write_text('{"digest": "another"}')
     answer = toy("table", "data_dir=nothing")
@@ -256,6 +280,7 @@ def test_yardsticks_of_other_images_than_the_runs_are_not_shown(toy, tmp_path):
     assert "could not be computed: the runs were trained on other images" in " ".join(answer.out.split())
 
 
+@pytest.mark.slow
 def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genexp, tmp_path):
     genexp("train", "model=gan", "dataset=digits", "epochs=1", "model.generator_hidden=[8]")
     answer = toy("table", "-m", "table=1,scores", "data_dir=nothing")
@@ -267,8 +292,9 @@ def test_a_sweep_of_tables_is_no_failure_and_other_runs_are_mentioned(toy, genex
     assert (tmp_path / "t.csv").read_text().startswith("table,model,")
 
 
+@pytest.mark.usefixtures("reproduced")
+@pytest.mark.slow
 def test_all_formats_hold_the_same_numbers(toy, tmp_path):
-    toy("reproduce", "budget=quick", "data_dir=nothing")
     shown = {form: toy("table", f"format={form}", "data_dir=nothing").out for form in ("markdown", "latex", "csv")}
     rows = list(csv.DictReader(io.StringIO(shown["csv"])))
     (gan,) = [row for row in rows if row["model"] == "GAN" and row["here"]]
@@ -321,6 +347,7 @@ def likelihoods(genexp, tmp_path):
     return lambda command, *more: genexp(command, *words, *more)
 
 
+@pytest.mark.slow
 def test_likelihoods_of_runs_stand_beside_the_published_ones(likelihoods, tmp_path):
     answer = likelihoods("reproduce", "budget=quick", "seeds=2")
     assert answer.code == 0, answer.err
@@ -427,6 +454,7 @@ def test_a_mistake_in_a_paper_names_its_file(toy, likelihoods, tmp_path):
         assert f"{file} is wrong:" in answer.err
 
 
+@pytest.mark.slow
 def test_the_footer_says_the_whole_command(toy, tmp_path):
     text = " ".join(toy("table", "data_dir=nothing", "outputs_dir=o2").out.split())
     command = f"genexp reproduce --config-dir {tmp_path / 'conf'} table=1 paper=toy data_dir=nothing outputs_dir=o2"
@@ -436,6 +464,7 @@ def test_the_footer_says_the_whole_command(toy, tmp_path):
     assert "GAN on digits" in answer.out
 
 
+@pytest.mark.slow
 def test_a_text_table_is_not_reproduced(genexp):
     assert "gan, conv_gan, dcgan" in genexp("table", "table=2", "format=markdown").out
     answer = genexp("reproduce", "table=2")
@@ -443,6 +472,7 @@ def test_a_text_table_is_not_reproduced(genexp):
     assert "`genexp table table=2` prints it" in answer.err
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
     file = tmp_path / "conf/paper/toy.yaml"
     file.write_text(file.read_text().replace("[experiment=toy], quick", "[experiment=toy, batch_size=5000], quick"))
@@ -453,6 +483,7 @@ def test_a_failure_is_said_and_does_not_keep_others_from_running(toy, tmp_path):
     assert "yardstick: mean image" in answer.out
 
 
+@pytest.mark.slow(10)
 def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     answer = toy("reproduce", "table=scores", "budget=quick", "data_dir=nothing")
     assert answer.code == 0, answer.err

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
-from examples import UNRULY
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from genexp.runs.directory import Run
+from examples import UNRULY
+from genexp.rundirs.directory import Run
 from genexp.sweeps import elsewhere
 from genexp.sweeps.jobs import FAILED, WAITING, Job
 
@@ -129,11 +129,13 @@ def threads(run: Path) -> int:
 
 
 @submitit
+@pytest.mark.slow(12)
 def test_processes_of_submitit(folder):
     check_what_becomes_of_each(folder, LOCAL, "kill,none")
 
 
 @submitit
+@pytest.mark.slow
 def test_a_launcher_that_refuses_fails_all_jobs(genexp, monkeypatch, folder):
     """Slurm's commands are not here; what an earlier command said of the runs is not taken for news."""
     found = shutil.which

@@ -13,8 +13,8 @@ from conftest import config_of, read_metrics
 
 from genexp.config.command_line import CommandLine
 from genexp.papers import yardsticks
-from genexp.runs.directory import Run
-from genexp.runs.pace import StagePace, epochs_done, logged_seconds, scoring_seconds, seconds_left
+from genexp.rundirs.directory import Run
+from genexp.rundirs.pace import StagePace, epochs_done, logged_seconds, scoring_seconds, seconds_left
 from genexp.sweeps.estimate import estimate, together, try_out
 from genexp.sweeps.jobs import FINISHED, Job
 
@@ -68,6 +68,7 @@ def states(tmp_path) -> dict[str, str]:
     return {row["job"]: row["state"] for row in csv.DictReader(file.open())}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_is_a_line_with_its_cause_and_the_others_run(small, tmp_path):
     answer = small(kill=3, none=3)("sweep.jobs=2")
     assert answer.code == 1
@@ -85,6 +86,7 @@ def test_a_job_that_is_killed_is_a_line_with_its_cause_and_the_others_run(small,
     assert states(tmp_path)["none on digits, seed 0"] == "finished"
 
 
+@pytest.mark.slow
 def test_fail_fast_begins_nothing_where_a_job_cannot_be_run(small, tmp_path):
     reproduce = small(none=1)
     file = tmp_path / "conf/paper/small.yaml"
@@ -101,8 +103,9 @@ def test_fail_fast_begins_nothing_where_a_job_cannot_be_run(small, tmp_path):
 
 
 @pytest.mark.usefixtures("genexp")
+@pytest.mark.slow(15)
 def test_interrupted_seeds_that_ran_beside_each_other_are_saved_and_the_same_command_goes_on(small, tmp_path):
-    reproduce = small(slow=8)
+    reproduce = small(slow=5)
     command = [sys.executable, "-m", "genexp", "reproduce", *COMMAND, "seeds=3", "sweep.jobs=2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 100
@@ -129,6 +132,7 @@ def test_interrupted_seeds_that_ran_beside_each_other_are_saved_and_the_same_com
     assert all(each[1]["from_step"] >= 11 for each in sessions if len(each) == 2)  # an epoch, at least
 
 
+@pytest.mark.slow
 def test_a_missing_data_set_that_is_given_on_request_is_told_once_and_is_no_failure(small, tmp_path):
     answer = small(tfd=True, none=1, quiet=1)("seeds=2", "dry_run=true")
     assert answer.code == 0, answer.err
@@ -139,6 +143,7 @@ def test_a_missing_data_set_that_is_given_on_request_is_told_once_and_is_no_fail
     assert states(tmp_path) == {"none on digits, seed 0": "finished"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_what_is_to_be_done_and_trains_nothing(small, tmp_path):
     reproduce = small(none=2, quiet=3)
     before = set(tmp_path.rglob("*"))
@@ -157,6 +162,7 @@ def test_a_dry_run_shows_what_is_to_be_done_and_trains_nothing(small, tmp_path):
     assert line.split()[3:5] == ["0", "2/4"]
 
 
+@pytest.mark.slow
 def test_a_further_score_that_cannot_be_taken_is_told_before_training(small, tmp_path):
     reproduce = small(none=1)
     file = tmp_path / "conf/paper/small.yaml"
@@ -166,6 +172,7 @@ def test_a_further_score_that_cannot_be_taken_is_told_before_training(small, tmp
     assert "VAE, seed 0: metrics.kid: subset_size=1000" in answer.err
 
 
+@pytest.mark.slow
 def test_settings_of_a_sweep_that_reproduce_has_not(genexp):
     answer = genexp("reproduce", "sweep.rank_by=fid")
     assert answer.code == 2
@@ -173,6 +180,7 @@ def test_settings_of_a_sweep_that_reproduce_has_not(genexp):
 
 
 @pytest.mark.usefixtures("genexp")
+@pytest.mark.slow
 def test_further_scores_are_part_of_the_job(small, tmp_path):
     reproduce = small(none=1)
     assert reproduce("table=scores").code == 0
@@ -195,6 +203,7 @@ def test_further_scores_are_part_of_the_job(small, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs hydra-submitit-launcher")
 @pytest.mark.usefixtures("genexp")
+@pytest.mark.slow(15)
 def test_jobs_are_given_to_another_launcher(small, tmp_path):
     small(none=2)
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
@@ -208,8 +217,13 @@ def test_jobs_are_given_to_another_launcher(small, tmp_path):
 
 @pytest.mark.usefixtures("genexp")
 @pytest.mark.parametrize(
-    "words", [("model=vae", "epochs=40"), ("model=stacked_dae", "model.pretrain_epochs=10", "epochs=10")]
+    "words",
+    [
+        ("model=vae", "epochs=20"),
+        ("model=stacked_dae", "model.hidden=[300,300,300]", "model.pretrain_epochs=8", "epochs=8"),
+    ],
 )
+@pytest.mark.slow(10)
 def test_the_estimate_is_near_the_time_that_training_takes(genexp, words):
     """Within a factor of 3, before anything ran, and from the run's own log when it goes on."""
     words = ("dataset=digits", "device.threads=1", "metrics.parzen.n_samples=100", *words)
@@ -226,16 +240,16 @@ def test_the_estimate_is_near_the_time_that_training_takes(genexp, words):
     assert took / 3 < before.seconds < took * 3
     assert before.epochs == lines[-1]["epoch"]
 
-    longer = (*words[:-1], f"epochs={job.config.epochs + 20}")
+    longer = (*words[:-1], f"epochs={job.config.epochs + 10}")
     job = Job.of(CommandLine("train", longer), config_of(*longer))
     after = estimate(job, [job], try_out([job], 1)[job])
-    assert (after.done, after.epochs) == (before.epochs, before.epochs + 20)
+    assert (after.done, after.epochs) == (before.epochs, before.epochs + 10)
     assert after.scoring is not None
     started = time.perf_counter()
     assert genexp("train", *longer).code == 0
     assert after.seconds / 3 < time.perf_counter() - started
     new = [line for line in read_metrics(job.run.path) if line["step"] >= lines[-1]["step"]][1:]
-    took = (new[-1]["time"] - new[0]["time"]) * 20 / 19
+    took = (new[-1]["time"] - new[0]["time"]) * 10 / 9
     assert took / 3 < after.seconds < took * 3
     assert Job.of(CommandLine("train", longer), config_of(*longer)).state == FINISHED
 
@@ -271,6 +285,7 @@ def test_jobs_at_once_take_as_long_as_the_slot_that_is_busy_longest(n, hours):
     assert together([], n) == 0
 
 
+@pytest.mark.slow
 def test_the_process_of_a_trial_is_gone_afterwards_and_wrote_nothing(genexp, tmp_path):
     words = ("model=vae", "dataset=digits", "epochs=2")
     job = Job.of(CommandLine("train", words), config_of(*words))

@@ -37,6 +37,7 @@ def best_command(answer) -> list[str]:
     return shlex.split(line)[1:]
 
 
+@pytest.mark.slow
 def test_the_command_of_the_best_trial_trains_that(genexp, tmp_path):
     words = [*SEARCH, "search.ranges.model.latent_dim={choices: [4, 8]}", "search.trials=2", "search.prune=false"]
     answer = genexp(*words, "outputs_dir=my runs", "search.sampler=random", "search.seed=1")
@@ -59,6 +60,7 @@ def results(tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_the_command_of_the_best_trial_of_ones_own_model_trains_it(genexp):
     words = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=1"]
     words += ["metrics.parzen.n_samples=100", "search.ranges.seed={choices: [1]}", "search.trials=1"]
@@ -72,6 +74,7 @@ def test_the_command_of_the_best_trial_of_ones_own_model_trains_it(genexp):
 BY_BOUND = ["search.metric=elbo", "metrics.elbo.split=valid", "~metrics.parzen"]
 
 
+@pytest.mark.slow
 def test_a_search_by_the_evidence_bound_on_validation_images(genexp, tmp_path):
     vae = ["train", "search=optuna", "dataset=digits", "model=vae", "model.hidden=[16]", "metrics.iwae.n_samples=2"]
     words = [*vae, "epochs=2", "device.threads=1", "+search.ranges.model.latent_dim={low: 2, high: 20}", *BY_BOUND]
@@ -112,6 +115,7 @@ def test_a_score_of_which_less_is_better_is_minimised(tmp_path):
     assert search._study(seek, tmp_path, minimize=True).direction.name == "MINIMIZE"
 
 
+@pytest.mark.slow
 def test_the_validation_curve_is_drawn_without_being_asked_for(genexp, tmp_path):
     words = ["train", "search=optuna", *SMALL, "epochs=10", "device.threads=1", RATES, "search.trials=1"]
     assert genexp(*words).code == 0
@@ -122,6 +126,7 @@ def test_the_validation_curve_is_drawn_without_being_asked_for(genexp, tmp_path)
     assert [line["epoch"] for line in map(json.loads, lines) if "valid/parzen" in line] == [5, 10]
 
 
+@pytest.mark.slow
 def test_trials_are_runs_within_their_ranges_and_optuna_is_told_their_validation_scores(genexp, tmp_path):
     words = [*SEARCH, RATES, "+search.ranges.model.latent_dim={choices: [4, 8]}",
              "+search.ranges.batch_size={low: 50, high: 100, step: 25}", "search.prune=false"]  # fmt: skip
@@ -156,11 +161,12 @@ def test_trials_are_runs_within_their_ranges_and_optuna_is_told_their_validation
     assert len(study(tmp_path).trials) == len(table(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_path):
     """One rate learns, the other does not learn at all, which the median of those before it shows."""
     rates = "+search.ranges.optimizer.lr={choices: [0.3, 1e-6]}"
     words = ["train", "search=optuna", "model=dae", "dataset=digits", "model.latent_dim=64", "model.chains=20",
-             "model.burn_in=5", "metrics.parzen.n_samples=100", "epochs=60", "log.scores_every_epochs=1",
+             "model.burn_in=5", "metrics.parzen.n_samples=100", "epochs=20", "log.scores_every_epochs=1",
              "device.threads=1", "search.sampler=random", "search.seed=3", "search.startup_trials=1",
              "search.trials=6", rates]  # fmt: skip
     answer = genexp(*words)
@@ -169,15 +175,16 @@ def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_pat
     assert "PRUNED" in states
     pruned = [row for row in table(tmp_path) if row["state"] == "pruned"]
     assert {row["optimizer.lr"] for row in pruned} == {"1e-06"}
-    assert all("of 60" in row["cause"] for row in pruned)
+    assert all("of 20" in row["cause"] for row in pruned)
     status = json.loads((tmp_path / pruned[0]["run"] / "status.json").read_text())
     assert status["status"] == "pruned"
-    assert status["epoch"] < 60
+    assert status["epoch"] < 20
     steps = {file: file.read_text() for file in tmp_path.glob("outputs/digits/*/status.json")}
     assert genexp(*words).code == 0
     assert {file: file.read_text() for file in steps} == steps
 
 
+@pytest.mark.slow
 def test_trials_of_the_same_settings_are_one_run_and_no_failure(genexp, tmp_path):
     answer = genexp(*SEARCH, "+search.ranges.model.latent_dim={choices: [8]}", "search.trials=3", "search.prune=false")
     assert answer.code == 0, answer.out + answer.err
@@ -188,6 +195,7 @@ def test_trials_of_the_same_settings_are_one_run_and_no_failure(genexp, tmp_path
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_failed_trials_are_stored_as_failed_and_the_search_goes_on(genexp, tmp_path):
     words = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3",
              "optimizer=adam", "metrics.parzen.n_samples=100", "search.prune=false", "search.sampler=random",
@@ -207,6 +215,7 @@ def test_failed_trials_are_stored_as_failed_and_the_search_goes_on(genexp, tmp_p
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_trial_that_is_killed_is_tried_again_also_when_failing_fast(genexp, tmp_path):
     dying = ["train", "search=optuna", "--config-dir", "conf", "model=unruly", "dataset=digits", "epochs=3"]
     words = [*dying, "optimizer=adam", "metrics.parzen.n_samples=100", "model.mode=once", "search.prune=false"]
@@ -217,6 +226,7 @@ def test_a_trial_that_is_killed_is_tried_again_also_when_failing_fast(genexp, tm
     assert [trial.state.name for trial in study(tmp_path).trials] == ["COMPLETE"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_settings_that_do_not_go_together_fails_alone(genexp, tmp_path):
     answer = genexp(*SEARCH, "+search.ranges.batch_size={choices: [100, 2000]}", "search.sampler=random",
                     "search.trials=4", "search.prune=false")  # fmt: skip
@@ -226,6 +236,7 @@ def test_a_trial_of_settings_that_do_not_go_together_fails_alone(genexp, tmp_pat
     assert "larger than the 1,197 training images" in answer.out
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, monkeypatch):
     words = [*SEARCH, RATES, "search.trials=3", "search.prune=false"]
     wait = slots.Slots.wait
@@ -237,12 +248,12 @@ def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, mon
         return wait(self, seconds)
 
     monkeypatch.setattr(slots.Slots, "wait", interrupted)
-    stopped = genexp(*words, "epochs=40")
+    stopped = genexp(*words, "epochs=15")
     assert stopped.code == 130
     assert "the same command goes on" in stopped.err
     open_trials = [trial for trial in study(tmp_path).trials if not trial.state.is_finished()]
     assert open_trials
-    answer = genexp(*words, "epochs=40")
+    answer = genexp(*words, "epochs=15")
     assert answer.code == 0, answer.err
     assert f"{len(open_trials)} are gone on with" in answer.out
     after = study(tmp_path).trials
@@ -338,6 +349,7 @@ def test_searches_begun_before_go_on_under_their_name():
     assert repr(typed_ranges(config, given)) == repr(flat_ranges(given))
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_number_is_a_failure(genexp, tmp_path, monkeypatch):
     job_of = search.Job.of
 

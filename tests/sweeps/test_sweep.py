@@ -13,13 +13,13 @@ from pathlib import Path
 import filelock
 import pytest
 from conftest import SMALL, assert_same_state, config_of, last_checkpoint, read_metrics, without_times
-from examples import UNRULY
 from rich.console import Console
 
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from examples import UNRULY
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.score import Score
-from genexp.sweeps import slots
+from genexp.sweeps import schedule, slots
 from genexp.sweeps.board import live_table, ranking
 from genexp.sweeps.jobs import FAILED, FINISHED, RUNNING, WAITING, Job
 
@@ -39,6 +39,7 @@ def states(tmp_path, key="model.mode") -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_what_becomes_of_one_job_does_not_touch_another(genexp, tmp_path):
     answer = genexp(*SWEEP, "model.mode=raise,exit,leave,kill,none,quiet")
     assert answer.code == 1
@@ -70,6 +71,7 @@ def test_what_becomes_of_one_job_does_not_touch_another(genexp, tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_job_that_is_killed_is_tried_again_and_ends_as_if_it_had_not_been(genexp, tmp_path):
     answer = genexp(*SWEEP, "model.mode=once,none", "sweep.retries=1")
     assert answer.code == 0, answer.err
@@ -82,6 +84,7 @@ def test_a_job_that_is_killed_is_tried_again_and_ends_as_if_it_had_not_been(gene
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_fresh_job_that_died_before_it_held_its_run_is_begun_afresh(genexp, tmp_path):
     (tmp_path / "died").touch()
     assert genexp(*SWEEP, "model.mode=early").code == 0
@@ -92,6 +95,7 @@ def test_a_fresh_job_that_died_before_it_held_its_run_is_begun_afresh(genexp, tm
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_job_with_a_very_long_error_does_not_hang_the_sweep(genexp, tmp_path):
     answer = genexp(*SWEEP, "model.mode=long,none")
     assert answer.code == 1
@@ -99,9 +103,12 @@ def test_a_job_with_a_very_long_error_does_not_hang_the_sweep(genexp, tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow(10)
 def test_two_sweeps_begun_together_share_the_work(genexp, tmp_path):
     """Whichever is first at a run trains it; the other waits, and has its result."""
-    command = [sys.executable, "-m", "genexp", *SWEEP, "epochs=4", "model.mode=slow"]
+    often = "import sys; from genexp import cli; from genexp.sweeps import schedule; "
+    often += "schedule.PATIENCE = 0.2; sys.exit(cli.main())"
+    command = [sys.executable, "-c", often, *SWEEP, "epochs=3", "model.mode=slow"]
     one = subprocess.Popen([*command, "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     two = subprocess.Popen([*command, "seed=0,1,2,3"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = [process.communicate(timeout=200)[0].decode() for process in (one, two)]
@@ -112,6 +119,7 @@ def test_two_sweeps_begun_together_share_the_work(genexp, tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_fail_fast_has_the_others_save_and_stop(genexp, tmp_path):
     answer = genexp(*SWEEP, "epochs=30", "model.mode=slow,raise,none", "sweep.fail_fast=true", "sweep.retries=1")
     assert answer.code == 1
@@ -131,6 +139,7 @@ def test_a_wrong_value_is_told_before_any_job_begins(genexp, tmp_path):
     assert not (tmp_path / "outputs/digits").exists()
 
 
+@pytest.mark.slow
 def test_adding_values_runs_only_the_new_ones(genexp, tmp_path):
     assert genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "sweep.jobs=2").code == 0
     first = {run: run.stat().st_mtime_ns for run in tmp_path.glob("outputs/digits/*/results.json")}
@@ -174,6 +183,7 @@ def test_a_run_directory_for_all_jobs_is_refused(genexp):
     assert "run_dir=" in answer.err
 
 
+@pytest.mark.slow
 def test_fresh_starts_each_job_over_once(genexp, tmp_path):
     words = ["train", *SMALL, "-m", "epochs=1", "seed=0,1"]
     assert genexp(*words).code == 0
@@ -212,15 +222,16 @@ def wait_until_gone(pid: int) -> None:
 
 @pytest.mark.usefixtures("unruly")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow(10)
 def test_an_interrupted_sweep_saves_all_jobs_and_the_same_command_goes_on(genexp, tmp_path, number):
-    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    process = start(tmp_path, "epochs=4", "model.mode=slow", "seed=0,1,2")
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert sorted(states(tmp_path, "seed").values()) == ["stopped", "stopped", "stopped"]
     for file in tmp_path.glob("outputs/digits/*/status.json"):
         assert json.loads(file.read_text())["status"] == "interrupted"
-    answer = genexp(*SWEEP, "epochs=8", "model.mode=slow", "seed=0,1,2")
+    answer = genexp(*SWEEP, "epochs=4", "model.mode=slow", "seed=0,1,2")
     assert answer.code == 0, answer.err
     assert set(states(tmp_path, "seed").values()) == {"finished"}
 
@@ -239,6 +250,7 @@ def server_of(pid: int) -> int:
 
 @pytest.mark.usefixtures("unruly")
 @pytest.mark.parametrize("told", ["its group", "every process"])
+@pytest.mark.slow
 def test_jobs_save_when_all_processes_are_told_to_leave(tmp_path, told):
     """As by `timeout`, by a terminal that is closed, by scancel or by systemd."""
     process = start(tmp_path, "epochs=100", "model.mode=slow", "seed=0,1", checkpoints=2)
@@ -259,6 +271,7 @@ def test_jobs_save_when_all_processes_are_told_to_leave(tmp_path, told):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_sweep_is_interrupted_in_few_words_while_its_server_begins(tmp_path):
     command = [sys.executable, "-m", "genexp", *SWEEP, "seed=0,1"]
     process = subprocess.Popen(
@@ -277,8 +290,9 @@ def test_a_sweep_is_interrupted_in_few_words_while_its_server_begins(tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow(10)
 def test_a_sweep_whose_server_of_processes_is_killed_comes_to_its_end(tmp_path):
-    process = start(tmp_path, "epochs=8", "model.mode=slow", "seed=0,1,2", checkpoints=2)
+    process = start(tmp_path, "epochs=4", "model.mode=slow", "seed=0,1,2", checkpoints=2)
     os.kill(server_of(process.pid), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
@@ -289,12 +303,14 @@ def test_a_sweep_whose_server_of_processes_is_killed_comes_to_its_end(tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_a_job_that_dies_after_its_end_is_finished(genexp, tmp_path):
     answer = genexp(*SWEEP, "model.mode=late,none")
     assert answer.code == 0, answer.out + answer.err
     assert states(tmp_path) == {"late": "finished", "none": "finished"}
 
 
+@pytest.mark.slow
 def test_what_diverged_is_not_tried_again(genexp, tmp_path):
     answer = genexp("train", *SMALL, "-m", "epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.1", "sweep.retries=2")
     assert answer.code == 1
@@ -303,6 +319,7 @@ def test_what_diverged_is_not_tried_again(genexp, tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow(8)
 def test_a_fresh_sweep_that_was_interrupted_goes_on_without_the_old_runs(genexp, tmp_path):
     words = ["model.mode=slow", "seed=0,1,2"]
     assert genexp(*SWEEP, *words, "epochs=1").code == 0
@@ -319,6 +336,7 @@ def test_a_fresh_sweep_that_was_interrupted_goes_on_without_the_old_runs(genexp,
     assert len(list(tmp_path.glob("outputs/digits/*.old-*"))) == 3
 
 
+@pytest.mark.slow
 def test_a_run_of_more_epochs_than_were_asked_for_is_marked(genexp, tmp_path):
     assert genexp("train", *SMALL, "epochs=3").code == 0
     answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1")
@@ -339,6 +357,7 @@ def test_a_run_that_may_not_be_written_in_is_no_reason_to_wait(tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("unruly")
+@pytest.mark.slow
 def test_jobs_whose_sweep_is_killed_save_and_leave(tmp_path):
     process = start(tmp_path, "epochs=100", "model.mode=slow", "seed=0,1")
     running = pids(tmp_path)
@@ -351,9 +370,11 @@ def test_jobs_whose_sweep_is_killed_save_and_leave(tmp_path):
 
 
 @pytest.mark.usefixtures("unruly")
-def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path):
-    process = start(tmp_path, "epochs=6", "model.mode=slow", "seed=0", jobs=1)
-    answer = genexp(*SWEEP, "epochs=6", "model.mode=slow", "seed=0,1")
+@pytest.mark.slow(8)
+def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "PATIENCE", 0.2)
+    process = start(tmp_path, "epochs=5", "model.mode=slow", "seed=0", jobs=1)
+    answer = genexp(*SWEEP, "epochs=5", "model.mode=slow", "seed=0,1")
     assert answer.code == 0, answer.out + answer.err
     process.communicate(timeout=60)
     assert process.returncode == 0
@@ -362,6 +383,7 @@ def test_a_second_sweep_over_the_same_runs_waits_for_the_first(genexp, tmp_path)
     assert len(json.loads((tmp_path / run / "provenance.json").read_text())["sessions"]) == 1  # nobody began it again
 
 
+@pytest.mark.slow
 def test_the_same_sweep_twice_at_once_is_refused(genexp, tmp_path):
     words = ["train", *SMALL, "-m", "epochs=1", "seed=0,1"]
     assert genexp(*words).code == 0
@@ -373,6 +395,7 @@ def test_the_same_sweep_twice_at_once_is_refused(genexp, tmp_path):
     assert f"process {os.getpid()} on {platform.node()} (genexp train dataset=digits" in answer.err
 
 
+@pytest.mark.slow
 def test_threads_are_divided_and_kept_by_a_run_that_goes_on(genexp, tmp_path, monkeypatch):
     monkeypatch.setattr(slots, "cores", lambda: 4)
     assert genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "sweep.jobs=2").code == 0
@@ -392,6 +415,7 @@ def test_gpus_are_named_as_the_environment_allows(monkeypatch):
     assert slots.visible_gpus() == []
 
 
+@pytest.mark.slow
 def test_each_job_is_given_the_gpu_of_its_slot(genexp, tmp_path, monkeypatch):
     """No GPU is needed to see what the jobs are told."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")

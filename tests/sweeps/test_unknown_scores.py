@@ -13,9 +13,9 @@ from genexp.papers.answers import answer
 from genexp.papers.columns import here_column, line_of
 from genexp.papers.notes import Footnotes
 from genexp.papers.published import Row
-from genexp.runs.directory import Run
-from genexp.runs.find import find
-from genexp.runs.results import Results, record
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import find
+from genexp.rundirs.results import Results, record
 from genexp.score import Score
 from genexp.storage.files import write_json
 
@@ -57,6 +57,7 @@ def assert_all_json_is_strict(folder):
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf"])
+@pytest.mark.slow
 def test_a_sweep_goes_on_and_its_table_says_why_a_score_is_missing(genexp, fickle, tmp_path, value):
     words = [*fickle, f"metrics.fickle.value='{value}'", "log.scores_every_epochs=1"]
     answer = genexp(*words, "-m", "seed=0,1,2", "sweep.rank_by=fickle")
@@ -83,6 +84,7 @@ def test_a_sweep_goes_on_and_its_table_says_why_a_score_is_missing(genexp, fickl
     assert_all_json_is_strict(run)
 
 
+@pytest.mark.slow
 def test_a_run_says_that_its_score_is_not_known_and_an_evaluation_too(genexp, fickle):
     answer = genexp(*fickle, "seed=1")
     assert answer.code == 0, answer.err
@@ -97,6 +99,7 @@ def test_a_run_says_that_its_score_is_not_known_and_an_evaluation_too(genexp, fi
     assert rerun.code == 0, rerun.out + rerun.err  # NaN then and now is the same
 
 
+@pytest.mark.slow
 def test_a_search_goes_on(genexp, fickle, tmp_path):
     pytest.importorskip("optuna")
     words = [*fickle, "search=optuna", "search.metric=fickle", "search.trials=3", "search.prune=false"]
@@ -126,6 +129,7 @@ def test_a_metric_that_fails_does_not_cost_the_scores_behind_it(genexp, fickle, 
     assert (again.code, "scoring by broken" in again.out, "scoring by also" in again.out) == (0, True, False)
 
 
+@pytest.mark.slow
 def test_a_mean_over_seeds_leaves_out_the_unknown_and_the_table_shows_a_dash(genexp, fickle, tmp_path):
     for seed in (0, 1, 2):
         assert genexp(*fickle, f"seed={seed}").code == 0

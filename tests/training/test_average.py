@@ -79,9 +79,9 @@ def test_within_the_context_the_model_has_the_averages():
     assert torch.equal(model.weight.data[0], path[-1].float())
 
 
-def test_a_run_is_scored_pictured_and_sampled_from_both(genexp):
-    answer = genexp(*GAN)
-    assert answer.code == 0, answer.err
+@pytest.mark.slow
+def test_a_run_is_scored_pictured_and_sampled_from_both(genexp, finished):
+    answer = finished(*GAN[1:])
     results = json.loads((answer.run / "results.json").read_text())
     both = results["scores"]["parzen"]["mean"], results["raw_scores"]["parzen"]["mean"]
     assert both[0] != both[1]
@@ -101,8 +101,9 @@ def test_a_run_is_scored_pictured_and_sampled_from_both(genexp):
     assert genexp("figure", f"run={answer.run}", "kind=curves").code == 0
 
 
-def test_averaging_changes_nothing_in_training(genexp):
-    with_it, without = genexp(*GAN), genexp(*GAN[:-2], "log.scores_every_epochs=1")
+@pytest.mark.slow
+def test_averaging_changes_nothing_in_training(genexp, finished):
+    with_it, without = finished(*GAN[1:]), genexp(*GAN[:-2], "log.scores_every_epochs=1")
     assert with_it.run != without.run
     state = last_checkpoint(with_it.run)
     average = state.pop("average")
@@ -111,8 +112,9 @@ def test_averaging_changes_nothing_in_training(genexp):
     assert not any(torch.equal(average[name], state["model"][name]) for name in average if name.endswith("weight"))
 
 
-def test_an_export_holds_the_averages(genexp):
-    run = genexp(*GAN).run
+@pytest.mark.slow
+def test_an_export_holds_the_averages(genexp, finished):
+    run = finished(*GAN[1:]).run
     exported = genexp("export", str(run))
     assert exported.code == 0, exported.err
     from safetensors.torch import load_file
@@ -132,8 +134,9 @@ def test_an_export_holds_the_averages(genexp):
     assert all("weights" not in each["sampling"] for each in kept["evaluations"].values())
 
 
-def test_a_rerun_and_from_keep_it(genexp):
-    run = genexp(*GAN).run
+@pytest.mark.slow
+def test_a_rerun_and_from_keep_it(genexp, finished):
+    run = finished(*GAN[1:]).run
     again = genexp("rerun", str(run))
     assert again.code == 0, again.out + again.err
     assert "yes" in again.out
@@ -147,6 +150,7 @@ def test_raw_weights_where_there_are_no_others(genexp):
     assert (answer.code, "has no averaged weights beside them; leave it out" in answer.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_average_by_power_is_another_experiment_and_goes_on_as_if_never_stopped(genexp):
     words = [word for word in GAN if not word.startswith("ema=")]
     whole = genexp(*words, "ema_power=2", "outputs_dir=whole")

@@ -11,12 +11,12 @@ import time
 import power
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
-from examples import MODELS
 from faults import RUNS, Trial, same
 
+from examples import MODELS
 from genexp.storage.checkpoint import load
 
-KILLS = 3  # of each model: 21 in all
+KILLS = 3  # of each model
 
 
 def test_every_model_is_killed_here():
@@ -24,12 +24,14 @@ def test_every_model_is_killed_here():
 
 
 @pytest.mark.parametrize("model", RUNS)
+@pytest.mark.slow(10)
 def test_killed_at_random_instants_a_run_ends_as_if_nobody_had_touched_it(tmp_path, model):
     seed = time.time_ns() % 10**6  # another one each time: what holds holds at any instant
     print(f"seed {seed}")
     assert Trial(tmp_path).compare(model, KILLS, random.Random(seed)) >= KILLS
 
 
+@pytest.mark.slow(25)
 def test_after_a_power_cut_at_any_instant_a_run_ends_as_if_nobody_had_touched_it(tmp_path):
     if not power.can_trace():
         pytest.skip("no strace here, or no right to trace")
@@ -90,17 +92,12 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["40k", "100k", "240k", "400k", "560k"])
-def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, small_disk, size):
+@pytest.mark.slow
+def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, finished, small_disk, size):
     """At whatever moment it is full: at the beginning, in a log line, an event file, a picture or a checkpoint."""
-    words = [
-        "train",
-        *SMALL,
-        "epochs=20",
-        "log.every_steps=1",
-        "log.samples_every_epochs=1",
-        "log.scores_every_epochs=2",
-    ]
-    whole = genexp(*words)
+    often = ["log.every_steps=1", "log.samples_every_epochs=1", "log.scores_every_epochs=2"]
+    words = ["train", *SMALL, "epochs=20", *often]
+    whole = finished(*words[1:])
     folder, resize = small_disk
     assert resize(size)
     full = genexp(*words, f"outputs_dir={folder}/outputs")
@@ -121,6 +118,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_kept(genexp, small_disk, siz
     same(whole.run, mended.run)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_by_its_digest_and_passed_over(genexp):
     """One bit of the weights, which torch itself would not notice."""
     whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=whole")
@@ -136,6 +134,7 @@ def test_a_damaged_checkpoint_is_named_by_its_digest_and_passed_over(genexp):
     assert_same_state(last_checkpoint(answer.run), last_checkpoint(whole.run))
 
 
+@pytest.mark.slow
 def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tmp_path):
     command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=100000"]
     holder = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -155,6 +154,7 @@ def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tm
     assert "going on from epoch" in after.out
 
 
+@pytest.mark.slow(8)
 def test_a_second_signal_ends_at_once(tmp_path):
     """While the first one waits for a score to be taken, on samples of a chain that has a long way to go."""
     words = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=10000000", "epochs=2"]

@@ -1,7 +1,6 @@
 """Pictures and log files."""
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genexp.figures.canvas import grid
 from genexp.models import Stage
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.text import duration
 from genexp.training.logs import Logs
 from genexp.training.loop import Tick
@@ -79,6 +78,24 @@ def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, caps
     assert ("D(x) 0.700" in shown) == (width == 140)
 
 
+def test_a_pipe_gets_a_line_of_an_epoch_as_ever(monkeypatch, capsys):
+    """Scripts read these lines; where there is no terminal, nothing moves and nothing is shortened."""
+    monkeypatch.setenv("COLUMNS", "40")
+    clock = iter([0.0, 60.0, 60.5, 100.0])
+    monkeypatch.setattr("genexp.training.terminal.time.perf_counter", lambda: next(clock))
+    values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
+    stage = PlannedStage(
+        Stage("layer_2", [], epochs=3), [], images_per_step=10, steps_per_epoch=10, first_step=0, first_epoch=0
+    )
+    terminal = Terminal(Plan([stage], batch_size=10), epochs=3, from_step=0)
+    with terminal.progress:
+        for step in (10, 20, 30):  # the second one comes within LINE_SECONDS
+            terminal.show(Tick(step=step, epoch=step // 10, ends_epoch=True, values=values, stage=stage))
+    numbers = "discriminator 0.512  generator 1.200  D(x) 0.700  3,457 images/s"
+    lines = [f"layer_2, epoch 1/3  {numbers}  2:00 left", f"layer_2, epoch 3/3  {numbers}  0:00 left"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 TWO = {"discriminator": 0.512, "generator": 1.234}
 FOUR = {"generator_ab": 3.1, "generator_ba": 2.9, "discriminator_a": 0.25, "discriminator_b": 0.27}
 
@@ -100,14 +117,14 @@ def test_the_bar_is_one_line_whatever_the_width(width, losses, place):
         assert all(name in shown for name in losses)
 
 
-def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_from(tmp_path):
+def test_tensorboard_shows_what_was_logged_before_the_step_that_a_run_goes_on_from(tmp_path, a_second_passes):
     run = Run(tmp_path)
     run.config_file.touch()
     for from_step, steps in ((0, (1, 2, 3)), (2, (3, 4, 5)), (4, (5, 6))):
         with Logs(run, from_step) as logs:
             for step in steps:
                 logs.tensorboard.points({"loss/a": step + 10 * from_step}, step)
-        time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
+        a_second_passes()
     shown = EventAccumulator(str(run.tensorboard)).Reload().Scalars("loss/a")
     assert [(event.step, event.value) for event in shown] == [(1, 1), (2, 2), (3, 23), (4, 24), (5, 45), (6, 46)]
     with Logs(run, 0):  # begun again from nothing

@@ -81,6 +81,7 @@ def play(model, steps=None, lr=0.1, momentum=0.0, training=None, seed=0, epochs=
     return training, ticks
 
 
+@pytest.mark.slow
 def test_simultaneous_descent_on_a_saddle_spirals_out_at_the_known_rate():
     model = Saddle(simultaneous=True)
     start = math.hypot(*model.point)
@@ -88,6 +89,7 @@ def test_simultaneous_descent_on_a_saddle_spirals_out_at_the_known_rate():
     assert math.hypot(*model.point) / start == pytest.approx(math.sqrt(1.01) ** 1000, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_alternating_descent_on_a_saddle_conserves_its_invariant():
     """x first: x² + y² − ηxy stays as it is, so the players circle for ever."""
     model = Saddle(simultaneous=False)

@@ -13,8 +13,8 @@ from genexp import cli
 from genexp.data.digits import digits
 from genexp.data.mixtures import ring
 from genexp.metrics import Subject
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.training.remarks import remarks
 
 FINE = '{"step": 10, "epoch": 1, "D(x)": 0.52, "D(G(z))": 0.45}\n'
@@ -75,6 +75,7 @@ def test_samples_that_a_metric_drew_are_not_drawn_again():
     assert drawn == [200, 100]
 
 
+@pytest.mark.slow
 def test_a_run_says_so_at_its_end_and_in_its_results_and_the_sweep_in_its_table(genexp, tmp_path):
     words = ["train", *SMALL, "epochs=2"]
     answer = genexp(*words)
@@ -106,6 +107,7 @@ def test_results_of_earlier_versions_have_no_remarks(genexp):
     assert Results.read(run / "results.json").remarks == []
 
 
+@pytest.mark.slow(12)
 def test_the_command_that_genexp_suggests_learns(genexp):
     """It ends with digits, soon, and without a remark; the first 25 epochs of the default GAN do not."""
     suggested = shlex.split(cli._overview().splitlines()[-1])

@@ -24,6 +24,7 @@ def test_the_best_checkpoint_is_kept_by_the_score_that_is_named(genexp, name):
     assert values[best["step"]] == best["valid_mean"]
 
 
+@pytest.mark.slow
 def test_another_score_than_before_chooses_anew(genexp):
     first = genexp(*VAE, "metrics.elbo.split=valid")
     other = genexp(*VAE, "metrics.elbo.split=valid", "checkpoint.keep_best=elbo", "epochs=4")
@@ -45,6 +46,7 @@ def test_a_score_that_cannot_choose_is_refused(genexp, tmp_path, words, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_inception_score_and_modes_may_choose(genexp):
     words = ["train", "model=gan", *SMALL, "epochs=2", "log.scores_every_epochs=1"]
     score = ["metric@metrics.inception_score=inception_score", "metrics.inception_score.n_samples=100"]

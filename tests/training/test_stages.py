@@ -9,7 +9,7 @@ from conftest import assert_same_state, interrupted_at, last_checkpoint, read_me
 from genexp.data.digits import digits
 from genexp.models import Model, Outcome, Stage, Update, evaluating
 from genexp.papers import answers
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 from genexp.sweeps import board
 from genexp.sweeps.jobs import Job
 from genexp.training import minibatches as batches
@@ -57,6 +57,7 @@ def test_a_plan_places_each_stage_behind_those_before_it():
     assert [plan.images(step) for step in (0, 7, 30, 32)] == [0, 70, 300, 340]
 
 
+@pytest.mark.slow
 def test_only_the_players_of_a_stage_move(genexp):
     states = []
     for epochs in ("model.pretrain_epochs=1", "model.pretrain_epochs=2"):
@@ -93,8 +94,9 @@ def build_stacked():
 
 
 @pytest.mark.parametrize("step", [2, 2 * LENGTH, 2 * LENGTH + 1, 4 * LENGTH - 1, 4 * LENGTH, 5 * LENGTH + 3])
-def test_stopped_within_and_between_stages_the_end_is_the_same(genexp, step):
-    whole = genexp(*STACKED, "ema=0.9", "outputs_dir=whole")
+@pytest.mark.slow
+def test_stopped_within_and_between_stages_the_end_is_the_same(genexp, finished, step):
+    whole = finished(*STACKED[1:], "ema=0.9", "outputs_dir=whole")
     with interrupted_at(step):
         assert genexp(*STACKED, "ema=0.9").code == 130
     resumed = genexp(*STACKED, "ema=0.9")
@@ -102,6 +104,7 @@ def test_stopped_within_and_between_stages_the_end_is_the_same(genexp, step):
     assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))
 
 
+@pytest.mark.slow
 def test_progress_logs_status_and_pictures_name_the_stage(genexp, monkeypatch):
     told = []
     original = session.Run.set_status
@@ -130,6 +133,7 @@ def test_progress_logs_status_and_pictures_name_the_stage(genexp, monkeypatch):
     assert svg.count("layer 2") >= 1
 
 
+@pytest.mark.slow
 def test_epochs_are_of_all_stages_everywhere(genexp, tmp_path):
     """Of runs that are not finished, of finished ones, and of those whose status counts the last stage's alone."""
     with interrupted_at(LENGTH * 3 + 1):
@@ -161,6 +165,7 @@ def test_epochs_are_of_all_stages_everywhere(genexp, tmp_path):
         assert "6" in table.cells()[0]
 
 
+@pytest.mark.slow
 def test_the_last_stage_may_grow_and_the_others_make_the_experiment(genexp):
     first = genexp(*STACKED)
     longer = genexp(*STACKED, "epochs=3")
@@ -198,6 +203,7 @@ class Outside(Model):
 """
 
 
+@pytest.mark.slow
 def test_stages_of_no_epochs_are_refused(genexp, tmp_path):
     (tmp_path / "outside.py").write_text(OUTSIDE)
     (tmp_path / "conf/model").mkdir(parents=True)
@@ -226,6 +232,7 @@ def test_stages_of_no_epochs_are_refused(genexp, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [22, 30])
+@pytest.mark.slow
 def test_a_stage_is_begun_once_before_its_first_step(genexp, monkeypatch, stop):
     """The deep belief network's second layer begins at the means of its input; stopped there, or within the stage."""
     from genexp.models.dbn import DBN

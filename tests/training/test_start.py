@@ -18,16 +18,15 @@ STILL = ["optimizer.lr=1e-12", "epochs=1"]  # the weights stay as they are
 
 
 @pytest.fixture
-def source(genexp):
-    answer = genexp("train", *VAE)
-    assert answer.code == 0, answer.err
-    return answer.run
+def source(finished):
+    return finished(*VAE).run
 
 
 def assert_equal_weights(one, other):
     assert all(torch.allclose(one["model"][name], other["model"][name], atol=1e-6) for name in one["model"])
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_weights_of_the_other_run(genexp, source):
     answer = genexp("train", f"from={source}", "weights=true", "seed=7", "batch_size=50", *STILL)
     assert answer.code == 0, answer.err
@@ -38,6 +37,7 @@ def test_training_starts_from_the_weights_of_the_other_run(genexp, source):
     assert not torch.allclose(*(last_checkpoint(run)["model"]["trunk.1.0.weight"] for run in (plain, source)))
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_taken_where_there_are_any(genexp):
     source = genexp("train", *VAE, "ema=0.9").run
     run = genexp("train", f"from={source}", "weights=true", "ema=null", *STILL).run
@@ -45,6 +45,7 @@ def test_averaged_weights_are_taken_where_there_are_any(genexp):
     assert all(torch.allclose(ours[name], mean, atol=1e-6) for name, mean in averages.items())
 
 
+@pytest.mark.slow
 def test_two_starts_are_two_runs_and_the_same_start_is_the_same_run(genexp, source):
     words = ["weights=true", "optimizer.lr=0.01", "epochs=1"]
     first = genexp("train", f"from={source}", *words).run
@@ -57,6 +58,7 @@ def test_two_starts_are_two_runs_and_the_same_start_is_the_same_run(genexp, sour
     assert genexp("train", f"from={source}", *words).run != first
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_run_that_it_started_from(genexp, source):
     words = ["weights=true", "optimizer.lr=0.01"]
     whole = genexp("train", f"from={source}", *words, "epochs=2", "outputs_dir=whole").run
@@ -71,6 +73,7 @@ def test_a_run_goes_on_without_the_run_that_it_started_from(genexp, source):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_run_again_and_taken_from_like_any_run(genexp, source):
     run = genexp("train", f"from={source}", "weights=true", "optimizer.lr=0.01", "epochs=1").run
     assert genexp("evaluate", str(run), "metrics.parzen.n_samples=100").code == 0
@@ -83,6 +86,7 @@ def test_it_is_evaluated_run_again_and_taken_from_like_any_run(genexp, source):
     assert "start" not in json.dumps(config_of(*VAE).identity())
 
 
+@pytest.mark.slow
 def test_an_export_has_weights_to_start_from(genexp, source):
     assert genexp("export", str(source), "out=shared").code == 0
     answer = genexp("train", "from=shared", "weights=true", "seed=7", *STILL)
@@ -106,6 +110,7 @@ def test_what_does_not_fit_is_named_before_anything_is_written(genexp, source, t
     assert sorted(tmp_path.glob("outputs/digits/*")) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_starts_every_job_from_the_weights(genexp, source, tmp_path):
     answer = genexp("train", "-m", f"from={source}", "weights=true", "seed=5,6", *STILL)
     assert answer.code == 0, answer.out + answer.err

@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from genexp.models import evaluating
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.training import build
 from genexp.training.loop import train
 from genexp.training.tensorboard import SPRITE, EventLog, sprite
@@ -58,13 +58,14 @@ def test_losses_and_scores_are_shown_over_epochs_too(genexp):
         assert [point.value for point in over_epochs] == [ends[step] for step in (11, 22, 33)]
 
 
-def test_a_run_that_was_begun_with_its_event_files_elsewhere_goes_on_there(genexp):
+@pytest.mark.slow
+def test_a_run_that_was_begun_with_its_event_files_elsewhere_goes_on_there(genexp, a_second_passes):
     run = genexp("train", *VAE, "epochs=1").run
     old = run / "tensorboard"
     old.mkdir()
     for file in run.glob("events.out.tfevents.*"):
         file.rename(old / file.name)
-    time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
+    a_second_passes()
     assert genexp("train", *VAE, "epochs=2").run == run
     assert not list(run.glob("events.out.tfevents.*"))
     scalars = shown(old)
@@ -77,6 +78,7 @@ def hyperparameters(run):
     return HParamsPluginData.FromString(content).session_start_info.hparams
 
 
+@pytest.mark.slow
 def test_the_table_of_hyperparameters_has_the_columns_of_all_runs_and_the_model_first(genexp):
     vae, gan = genexp("train", *VAE, "epochs=1").run, genexp("train", *SMALL, "epochs=1").run
     for run in (vae, gan):
@@ -90,6 +92,7 @@ def test_the_table_of_hyperparameters_has_the_columns_of_all_runs_and_the_model_
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, (1, 8, 8)), (2500, (1, 176, 176)), (10, (3, 20, 4000))])
+@pytest.mark.slow
 def test_the_projector_s_sprite_is_no_larger_than_a_browser_shows(n, size):
     images = torch.rand(n, 1, 1, 1).expand(-1, *size)
     picture, (height, width) = sprite(images)
@@ -163,6 +166,7 @@ def test_names_that_are_no_valid_unicode(genexp, tmp_path):
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+@pytest.mark.slow
 def test_the_outputs_may_lie_where_the_name_is_no_valid_unicode(tmp_path, sweep):
     outputs = os.fsdecode(b"\xf6utputs")
     command = [sys.executable, "-m", "genexp", "train", *VAE, "epochs=1", f"outputs_dir='{outputs}'", *sweep]
@@ -175,6 +179,7 @@ def test_the_outputs_may_lie_where_the_name_is_no_valid_unicode(tmp_path, sweep)
 
 
 @pytest.mark.parametrize("model", ["vae", "dae", "cae", "gsn"])
+@pytest.mark.slow
 def test_the_validation_loss_costs_little_and_is_that_of_validation_images(model):
     config = config_of(f"model={model}", "dataset=digits", "epochs=20", "log.every_steps=100000")
     data = build.data_set(config.dataset, config.data_dir)
@@ -193,6 +198,8 @@ def test_the_validation_loss_costs_little_and_is_that_of_validation_images(model
             times.append(time.process_time())
         assert again["loss/valid"] == tick.values["loss/valid"]
         shares.append((times[3] - times[2]) / (times[1] - times[0]))
+        if len(shares) >= 3 and min(shares) < 0.05:
+            break
     assert np.isfinite(again["loss/valid"])
     assert min(shares) < 0.05, shares
 

@@ -14,10 +14,11 @@ from conftest import SMALL, assert_same_state, interrupted_at, last_checkpoint, 
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp.runs import directory
-from genexp.runs.directory import Run
+from genexp.commands import train as command
+from genexp.rundirs import directory
+from genexp.rundirs.directory import Run
 from genexp.storage import checkpoint
-from genexp.training import build
+from genexp.training import build, moves
 from genexp.training import session as module
 
 
@@ -88,6 +89,7 @@ def test_momentum_is_logged_where_there_is_one(genexp):
     assert {line["momentum/generator"] for line in read_metrics(answer.run)} == {0.5}
 
 
+@pytest.mark.slow
 def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
     first = genexp("train", *SMALL, "epochs=1")
     again = genexp("train", *SMALL, "epochs=1")
@@ -107,8 +109,8 @@ def test_the_same_command_reports_a_finished_run_and_more_epochs_go_on(genexp):
     assert "more than the 2 asked for" in fewer.out
 
 
-def test_other_score_settings_score_again_without_training(genexp):
-    first = genexp("train", *SMALL, "epochs=1")
+def test_other_score_settings_score_again_without_training(genexp, finished):
+    first = finished(*SMALL, "epochs=1")
     again = genexp("train", *SMALL, "epochs=1", "metrics.parzen.n_samples=100")
     assert again.run == first.run
     assert "(100 samples" in again.out
@@ -116,15 +118,16 @@ def test_other_score_settings_score_again_without_training(genexp):
 
 
 @pytest.mark.parametrize("stop", [3, 11, 15])
-def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, stop):
+@pytest.mark.slow
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, finished, a_second_passes, stop):
     """Ctrl-C within an epoch, at its end, and in the second: weights, optimizer state, lines and score are equal."""
-    whole = genexp("train", *SMALL, "epochs=3", "outputs_dir=whole")
+    whole = finished(*SMALL, "epochs=3", "outputs_dir=whole")
     with interrupted_at(stop):
         stopped = genexp("train", *SMALL, "epochs=3")
         assert stopped.code == 130
         assert f"interrupted at step {stop}" in stopped.err
         assert "the same command goes on" in stopped.err
-    time.sleep(1.1)  # TensorBoard orders a run's files by the second in which they were begun
+    a_second_passes()
     resumed = genexp("train", *SMALL, "epochs=3")
     assert "going on from epoch" in resumed.out
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
@@ -134,8 +137,8 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(genexp, stop):
     assert points(resumed.run, "loss/generator") == points(whole.run, "loss/generator")
 
 
-def test_on_resuming_a_run_its_configuration_is_read_once(genexp, monkeypatch):
-    genexp("train", *SMALL, "epochs=1")
+def test_on_resuming_a_run_its_configuration_is_read_once(genexp, finished, monkeypatch):
+    finished(*SMALL, "epochs=1")
     read_config, read = directory.read_config, []
     steps = []
     monkeypatch.setattr(directory, "read_config", lambda file: read.append((file, len(steps))) or read_config(file))
@@ -144,6 +147,7 @@ def test_on_resuming_a_run_its_configuration_is_read_once(genexp, monkeypatch):
     assert [before for _, before in read if before == 0] == [0]
 
 
+@pytest.mark.slow(8)
 def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
     whole = genexp("train", *SMALL, "epochs=40", "outputs_dir=whole")
     command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=40"]
@@ -163,8 +167,9 @@ def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
     assert without_times(read_metrics(resumed.run)) == without_times(read_metrics(whole.run))
 
 
-def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, monkeypatch):
-    genexp("train", *SMALL, "epochs=1")
+@pytest.mark.slow
+def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, finished, monkeypatch):
+    finished(*SMALL, "epochs=1")
     score = module.Session._score
 
     def killed(*_):
@@ -178,8 +183,9 @@ def test_a_new_score_killed_on_the_way_does_not_pass_for_done(genexp, monkeypatc
     assert "(100 samples" in again.out
 
 
-def test_an_epoch_that_was_begun_is_ended_before_it_is_scored(genexp, monkeypatch):
-    assert genexp("train", *SMALL, "epochs=1").code == 0
+@pytest.mark.slow
+def test_an_epoch_that_was_begun_is_ended_before_it_is_scored(genexp, finished, monkeypatch):
+    finished(*SMALL, "epochs=1")
     original = module.Terminal.show
     monkeypatch.setattr(module.Terminal, "show", lambda self, tick: os.kill(os.getpid(), signal.SIGTERM))
     assert genexp("train", *SMALL, "epochs=3").code == 130
@@ -190,9 +196,9 @@ def test_an_epoch_that_was_begun_is_ended_before_it_is_scored(genexp, monkeypatc
     assert "more than the 1 asked for" in answer.out
 
 
-def test_weights_that_are_not_finite_are_never_saved(genexp, monkeypatch, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(genexp, finished, monkeypatch, tmp_path):
     """Ctrl-C between two logged steps, after the weights went bad."""
-    assert genexp("train", *SMALL, "epochs=1").code == 0
+    finished(*SMALL, "epochs=1")
     good = sorted(tmp_path.glob("outputs/digits/*/checkpoints/*"))
     built = []
     build_training = build.training
@@ -214,8 +220,9 @@ def test_weights_that_are_not_finite_are_never_saved(genexp, monkeypatch, tmp_pa
     assert sorted(tmp_path.glob("outputs/digits/*/checkpoints/*")) == good
 
 
-def test_no_readable_checkpoint_is_an_error_and_costs_nothing(genexp):
-    first = genexp("train", *SMALL, "epochs=3")
+@pytest.mark.slow
+def test_no_readable_checkpoint_is_an_error_and_costs_nothing(genexp, finished):
+    first = finished(*SMALL, "epochs=3")
     lines = (first.run / "metrics.jsonl").read_text()
     for file in (first.run / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:1000])
@@ -226,7 +233,7 @@ def test_no_readable_checkpoint_is_an_error_and_costs_nothing(genexp):
     assert genexp("train", *SMALL, "epochs=4", "fresh=true").code == 0
 
 
-def test_dead_in_the_first_epoch_and_begun_again_tensorboard_shows_one_curve(genexp, monkeypatch):
+def test_dead_in_the_first_epoch_and_begun_again_tensorboard_shows_one_curve(genexp, monkeypatch, a_second_passes):
     original = module.Terminal.show
 
     def die(self, tick):
@@ -236,13 +243,14 @@ def test_dead_in_the_first_epoch_and_begun_again_tensorboard_shows_one_curve(gen
     monkeypatch.setattr(module.Terminal, "show", die)
     assert genexp("train", *SMALL, "epochs=1").code == 1
     monkeypatch.setattr(module.Terminal, "show", original)
-    time.sleep(1.1)
+    a_second_passes()
     answer = genexp("train", *SMALL, "epochs=1")
     assert points(answer.run, "loss/generator") == [4, 8, 11]
 
 
-def test_fresh_starts_over_and_keeps_the_old_run(genexp):
-    first = genexp("train", *SMALL, "epochs=1")
+@pytest.mark.slow
+def test_fresh_starts_over_and_keeps_the_old_run(genexp, finished):
+    first = finished(*SMALL, "epochs=1")
     weights = last_checkpoint(first.run)
     fresh = genexp("train", *SMALL, "epochs=1", "fresh=true")
     assert "started" in fresh.out
@@ -263,14 +271,15 @@ def test_another_experiment_in_a_given_directory_is_refused_with_the_differences
     assert "fresh=true" in answer.err
 
 
-def test_a_run_that_another_process_holds_is_left_alone(genexp):
-    first = genexp("train", *SMALL, "epochs=1")
+def test_a_run_that_another_process_holds_is_left_alone(genexp, finished):
+    first = finished(*SMALL, "epochs=1")
     with filelock.FileLock(first.run / ".lock"):
         answer = genexp("train", *SMALL, "epochs=2")
     assert answer.code == 1
     assert "another process" in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch):
     """It was not finished when this process looked first, and is when this one comes to hold it."""
     words, build_training = ["train", *SMALL, "epochs=1"], build.training
@@ -289,10 +298,10 @@ def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_train
     assert json.loads((answer.run / "status.json").read_text())["pid"] != os.getpid()
 
 
-def test_who_waits_for_a_run_that_is_moved_aside_does_not_come_to_hold_it(genexp, monkeypatch, tmp_path):
+def test_who_waits_for_a_run_that_is_moved_aside_does_not_come_to_hold_it(genexp, finished, monkeypatch, tmp_path):
     """Its lock file was opened under the old name, and would else be taken for that of the new run."""
     monkeypatch.chdir(tmp_path)
-    first = genexp("train", *SMALL, "epochs=1")
+    first = finished(*SMALL, "epochs=1")
     run = Run(first.run)
     config = run.config
     with run.held(config.model_copy(update={"fresh": True})):
@@ -328,12 +337,13 @@ def test_divergence_in_the_first_epoch(genexp):
     assert "none, it happened in the first epoch" in answer.err
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, monkeypatch):
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, finished, monkeypatch):
     """A file-size limit stands in for the disk: the first checkpoint that is too large is refused by the system."""
     import resource
 
-    first = genexp("train", *SMALL, "epochs=1")
-    whole = genexp("train", *SMALL, "epochs=2", "outputs_dir=whole")
+    first = finished(*SMALL, "epochs=1")
+    whole = finished(*SMALL, "epochs=2", "outputs_dir=whole")
     kept = max((first.run / "checkpoints").iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -350,8 +360,9 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(genexp, monkeypatch):
     assert_same_state(last_checkpoint(resumed.run), last_checkpoint(whole.run))
 
 
-def test_a_damaged_checkpoint_is_passed_over(genexp, tmp_path):
-    first = genexp("train", *SMALL, "epochs=2")
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over(genexp, finished, tmp_path):
+    first = finished(*SMALL, "epochs=2")
     newest = max((first.run / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
     answer = genexp("train", *SMALL, "epochs=3")
@@ -361,6 +372,7 @@ def test_a_damaged_checkpoint_is_passed_over(genexp, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.slow
 def test_drawing_more_pictures_and_scores_changes_nothing_in_training(genexp, seed):
     plain = genexp("train", *SMALL, "epochs=2", f"seed={seed}", "log.samples_every_epochs=100")
     often = ["log.samples_every_epochs=1", "log.scores_every_epochs=1", "outputs_dir=often"]
@@ -386,11 +398,29 @@ def test_every_variant_trains(genexp, settings):
     assert all(value.dtype == torch.float32 for value in state["model"].values())
 
 
+@pytest.mark.parametrize(("slow", "told"), [("bfloat16", True), ("float32", False)])
+def test_where_bfloat16_is_slower_a_training_says_so_and_is_the_same(genexp, monkeypatch, slow, told):
+    def autocast(device, precision):
+        time.sleep(0.05 if precision == slow else 0)
+        return real(device, precision)
+
+    real = moves.autocast
+    words = ["train", *SMALL, "epochs=1", "device=cpu", "device.precision=bfloat16"]
+    with monkeypatch.context() as patched:
+        patched.setattr(moves, "autocast", autocast)
+        compared = genexp(*words, "outputs_dir=compared")
+        assert ("times as long in bfloat16 as in float32" in compared.out + compared.err) == told
+    monkeypatch.setattr(command, "_compare_precisions", lambda *_: None)
+    plain = genexp(*words)
+    assert_same_state(last_checkpoint(plain.run), last_checkpoint(compared.run))
+
+
+@pytest.mark.slow(20)
 def test_a_gan_learns_digits(genexp):
     """The quickstart's GAN, after a part of its epochs, against its start, where every sample is the mean image."""
     words = ["train", "experiment=quickstart", "metrics.parzen.n_samples=1000", "log.every_steps=100"]
     early = genexp(*words, "epochs=1")
-    late = genexp(*words, "epochs=250")
+    late = genexp(*words, "epochs=180")
     assert late.run == early.run
     before, after = (float(answer.out.split("parzen: ")[1].split()[0]) for answer in (early, late))
     assert after > before + 8

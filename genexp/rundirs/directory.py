@@ -16,8 +16,8 @@ from genexp.config.components import Component, defining
 from genexp.config.kept import differences, read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
-from genexp.runs import results
-from genexp.runs.results import Results
+from genexp.rundirs import results
+from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.storage import files
 from genexp.storage.files import PARTIAL, Within, last_json_line, read_json, write_json, writing

@@ -9,7 +9,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from genexp.config import kept
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 
 KEPT = ROOT / "tests/kept/vae-adam-seed0-88c605f2"
 

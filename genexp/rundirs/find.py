@@ -18,14 +18,15 @@ from genexp.config.components import lower_is_better
 from genexp.config.kept import read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import UsageError
-from genexp.runs.directory import Run
-from genexp.runs.results import Evaluation, Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Evaluation, Results
 from genexp.score import Score
 from genexp.storage.files import identity, json_lines_with, was_set_aside
 
 OUTPUTS = "outputs"  # the folder of all runs, unless outputs_dir says another
 HASH = re.compile(r"-([0-9a-f]{8})$")  # at the end of the names that `TrainConfig.directory` gives
 HASH_BEGINS = re.compile(r"[0-9a-f]{2,8}")
+HASH_DIGITS = re.compile(r"[0-9a-f]{1,8}")
 OF_A_RUN = (  # folders of a run in which no other run is sought, since listings take the longer the more they look into
     *("checkpoints", "chains", "figures", "filters", "reconstructions", "samples", "tensorboard", "translations"),
 )
@@ -205,6 +206,15 @@ def _by_hash(pattern: str, outputs_dir: Path) -> list[Run]:
         listed = "\n".join(f"  {path}" for path in paths)
         raise UsageError(f"run={pattern}: {len(paths)} runs' hashes begin so; give more of it, or a path:\n{listed}")
     return [Run(path) for path in paths]
+
+
+def hashes_below(beginning: str, outputs_dir: str = OUTPUTS) -> list[str]:
+    """Return the names HASH or FOLDER/HASH, sorted, that runs have and that begin so; none if it begins no hash."""
+    folder, sign, digits = beginning.rpartition(os.sep)
+    if not HASH_DIGITS.fullmatch(digits):
+        return []
+    names = {hash_of(path) or "" for path in run_folders(Path(folder or outputs_dir).expanduser())}
+    return sorted(f"{folder}{sign}{name}" for name in names if name.startswith(digits))
 
 
 def hash_of(run_dir: Path) -> str | None:
