@@ -21,7 +21,7 @@ from genexp.text import first_line, nearest, print_any_text
 
 if TYPE_CHECKING:
     from genexp.config.command_line import CommandLine
-    from genexp.runs.directory import Run
+    from genexp.rundirs.directory import Run
 
 COMMANDS = {
     "train": "train a model, score it, and keep the run",
@@ -71,11 +71,26 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-sc", "--shell-completion"):
         return _complete(rest)
     if command not in COMMANDS:
-        hint = nearest(command, COMMANDS)
+        hint = _meant(command) or nearest(command, COMMANDS)
         if not hint and ("=" in command or command.startswith("-")):
             raise UsageError(f"'{command}' stands where the command should: genexp train {command}")
         raise UsageError(f"there is no command '{command}'{hint or '; the commands are: ' + ', '.join(COMMANDS)}")
     return _run(command, rest)
+
+
+def _meant(word: str) -> str:
+    """Return what a first word means that is no command, where more than its spelling is wrong: table=2, sweep."""
+    name, equals, value = word.partition("=")
+    if equals and name in ("table", "reproduce"):
+        return f", did you mean 'genexp {name} table={value}'?"
+    if equals and name in COMMANDS and name not in ("train", "runs", "cache"):
+        return f", did you mean 'genexp {name} {value}'?"
+    return {
+        "sweep": "; `genexp train -m seed=0,1` is a sweep",
+        "search": "; `genexp train search=optuna` is a search, see `genexp train --help`",
+        "score": ", did you mean 'evaluate'?",
+        "list": ", did you mean 'runs'?",
+    }.get(name, "")
 
 
 def _overview() -> str:
@@ -117,7 +132,7 @@ def _run(command: str, words: list[str]) -> int:
 def _runs(line: "CommandLine") -> "list[Run | None]":
     """Return the runs that a command line names. Raises UsageError if it names none and has to."""
     from genexp.config.schema import REOPENING
-    from genexp.runs.find import OUTPUTS, matching, named_runs
+    from genexp.rundirs.find import OUTPUTS, matching, named_runs
 
     if line.command == "train":
         outputs_dir = next((w.partition("=")[2] for w in line.overrides if w.startswith("outputs_dir=")), OUTPUTS)
@@ -142,7 +157,7 @@ def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
     line = replace(line, run=run.path, kept=run.config)
     if line.command != "train":
         return line
-    from genexp.runs.start import start_of
+    from genexp.rundirs.start import start_of
 
     return replace(line, start=start_of(run))
 
@@ -169,7 +184,7 @@ def _complete(words: list[str]) -> int:
     from genexp.commands.completion import BASH, choices
     from genexp.config.command_line import CommandLine, parse
     from genexp.config.compose import display, spelled
-    from genexp.runs.find import matching
+    from genexp.rundirs.find import matching
 
     query = CommandLine("train", tuple(words), display=("-sc",))
     if words == ["install=bash"]:
@@ -200,7 +215,7 @@ def _complete(words: list[str]) -> int:
 
 def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     """Run several jobs of a command in this process; print a table of them. Return the exit code."""
-    from genexp.runs.find import short_name
+    from genexp.rundirs.find import short_name
     from genexp.tables import Column, Table, print_table
 
     common = set.intersection(*(set(line.overrides) for line, _ in lines)) if len(lines) > 1 else set()

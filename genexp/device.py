@@ -25,6 +25,8 @@ def select(kind: str, threads: int | None) -> torch.device:
             f"device={kind}: this machine has no {kind.upper()} device that torch can use; "
             f"use device=auto or device={available[0]}"
         )
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions, too, as it is in products
+    torch.backends.cudnn.deterministic = True
     return torch.device(kind, 0) if kind != "cpu" else torch.device("cpu")
 
 

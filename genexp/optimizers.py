@@ -54,6 +54,11 @@ class ScheduledOptimizer:
         self.lr_min = 0.0 if rate is None else rate["lr_min"]
         self.max_col_norm = None if rate is None else rate.get("max_col_norm")
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
+        # On an NVIDIA GPU the learning rate is a float32 tensor, so that a captured step reads it anew.
+        on_gpu = self.parameters[0].is_cuda
+        self.rate = torch.zeros((), device=self.parameters[0].device) if on_gpu else None
+        self.capturable = {"capturable": on_gpu} if "capturable" in optimizer.defaults else {}
+        setattr(optimizer, "_warned_capturable_if_run_uncaptured", True)  # noqa: B010 steps are made both ways
 
     def settings(self, step: int, epoch: float) -> dict[str, float]:
         """Return the settings after `step` steps and `epoch` epochs of the stage, with their fraction.
@@ -65,11 +70,26 @@ class ScheduledOptimizer:
             settings["lr"] = max(settings["lr"] * (1 - epoch / self.lr_epochs), self.lr_min)
         return settings
 
+    def constants(self, step: int, epoch: float) -> dict[str, float]:
+        """Return the settings that a captured step holds as numbers: all but the learning rate."""
+        return {name: value for name, value in self.settings(step, epoch).items() if name != "lr"}
+
+    def prepare(self, step: int, epoch: float) -> None:
+        """Set the settings of this step and epoch."""
+        group = self.optimizer.param_groups[0]
+        group.update(self.settings(step, epoch) | self.capturable)
+        if self.rate is not None:
+            group["lr"] = self.rate.fill_(group["lr"])
+
     def step(self, gradients: Sequence[Tensor], step: int, epoch: float) -> None:
         """Update each parameter with its gradient and the settings of this step and epoch."""
-        self.optimizer.param_groups[0].update(self.settings(step, epoch))
+        self.prepare(step, epoch)
+        self.apply(gradients)
+
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """Update each parameter with its gradient and the settings that were prepared."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_as(parameter, gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.max_col_norm is not None:
@@ -77,10 +97,26 @@ class ScheduledOptimizer:
                 matrix.renorm_(2, 0, self.max_col_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
+        """Return the optimizer's state, with numbers as settings."""
+        state = self.optimizer.state_dict()
+        groups = [
+            {name: float(x) if isinstance(x, Tensor) else x for name, x in group.items()}
+            for group in state["param_groups"]
+        ]
+        return {**state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient with the parameter's strides, as fused optimizers take it without asking.
+
+    They go through the memory of both in step, so that a transposed gradient would move the wrong weights.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def learning_rate(rate: LearningRate) -> Schedule:

@@ -105,7 +105,64 @@ class DataPath:
         return path if path is None or as_typed else os.path.normpath(path)
 
 
-MARKS = {"AsBefore": AsBefore, "Beside": Beside, "DataPath": DataPath}
+@dataclass(frozen=True)
+class AtMost:
+    """Marks a number that another setting limits, as in `Annotated[PositiveInt, AtMost("n_samples")]`.
+
+    `times` the number, and `more`, are at most the other setting.
+    """
+
+    other: str
+    times: int = 1
+    more: int = 0
+
+    def mistake(self, name: str, settings: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the setting `name` of these; None if nothing is."""
+        most = (settings[self.other] - self.more) // self.times
+        if settings[name] <= most:
+            return None
+        given, limit = f"{name}={settings[name]}", f"{self.other}={settings[self.other]}"
+        if most < 1:
+            return f"{given} needs more than {limit}"
+        return f"{given}: should be at most {most:,}, because of {limit}"
+
+
+@dataclass(frozen=True)
+class FileFor:
+    """Marks a file that is read if another setting has a value, as in `Annotated[str | None, FileFor("kind", "b")]`.
+
+    It is given with that value only. `such_as` says which file it may be.
+    """
+
+    other: str
+    value: str
+    such_as: str
+
+    def mistake(self, name: str, settings: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the setting `name` of these; None if nothing is."""
+        is_asked, is_given = settings[self.other] == self.value, settings[name] is not None
+        if is_asked and not is_given:
+            return f"{self.other}={self.value} needs {name}=FILE, such as {self.such_as}"
+        if is_given and not is_asked:
+            return f"{name}={settings[name]} is for {self.other}={self.value}; {self.other} is {settings[self.other]}"
+        return None
+
+    def unreadable(self, name: str, settings: Mapping[str, Any]) -> str | None:
+        """Return why the file of the setting `name` cannot be read; None if it can, or none is given."""
+        try:
+            if settings[name] is not None:
+                with open(os.path.expanduser(settings[name]), "rb"):  # noqa: PTH111, PTH123
+                    pass
+        except OSError as error:
+            return f"{name}={settings[name]} cannot be read: {error.strerror}"
+        return None
+
+
+Neighbours = Annotated[PositiveInt, AtMost("n_samples", more=1)]  # others beside each sample
+_INCEPTION = "weights-inception-2015-12-05-6726825d.pth of the releases of torch-fidelity"
+InceptionWeights = Annotated[str | None, FileFor("features", "inception", _INCEPTION)]
+
+MARKS = {"AsBefore": AsBefore, "AtMost": AtMost, "Beside": Beside, "DataPath": DataPath, "FileFor": FileFor}
 OF_LIBRARIES = {"Annotated", "Any", "BeforeValidator", "Field", "Literal", "Mapping", "PlainValidator"}
 NO_TYPES = {"MARKS", "OF_LIBRARIES", "PydanticCustomError", *OF_LIBRARIES, *MARKS}
 NAMES = {name: value for name, value in globals().items() if name[0].isupper() and name not in (*NO_TYPES, "NO_TYPES")}

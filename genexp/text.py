@@ -44,9 +44,12 @@ def number(value: float | None, form: str) -> str:
 
 
 def with_error(mean: float, stderr: float | None) -> str:
-    """Return "mean ± stderr", both rounded to two digits of the error; the mean alone if the error is 0 or unknown."""
+    """Return "mean ± stderr", both rounded to two digits of the error.
+
+    Return the mean alone, with three digits unless it is a whole number, if the error is 0 or unknown.
+    """
     if not stderr or not math.isfinite(stderr):  # a count has no error, and equal values have 0
-        return number(mean, "g")
+        return number(mean, "g" if not math.isfinite(mean) or mean == round(mean) or abs(mean) >= 1000 else ".3g")
     return with_decimals(mean, stderr, max(0, 1 - math.floor(math.log10(stderr))))
 
 
@@ -55,6 +58,9 @@ def with_decimals(mean: float, stderr: float | None, decimals: int) -> str:
     if stderr is None or not (math.isfinite(mean) and math.isfinite(stderr)):
         return number(mean, f".{decimals}f")
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
+
+
+ALSO_CALLED = {"gpu": "cuda", "metal": "mps"}  # by others, so that spelling would mislead
 
 
 def percent(share: float, stderr: float | None, decimals: int) -> str:
@@ -70,6 +76,11 @@ def first_line(error: BaseException) -> str:
 def nearest(word: str, names: Iterable[str]) -> str:
     """Return ", did you mean 'X'?" for the closest of `names`, or nothing; a dotted name stays in its own group."""
     names = list(names)
+    if (meant := ALSO_CALLED.get(word.lower())) in names:
+        return f", did you mean '{meant}'?"
+    in_capitals = [name for name in names if name.lower() == word.lower() and name != word]
+    if in_capitals:
+        return f", did you mean '{in_capitals[0]}'?"
     group, _, leaf = word.rpartition(".")
     siblings = [name for name in names if group and name.rpartition(".")[0] == group]
     by_leaf = {name.rpartition(".")[2]: name for name in reversed(siblings or names)}

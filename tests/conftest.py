@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from examples import UNRULY
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
+from examples import UNRULY
 from genexp import cli
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration

@@ -94,7 +94,7 @@ class Trial:
     def __init__(self, folder: Path) -> None:
         # From a server that has imported torch: a process begins in an instant, so kills fall in what we wrote.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([*IMPORTED, "genexp.cli", "sklearn.datasets"])
+        self.context.set_forkserver_preload([*IMPORTED, "torch._dynamo", "genexp.cli", "sklearn.datasets"])
         self.folder, self.seconds = folder, 0.0  # that the last process took
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)

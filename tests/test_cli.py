@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -242,6 +243,31 @@ def test_completion(genexp, monkeypatch, line, expected):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("genexp evaluate run=4", ["run=4f00aa11", "run=4f00bb22"]),
+        ("genexp evaluate run=4f00a", ["run=4f00aa11"]),
+        ("genexp export 4f", ["4f00aa11", "4f00bb22"]),
+        ("genexp rerun outputs/mnist/4", ["outputs/mnist/4f00bb22"]),
+        ("genexp rerun outputs/mnist/g", ["outputs/mnist/gan-sgd-seed0-4f00bb22"]),
+        ("genexp train from=4f00b", ["from=4f00bb22"]),
+        ("genexp figure run=c", ["run=cafe0123"]),
+        ("genexp train outputs_dir=other from=be", ["from=beef4567"]),
+        ("genexp figure run=4f00c", []),
+    ],
+)
+def test_hashes_of_runs_are_completed(genexp, monkeypatch, tmp_path, line, expected):
+    names = ("digits/vae-adam-seed0-4f00aa11", "mnist/gan-sgd-seed0-4f00bb22", "mnist/vae-adam-seed0-cafe0123")
+    for name in (*(f"outputs/{name}" for name in names), "outputs/mnist/cafe", "other/mnist/vae-adam-seed0-beef4567"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("")
+        (tmp_path / name / "status.json").write_text("")
+    monkeypatch.setenv("COMP_LINE", line)
+    answer = genexp("-sc", "query=bash")
+    assert (answer.out.split(), answer.err) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
         ("genexp export ", ["digits/a", "mnist/b"]),
         ("genexp export out", ["digits/a", "mnist/b"]),
         ("genexp export outputs/d", ["digits/a"]),
@@ -320,7 +346,7 @@ def test_a_sweep_with_an_unknown_option_is_a_wrong_command_and_runs_nothing(gene
 @pytest.mark.parametrize(
     ("mean", "stderr", "shown"),
     [(121.33, 1.54, "121.3 ± 1.5"), (0.59504, 0.0098, "0.5950 ± 0.0098"), (-2020.4, 31.7, "-2020 ± 32"),
-     (18.0, None, "18"), (1.0, 0.0, "1")],
+     (18.0, None, "18"), (1.0, 0.0, "1"), (0.511731, None, "0.512"), (-410.337, 0.0, "-410"), (2051.5, None, "2051.5")],
 )  # fmt: skip
 def test_scores_in_the_sweeps_table_have_the_digits_that_count(mean, stderr, shown):
     assert with_error(mean, stderr) == shown
@@ -370,3 +396,18 @@ def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     where = [sys.executable, "-c", "import genexp.config.schema as s; print(s.CONFIGS)"]
     done = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(place / "genexp" / "configs")
+
+
+def test_paths_that_are_printed_are_there_whatever_hydra_would_do_with_the_folder(genexp, tmp_path):
+    """Hydra's own programs change into a folder of the job with this setting; genexp stays where it was started."""
+    chdir = "hydra.job.chdir=true"
+    answers = [genexp("train", *SMALL, "epochs=1", chdir), genexp("train", *SMALL, "epochs=1", "seed=1,2", "-m", chdir)]
+    run = answers[0].run
+    for words in (["sample", "n=4", "out=s.png"], ["figure", "kind=samples"], ["export"], ["evaluate", "seed=3"]):
+        answers.append(genexp(words[0], f"run={run}", *words[1:], chdir))
+    answers += [genexp("runs", chdir), genexp("cache", chdir)]
+    assert Path.cwd() == tmp_path
+    for answer in answers:
+        assert answer.code == 0, answer.err
+        for path in re.findall(r"(?:outputs/|s\.png)[\w./-]*", answer.out):
+            assert Path(path).exists(), answer.out

@@ -324,6 +324,27 @@ def test_without_a_bound_an_experiment_is_the_one_it_was_before_there_were_bound
     assert config_of("model=gan", "dataset=digits", "optimizer.max_col_norm=2").identity() != config.identity()
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop", "adadelta"])
+def test_a_gradient_moves_the_same_weights_however_it_lies_in_memory(name):
+    """torch's fused optimizers read a gradient in the order of its memory, whatever its strides are."""
+    settings = config_of("model=gan", "dataset=digits", f"optimizer={name}").optimizer
+    shapes = [(3, 5), (4, 2, 3, 3)]
+    moved = []
+    for layout in ("plain", "transposed"):
+        generator = torch.Generator().manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+        optimizer = target(settings)(weights)
+        for step in range(3):
+            gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+            if layout == "transposed":
+                gradients = [gradients[0].T.contiguous().T, gradients[1].to(memory_format=torch.channels_last)]
+                assert not any(gradient.is_contiguous() for gradient in gradients)
+            optimizer.step(gradients, step, 0)
+        moved.append(weights)
+    for one, other in zip(*moved, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_missing_device_is_named():
     assert select("cpu", None).type == "cpu"
     if not torch.cuda.is_available():

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from genexp import layout
 from genexp.layout import lines_of, wrapped
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.score import Score
 from genexp.sweeps import board
 from genexp.sweeps.jobs import FINISHED, Job

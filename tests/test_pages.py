@@ -8,7 +8,7 @@ from conftest import ROOT, SMALL, last_checkpoint
 from omegaconf import OmegaConf
 
 from genexp.config.components import lower_is_better
-from genexp.runs.results import Results
+from genexp.rundirs.results import Results
 
 CONF = ["--config-dir", "conf"]
 

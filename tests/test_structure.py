@@ -7,10 +7,23 @@ import genexp
 
 PACKAGE = Path(genexp.__file__).parent
 FLOORS = [  # each imports only from those behind it
-    *("__main__", "cli", "sweeps", "commands", "papers", "training", "figures", "metrics", "models"),
-    *("data", "runs", "config", "storage"),
+    *(
+        "__init__",
+        "__main__",
+        "cli",
+        "api",
+        "arrays",
+        "sweeps",
+        "commands",
+        "papers",
+        "training",
+        "figures",
+        "metrics",
+        "models",
+    ),
+    *("data", "rundirs", "config", "storage"),
 ]
-WITHOUT_TORCH = ("config", "runs", "papers", "sweeps", "commands", "training", "figures", "storage")
+WITHOUT_TORCH = ("config", "rundirs", "papers", "sweeps", "commands", "training", "figures", "storage")
 HYDRA = ("config/compose.py", "config/many.py", "config/mistakes.py", "sweeps/elsewhere.py")
 
 

@@ -10,9 +10,10 @@ from genexp.config.components import components, settings_of
 from genexp.config.schema import flat
 from genexp.figures import pictures
 from genexp.figures.points import POINTS
-from genexp.runs.results import Evaluation
+from genexp.rundirs.results import Evaluation
 from genexp.tables import markdown_row
 from genexp.text import count, duration
+from genexp.training.plan import Plan, PlannedStage
 from genexp.training.reopen import Trained
 
 SAMPLES = {
@@ -48,7 +49,7 @@ def _head(trained: Trained, picture: str, seed: int) -> str:
 
 {" ".join(about_the_model.split())}
 
-{count(parameters(trained), "parameter")}, after epoch {trained.epoch:.4g} (step {trained.step:,}) of training.
+{count(parameters(trained), "parameter")}, after {_trained_for(trained)} (step {trained.step:,}) of training.
 {SAMPLES[trained.model.sample_kind]}
 
 ![{pictures.TILES if are_images else POINTS:,} samples from seed {seed}]({picture})
@@ -83,7 +84,7 @@ from safetensors.torch import load_file
 from genexp import rng
 from genexp.config.components import refuse_strangers
 from genexp.models import draw
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.training import build
 
 run, device = Run(Path(".")), torch.device("cpu")
@@ -109,7 +110,7 @@ def _training(trained: Trained) -> str:
         "second data set": config.dataset_b and config.dataset_b["name"],
         "digest of the data": trained.run.digest(),
         "images": ", ".join(f"{len(getattr(data, split)):,} {split}" for split in ("train", "valid", "test")),
-        "epochs": f"{trained.epoch:.4g}",
+        "epochs": _epochs(trained),
         "steps": f"{trained.step:,}",
         "batch size": config.batch_size,
         **{key: f"{component['name']} ({_joined(settings_of(component))})" for key, component in optimizers.items()},
@@ -126,6 +127,24 @@ def _training(trained: Trained) -> str:
     }
     known = [(name, value) for name, value in rows.items() if value not in (None, "")]
     return f"## Training\n\n{_table(('', ''), known)}"
+
+
+def _trained_for(trained: Trained) -> str:
+    """Return the epochs in the words of a sentence."""
+    return f"epoch {_epochs(trained)}" if len(_stages(trained)) == 1 else f"the epochs {_epochs(trained)}"
+
+
+def _epochs(trained: Trained) -> str:
+    """Return the epochs of each stage that was begun; those of the only one as a number."""
+    stages = [stage for stage in _stages(trained) if stage.first_step < trained.step or stage.first_step == 0]
+    if len(_stages(trained)) == 1:
+        return f"{trained.epoch:.4g}"
+    ends = [*(stage.first_step for stage in stages[1:]), trained.step]
+    return ", ".join(f"{stage.progress(end):.4g} of {stage.name}" for stage, end in zip(stages, ends, strict=True))
+
+
+def _stages(trained: Trained) -> list[PlannedStage]:
+    return Plan.of(trained.model, trained.config.batch_size, trained.data.images_per_epoch).stages
 
 
 def _settings(trained: Trained) -> str:

@@ -15,7 +15,8 @@ from genexp.config.compose import compose, plain_mistakes
 from genexp.config.mistakes import defaults_of, options_of, players_of
 from genexp.config.schema import REOPENING, SCHEMAS, Schema
 from genexp.errors import GenexpError
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import OUTPUTS, hashes_below
 
 OF_SCORES = ("sweep.rank_by", "checkpoint.keep_best", "search.metric")  # settings that name one of the run's scores
 
@@ -50,11 +51,15 @@ def choices(line: CommandLine, word: str) -> list[str]:
 
 
 def run_paths(line: CommandLine, start: str) -> list[str]:
-    """Return the paths of the runs that begin with what was typed; of those below outputs_dir if nothing was."""
-    folders = [word.partition("=")[2] for word in line.overrides if word.startswith("outputs_dir=")]
-    begin = glob.escape(start) if start else f"{glob.escape((folders or ['outputs'])[-1])}/"
+    """Return the paths and the hashes of the runs that begin with what was typed.
+
+    Of nothing they are the paths of the runs below outputs_dir.
+    """
+    outputs_dir = next((word.partition("=")[2] for word in line.overrides if word.startswith("outputs_dir=")), OUTPUTS)
+    begin = glob.escape(start) if start else f"{glob.escape(outputs_dir)}/"
     places = sorted({place for deeper in ("*", "*/*", "*/*/*") for place in glob.glob(begin + deeper)})  # noqa: PTH207
-    return [place for place in places if Run(Path(place)).config_file.is_file() and "/checkpoints" not in place]
+    paths = [place for place in places if Run(Path(place)).config_file.is_file() and "/checkpoints" not in place]
+    return [*paths, *hashes_below(start, outputs_dir)]
 
 
 def _names(line: CommandLine, word: str) -> list[str]:

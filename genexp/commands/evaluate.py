@@ -6,9 +6,9 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.schema import RUN_SETTINGS, EvaluateConfig, TrainConfig
 from genexp.metrics import Subject
-from genexp.runs import results
-from genexp.runs.directory import Run
-from genexp.runs.provenance import provenance
+from genexp.rundirs import results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.provenance import provenance
 from genexp.score import Score
 from genexp.training import build
 from genexp.training.reopen import reopen

@@ -13,8 +13,8 @@ from genexp.config.schema import ExportConfig
 from genexp.errors import UsageError
 from genexp.figures.canvas import save_picture
 from genexp.figures.pictures import of_samples
-from genexp.runs.directory import Run
-from genexp.runs.results import RAW, with_each_score_once
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import RAW, with_each_score_once
 from genexp.storage import weights
 from genexp.storage.files import aside, atomic_folder, read_json, write_json, writing
 from genexp.text import count

@@ -10,7 +10,7 @@ from genexp.errors import UsageError
 from genexp.figures import kinds
 from genexp.figures.canvas import Picture, save_picture
 from genexp.figures.curves import curves, save_figure
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import read_json_lines, writing
 from genexp.training.reopen import Trained, label_of, reopen
 

@@ -13,8 +13,8 @@ from genexp.config.components import Component, refuse_strangers
 from genexp.config.kept import differences
 from genexp.config.schema import RerunConfig, TrainConfig, data_sets, flat
 from genexp.errors import GenexpError, UsageError
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.storage.checkpoint import load_latest
 from genexp.storage.files import RERUN
 from genexp.tables import Column, Table, print_table
@@ -79,6 +79,7 @@ def _configuration(config: RerunConfig, run: Run, then: Results) -> TrainConfig:
     device = {
         "kind": asked.kind or str(then.provenance.get("device", kept.device.kind)).split()[0],
         "threads": asked.threads or then.provenance.get("threads", kept.device.threads),
+        "capture": kept.device.capture if asked.capture is None else asked.capture,
     }
     path = run.path if run.path.name not in ("", "..") else run.path.resolve()
     changed = {

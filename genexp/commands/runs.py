@@ -11,7 +11,7 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.config.schema import RunsConfig, TrainConfig
 from genexp.errors import UsageError
-from genexp.runs.find import NewestScore, RunState, differing_settings, find, short_names
+from genexp.rundirs.find import NewestScore, RunState, differing_settings, find, short_names, without_collection
 from genexp.tables import Column, Document, Table, print_table, render
 from genexp.text import TIME, age, number, with_decimals
 
@@ -89,28 +89,34 @@ ORDERS: dict[str, Callable[[Listed], Any]] = {  # the best score, the most progr
 }
 
 
+@without_collection()
 def main(config: RunsConfig, _line: CommandLine) -> None:
     """Print the table of runs."""
     folder = Path(config.outputs_dir).expanduser()
+    words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
+    rows = listed(folder, words, config.sort)
+    if config.format != "terminal":
+        print(render(Document(f"Runs in {folder}", [Table(COLUMNS, rows)], []), config.format), end="")
+        return
+    if not rows:
+        print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
+        return
+    print_table(Table(COLUMNS, rows))
+    for row in rows:
+        if row.state.error and row.state.status == "failed":
+            print(f"{row.state.run.path} failed: {row.state.error.splitlines()[0]}")
+
+
+def listed(folder: Path, words: list[str], sort: str = "path") -> list[Listed]:
+    """Return the runs below a folder that hold all the words, sorted. Raises UsageError if there is no such folder."""
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; set outputs_dir=FOLDER to where runs are kept")
-    words = config.filter.split() if isinstance(config.filter, str) else config.filter or []
     states = find(folder)
     settings = differing_settings(states)
     names = short_names([state.run.path for state in states])
     rows = [Listed(state, state.newest_score(), settings[state.run.path], names[state.run.path]) for state in states]
     matching = [row for row in rows if _matches(row, words)] if words else rows
-    listed = sorted(matching, key=lambda row: (ORDERS[config.sort](row), ORDERS["path"](row)))
-    if config.format != "terminal":
-        print(render(Document(f"Runs in {folder}", [Table(COLUMNS, listed)], []), config.format), end="")
-        return
-    if not listed:
-        print(f"no run in {folder}{' matches ' + ' '.join(words) if words else ''}")
-        return
-    print_table(Table(COLUMNS, listed))
-    for row in listed:
-        if row.state.error and row.state.status == "failed":
-            print(f"{row.state.run.path} failed: {row.state.error.splitlines()[0]}")
+    return sorted(matching, key=lambda row: (ORDERS[sort](row), ORDERS["path"](row)))
 
 
 def _matches(row: Listed, words: list[str]) -> bool:

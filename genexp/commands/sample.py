@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
@@ -14,10 +15,10 @@ from genexp.figures.canvas import save_picture
 from genexp.figures.pictures import TILES, of_drawn
 from genexp.figures.points import POINTS
 from genexp.models import draw
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import atomic, writing
 from genexp.text import count
-from genexp.training.reopen import label_of, reopen
+from genexp.training.reopen import Trained, label_of, reopen
 
 REMEDY = "Set out=FILE.npz to another place"
 
@@ -32,10 +33,8 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
         raise UsageError(f"out={out}: samples are written as FILE.npz (with a picture, FILE.png), or FILE.png alone")
     trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
-    generator = rng.generator(trained.data.train.device, config.seed, "samples")
     label = label_of(config.label, trained)
-    labels = None if label is None else torch.full((config.n,), label, device=generator.device)
-    samples = draw(trained.model, config.n, generator, trained.data, labels)
+    samples = samples_of(trained, config.n, config.seed, label)
     if out is None:
         run.refuse_if_moved()
         of_class = [] if label is None else [f"label{label}"]
@@ -56,3 +55,10 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
         save_picture(of_drawn(samples, trained.data, model=trained.model), picture_file)
     print(f"picture: {picture_file}")
     print(f"run: {run.path}", flush=True)
+
+
+def samples_of(trained: Trained, n: int, seed: int, label: int | None = None) -> Tensor:
+    """Return n samples, (n, C, H, W) in [0, 1], of a class if the model is conditional and `label` is given."""
+    generator = rng.generator(trained.data.train.device, seed, "samples")
+    labels = None if label is None else torch.full((n,), label, device=generator.device)
+    return draw(trained.model, n, generator, trained.data, labels)

@@ -12,7 +12,7 @@ from genexp.papers.likelihood_table import likelihood_document
 from genexp.papers.parzen_table import parzen_document
 from genexp.papers.published import LikelihoodTable, ParzenTable, TextTable, experiments
 from genexp.papers.scores_table import scores_document, text_document
-from genexp.runs.find import OUTPUTS, find
+from genexp.rundirs.find import OUTPUTS, find, without_collection
 from genexp.storage.files import atomic, would_write, writing
 from genexp.tables import Document, render
 
@@ -44,6 +44,7 @@ def refuse_out(config: TableConfig) -> None:
         would_write(Path(config.out).expanduser())
 
 
+@without_collection()
 def table_document(config: TableConfig, line: CommandLine) -> Document:
     """Return the table that is asked for, joined with the runs below `outputs_dir`."""
     paper = published.read(config.paper, line)

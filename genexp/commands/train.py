@@ -2,19 +2,26 @@
 
 import re
 
+import torch
+
+from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig, data_sets
+from genexp.data import DataSet
 from genexp.data.remarks import remarks
-from genexp.device import multiplies_bfloat16, select
-from genexp.runs.directory import Run
-from genexp.runs.find import same_but_path
-from genexp.runs.results import Results
+from genexp.device import select
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import same_but_path
+from genexp.rundirs.results import Results
 from genexp.signals import Stop
-from genexp.text import count, duration
+from genexp.text import count, duration, first_line
 from genexp.training import build
 from genexp.training.logs import warn
+from genexp.training.measure import bfloat16_against_float32
 from genexp.training.session import Session
 from genexp.training.start import weights_of
+
+SLOWER = 1.1  # times as long; less is within what timing a few steps tells
 
 
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
@@ -28,10 +35,10 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     if results is not None and not has_path:
         _report_finished(config, run, results)
         return
+    if (low := low_learning_rate(config)) is not None:  # of a run that was begun before this was refused
+        warn(f"{first_line(low)}: it is taken in its place, as when this run began")
     threads = None if config.fresh else run.threads()  # to end where an uninterrupted run does
     device = select(config.device.kind, config.device.threads or threads)
-    if config.device.precision == "bfloat16" and not multiplies_bfloat16(device):
-        warn("this device has no bfloat16 arithmetic; it is emulated, many times slower than float32")
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
     digest = data.digest()
     for remark in remarks(data, "white" in config.dataset):
@@ -41,7 +48,8 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     data = data.to(device)
     begins = config.fresh or not any(run.checkpoints.glob("step-*.pt"))
     weights = weights_of(config.start) if begins and config.start is not None else None
-    training = build.training(config, data, device, weights)
+    begun_for = 0 if config.begins() else run.config.epochs
+    training = build.training(config, data, device, weights, begun_for)
     build.check_metrics(config.metrics, training.model, data)
     with run.held(config):
         if not config.fresh:
@@ -53,9 +61,20 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
         if results is not None:
             _report_finished(config, run, results)
             return
+        if begins and config.device.precision == "bfloat16":
+            _compare_precisions(config, data, device)
         run.begin(config, digest, str(line))
         results = Session(run, config, training, data, Stop(patient)).train(str(line))
     _report(config, run, results)
+
+
+def _compare_precisions(config: TrainConfig, data: DataSet, device: torch.device) -> None:
+    """Warn if bfloat16 makes steps slower, as it does where it is emulated, and of many convolutions on a CPU."""
+    ratio = bfloat16_against_float32(config, data, device)
+    if ratio > SLOWER:
+        warn(
+            f"a step takes {ratio:.1f} times as long in bfloat16 as in float32; device.precision=float32 is faster here"
+        )
 
 
 def _name_runs_of_these_images(config: TrainConfig, digest: str) -> None:

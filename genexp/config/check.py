@@ -13,34 +13,43 @@ from omegaconf.errors import OmegaConfBaseException
 from genexp.config import components
 from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, is_diagnosis, refuse_strangers
 from genexp.config.mistyped import usage_error
-from genexp.config.schema import SCHEMAS, ReopenedConfig, Schema, TrainConfig
+from genexp.config.schema import SCHEMAS, EvaluateConfig, ReopenedConfig, Schema, TrainConfig
+from genexp.config.suited import missing_file, refuse_unsuited
 from genexp.errors import UsageError
 
 
-def checked(command: str, composed: DictConfig, known: dict[str, Component] | None = None) -> Any:
+def checked(command: str, composed: DictConfig) -> Any:
     """Return the configuration of a command that Hydra composed, checked, as its class in SCHEMAS.
 
-    `known` are components that were checked before. Raises UsageError that names each mistake and the remedy.
+    Raises UsageError that names each mistake and the remedy.
     """
-    schema = SCHEMAS[command]
     if "hydra" in composed:
         composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
-        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise _unresolved(error, composed, schema) from error
+        raise _unresolved(error, composed, SCHEMAS[command]) from error
+    return checked_content(command, content)
+
+
+def checked_content(command: str, content: Any, known: dict[str, Component] | None = None) -> Any:
+    """Return the same of a composed configuration in plain values; `known` are components that were checked before."""
+    schema = SCHEMAS[command]
     try:
-        config = schema.model_validate(plain)
+        config = schema.model_validate(content)
     except pydantic.ValidationError as error:
         raise usage_error(error, "", list(schema.model_fields)) from error
     if isinstance(config, ReopenedConfig):
         refuse_strangers(config, config.trust)
     config = with_checked_components(config, known)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        refuse_unsuited(config.metrics, config.model)
     if isinstance(config, TrainConfig):
         _check_keep_best(config)
         _check_average(config)
-        _check_learning_rates(config)
         config = _with_start(config)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        _check_new_run(config)
     return config
 
 
@@ -72,16 +81,29 @@ def why_not_to_choose(name: str, metric: Component) -> str | None:
     return f"{name} is not taken on validation images, so set metrics.{name}.split=valid"
 
 
-def _check_learning_rates(config: TrainConfig) -> None:
-    """Raise UsageError for a learning rate below its own least value, which would be taken in its place."""
+def _check_new_run(config: TrainConfig | EvaluateConfig) -> None:
+    """Raise UsageError for what a run that has begun goes on with, since an earlier version or another day allowed it.
+
+    Training refuses a file that is missing before its first step, unless no score is to be taken.
+    """
+    mistake = missing_file(config.metrics)
+    if isinstance(config, TrainConfig):
+        mistake = mistake or low_learning_rate(config)
+    if mistake is not None and (isinstance(config, EvaluateConfig) or config.begins()):
+        raise mistake
+
+
+def low_learning_rate(config: TrainConfig) -> UsageError | None:
+    """Return the error for a learning rate below its own least value, which is taken in its place; None without one."""
     of_players = {f"optimizers.{player}": optimizer for player, optimizer in config.optimizers.items()}
     for key, optimizer in {"optimizer": config.optimizer, **of_players}.items():
         lr, least = optimizer.get("lr"), optimizer.get("lr_min")
         if isinstance(lr, float) and isinstance(least, float) and lr < least:
-            raise UsageError(
+            return UsageError(
                 f"{key}.lr={lr:g} is less than {key}.lr_min={least:g}, the least that the learning rate falls to\n"
                 f"Set {key}.lr_min to at most {lr:g}"
             )
+    return None
 
 
 def _check_average(config: TrainConfig) -> None:

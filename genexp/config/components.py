@@ -27,7 +27,7 @@ OWN = ("genexp.models.", "genexp.data.", "genexp.noise.", "genexp.optimizers.", 
 
 ComponentName = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=64)]  # part of a run directory's name
 # An annotation made of these, and of marks such as AsBefore(...), can be evaluated: it executes no other code.
-NAMES_OF_TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Load)
+NAMES_OF_TYPES = (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Load, ast.keyword)
 LITERALS = (ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.USub)
 NAMES_IN_ANNOTATIONS = vars(builtins) | ranges.NAMES
 NAMES_IN_ANNOTATIONS |= {"Annotated": Annotated, "Literal": Literal, "ranges": ranges, **ranges.MARKS}
@@ -82,7 +82,7 @@ def defining(component: Component, as_typed: bool = False) -> Component:
     `as_typed` is as it was before that.
     """
     try:
-        of_settings = _marks(component)
+        of_settings = marks_of(component)
     except UsageError:  # its code is not here; the component is taken as it was kept
         return component
     part = dict(component)
@@ -99,7 +99,7 @@ def defining(component: Component, as_typed: bool = False) -> Component:
 def movable(component: Component) -> list[str]:
     """Return the settings that may change where the same files give the same images: where they lie, and the like."""
     try:
-        of_settings = _marks(component)
+        of_settings = marks_of(component)
     except UsageError:
         of_settings = {}
     kinds = ranges.Beside | ranges.DataPath
@@ -107,7 +107,7 @@ def movable(component: Component) -> list[str]:
     return sorted((marked | {"path"}) & component.keys())
 
 
-def _marks(component: Component) -> dict[str, tuple[Any, ...]]:
+def marks_of(component: Component) -> dict[str, tuple[Any, ...]]:
     """Return what `Annotated` says beside the types of a component's settings, for those that it has."""
     target = str(component.get("_target_"))
     source = source_of("", target)
@@ -128,7 +128,7 @@ def is_diagnosis(metric: Component | None) -> bool:
 def _is_declared(metric: Component, decorator: str) -> bool:
     """Return True if the metric's definition has this decorator; its code is not imported."""
     try:
-        definition, source = _definition("", metric["_target_"]), source_of("", metric["_target_"])
+        definition, source = definition_of("", metric["_target_"]), source_of("", metric["_target_"])
     except UsageError:
         return False
     if definition is not None:
@@ -175,7 +175,7 @@ def declared_settings(key: str, target: str) -> Settings | None:
 @lru_cache(maxsize=1000)
 def _declared_in(source: ast.Module, key: str, target: str) -> Settings | None:
     """Return the settings that a target of this parsed module declares. They are read once until its file changes."""
-    definition = _definition(key, target)
+    definition = definition_of(key, target)
     if isinstance(definition, ast.ClassDef):
         methods = [node for node in definition.body if isinstance(node, ast.FunctionDef)]
         definition = next((method for method in methods if method.name == "__init__"), None)
@@ -201,7 +201,7 @@ def _marks_in(source: ast.Module, target: str) -> dict[str, tuple[Any, ...]]:
     return {name: marks for name, (kind, _) in declared.items() if (marks := getattr(kind, "__metadata__", ()))}
 
 
-def _definition(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
+def definition_of(key: str, target: str) -> ast.ClassDef | ast.FunctionDef | None:
     """Return the class or function that a target names; None if it is defined elsewhere or not in Python.
 
     Raises UsageError if its module does not have the name.

@@ -7,12 +7,11 @@ import copy
 import errno
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -29,17 +28,16 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import GROUPS, refuse_strangers
 from genexp.config.kept import completed
 from genexp.config.mistakes import defaults_of, in_plain_words
-from genexp.config.overrides import with_missing_plus, without_void_deletions
+from genexp.config.overrides import with_missing_plus, with_own_settings, without_void_deletions
 from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig
 from genexp.errors import GenexpError, UsageError
 
 SECOND = "dataset@dataset_b"  # the choice of the second data set
 SOURCE = "run"  # the option that stands for from=PATH where Hydra composes
 
-Result = TypeVar("Result")
-
 # Hydra 1.3 warns when this is left out, Hydra 1.4 when it is given.
-OLD = hydra.__version__.startswith("1.3.")
+VERSION = hydra.__version__
+OLD = VERSION.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": None} if OLD else {}
 REPLACE: dict[str, Any] = {} if OLD else {"replace": True}  # Hydra 1.3 always does, and does not know the word
 
@@ -67,27 +65,34 @@ def plain_mistakes(line: CommandLine) -> Iterator[None]:
 def compose(line: CommandLine) -> DictConfig:
     """Return the configuration of a command line, as Hydra composes it, not yet checked."""
     with initialized(line) as overrides:
-        return _with_every_plus(line, overrides, partial(hydra.compose, line.command))
+        return _composed(line, overrides)[0]
 
 
 def spelled(line: CommandLine) -> list[str]:
     """Return the settings of a command line as Hydra by itself takes them, see `config.overrides`."""
     with plain_mistakes(line), initialized(line) as overrides:
-        words = _with_every_plus(line, overrides, lambda tried: (hydra.compose(line.command, tried), tried)[1])
+        words = _composed(line, overrides)[1]
     return [word for word in words if not word.startswith(("hydra.searchpath=", f"from={SOURCE}"))]
 
 
-def _with_every_plus(line: CommandLine, overrides: list[str], act: Callable[[list[str]], Result]) -> Result:
-    """Return what `act` makes of the overrides, with a + before those that need one."""
-    compose = partial(_with_every_plus, line, act=partial(hydra.compose, line.command))
+def _composed(line: CommandLine, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """Return what Hydra composes, and the overrides as it takes them: with a + before those that need one."""
+    search_path = [word for word in overrides if word.startswith("hydra.searchpath=")]
     while True:
         try:
-            return act(overrides)
+            tree = hydra.compose(line.command, overrides)
         except HydraException as error:
-            added = with_missing_plus(overrides, error, line, compose)
+            added = with_missing_plus(overrides, error, line, lambda words: _composed(line, list(words))[0])
             if added is None:
                 raise
             overrides = added
+        else:
+            whole = with_own_settings(
+                overrides, tree, line, lambda word: hydra.compose(line.command, [*search_path, word])
+            )
+            if whole == overrides:
+                return tree, overrides
+            overrides = whole
 
 
 @contextmanager

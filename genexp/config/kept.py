@@ -1,6 +1,7 @@
 """The configuration that a run directory keeps, and how two configurations differ."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 
 TIMESTAMP = "tag:yaml.org,2002:timestamp"
+TOP_LEVEL = re.compile(r"\n(?=[A-Za-z_])")  # before each setting of the top level but the first
 FLOAT = re.compile(r"^[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # also without a point or a sign: 1e3
 
 
@@ -28,27 +30,35 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+012345678
 
 def read_config(file: Path) -> TrainConfig:
     """Return the configuration in a run's config.yaml. Raises UsageError if it is missing or damaged."""
-    return config_of(read_yaml(file), file)
-
-
-def read_yaml(file: Path) -> Any:
-    """Return the plain content of a YAML file; None if it is missing or damaged."""
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-
-
-def config_of(content: Any, file: Path) -> TrainConfig:
-    """Return the configuration that a run's config.yaml holds as plain content. Raises UsageError if it is damaged."""
-    try:
-        config = TrainConfig.model_validate(content)
-    except (ValueError, RecursionError) as error:
+        config = TrainConfig.model_validate(_content(file.read_bytes().decode()))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{file} is missing, damaged or from another version of genexp") from error
     for group in GROUPS:
         if "name" not in getattr(config, group):
             raise UsageError(f"{file} is damaged: its {group} has no name")
     return config
+
+
+def _content(text: str) -> Any:
+    """Return the plain content of a YAML file.
+
+    Nearly all the time of a listing would go into parsing. So the text is parsed by the settings of its top level,
+    since most of them are alike in the runs of a sweep; and as a whole where they cannot stand alone.
+    """
+    try:
+        *others, last = TOP_LEVEL.split(text)
+        parts = [*(_parsed(f"{part}\n") for part in others), _parsed(last)]
+    except yaml.YAMLError:
+        parts = [None]
+    if all(isinstance(part, dict) for part in parts):
+        return {name: value for part in parts for name, value in part.items()}
+    return yaml.load(text, Loader)
+
+
+@lru_cache(maxsize=10_000)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader)
 
 
 def completed(config: TrainConfig) -> TrainConfig:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import CONFIGS, flat
+from genexp.config.schema import CONFIGS, SCHEMAS, flat
 from genexp.errors import UsageError
 from genexp.text import first_line, nearest
 
@@ -20,6 +20,16 @@ LAUNCHERS = {  # the configurations of other packages, with the package, and the
     "hydra/launcher/submitit_local": ("hydra-submitit-launcher", "slurm"),
     "hydra/launcher/submitit_slurm": ("hydra-submitit-launcher", "slurm"),
     "hydra/launcher/ray": ("hydra-ray-launcher", "ray"),
+}
+
+SEVERAL = ("range", "choice", "interval", "glob", "sort", "shuffle")  # Hydra's functions that give several values
+MEANT = {  # what its parser expects, by what it misses
+    "expecting {':', BRACKET_OPEN": "a value is missing before or behind a comma",
+    "missing a required": "a value is missing between the parentheses",
+    "empty choice": "a value is missing between the parentheses",
+    "mismatch type argument": "its function does not take such values",
+    "no viable alternative": "a parenthesis, bracket or quote is not closed",
+    "Unknown function": "the functions are range(0,3), choice(1,2), sort(2,1), glob(*) and alike",
 }
 
 Compose = Callable[[CommandLine], DictConfig]
@@ -32,8 +42,17 @@ def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> Usa
     missing = isinstance(error, MissingConfigException) or of_option
     if missing and (message := _no_such_option(error, line)) is not None:
         return UsageError(message)
+    mixed = next((word for word in line.overrides if _mixes(word)), None)
+    if mixed is not None:
+        alone = "a range, choice or alike stands alone behind the ="
+        return UsageError(f"{mixed}: {alone}; write all values, as in {mixed.partition('=')[0]}=0,1,2")
     if isinstance(error, OverrideParseException):
         return UsageError(_unreadable(error, line))
+    if interval := next((word for word in line.overrides if "=interval(" in word and "weep" in text), None):
+        values = f"write values, as in {interval.partition('=')[0]}=0.1,0.2, or a range, as in range(0,1,0.1)"
+        return UsageError(f"{interval}: an interval names no single values; {values}")
+    if several := re.search(r"Sweep parameters '(.+)' requires --multirun", text):
+        return UsageError(f"{several[1]}: several values are a sweep: add -m")
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         return UsageError(f"{mark.name}, line {mark.line + 1}: {error.problem or error.context}")
     if isinstance(error, UnicodeDecodeError):
@@ -53,8 +72,8 @@ def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> Usa
     if nulls and "Got NoneType" in text:
         return UsageError(f"{nulls[0]}=null: to leave it out, write ~{nulls[0]}")
     more = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
-    if "Ambiguous value" in text:
-        more = "\nSeveral values are a sweep: add -m; a list is written [a,b]"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return UsageError(f"{ambiguous[1]}: several values are a sweep: add -m; a list is written [a,b]")
     return UsageError(first_line(error) + more)
 
 
@@ -66,7 +85,8 @@ def _no_such_option(error: Exception, line: CommandLine) -> str | None:
         if group in groups and group != "experiment" and ("/" in option or "Config group" in str(error)):
             options = options_of(group)
             if option not in options:
-                return f"{group}={option}: there is no such {group}\nThe choices are: {', '.join(options)}"
+                where = _as_folder(group, option)
+                return f"{group}={option}: there is no such {group}{where}\nThe choices are: {', '.join(options)}"
     if not isinstance(error, MissingConfigException):
         return None
     missing = str(error.missing_cfg_file)
@@ -83,15 +103,42 @@ def _no_such_option(error: Exception, line: CommandLine) -> str | None:
     by_leaf = {name.rpartition("/")[2]: name for name in options}  # one in a folder may be given without the folder
     hint = nearest(option, by_leaf) or nearest(option, options)
     hint = re.sub(r"'(.*)'", lambda match: f"'{by_leaf.get(match[1], match[1])}'", hint)
+    hint = _as_folder(group, option) or hint
     if within:
         hint = f"; in that folder there are {', '.join(within)}"
     return f"{group}={option}: there is no such {group}{hint}\nThe choices are: {', '.join(options)}"
 
 
+def _as_folder(group: str, option: str) -> str:
+    """Say how a folder of images is chosen, if that is what stands in place of a data set."""
+    group, _, place = group.partition("@")
+    is_one = group == "dataset" and Path(option).expanduser().is_dir()
+    path = f"{place or group}.path={option}"
+    return f"; a folder of images is dataset{'@' * bool(place)}{place}=folder {path}" if is_one else ""
+
+
+def _mixes(word: str) -> bool:
+    """Return True if a word gives several values by a function, and others beside or within it: range(0,3),7."""
+    value = word.partition("=")[2]
+    if value.count("(") != value.count(")") or value[:1] in ("'", '"'):
+        return False
+    parts = re.split(r",(?![^(]*\))", value)  # at commas that are in no parentheses
+    calls = re.findall(rf"\b(?:{'|'.join(SEVERAL)})\(", value)
+    return len(calls) > 1 or (len(calls) == 1 and len(parts) > 1)
+
+
 def _unreadable(error: OverrideParseException, line: CommandLine) -> str:
     reason = first_line(error)
+    if "=" not in error.override:
+        tables = "table" in SCHEMAS[line.command].model_fields and re.fullmatch(r"\w+", error.override)
+        hint = f", did you mean 'table={error.override}'?" if tables else ""
+        reason = f"it has no ={hint}"
     if "Exception:" in reason:  # a class of the parser's, and the word once more
         reason = "it holds a character that is allowed in quotes only"
+    if reason.startswith("Error parsing override"):  # the reason is in the lines behind it, or in its cause
+        reason = re.sub(r"^\w+ while evaluating '.*': ", "", first_line(error.__cause__ or error))
+    meant = [words for part, words in MEANT.items() if part in f"{reason} {error}"]
+    reason = next((words for words in meant if "comma" not in words or "," in error.override), reason)
     owner = next((group for group in groups_of(line.command) if error.override in options_of(group)), None)
     if owner is not None:
         return f"'{error.override}' is no setting, did you mean '{owner}={error.override}'?"
@@ -110,6 +157,10 @@ def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     for deletion in (word for word in line.overrides if word.startswith("~")):
         if is_set and f"{key}.".startswith(f"{deletion[1:].partition('=')[0].rpartition('@')[2]}."):
             return f"there is no setting '{key}': {deletion} takes it away"
+    given = {word.partition("=")[0]: word for word in line.overrides}
+    if part == "metric" and not is_set and {"experiment", "model"} <= given.keys():
+        both = f"{given['experiment']} and {given['model']}"
+        return f"{both}: the experiment sets a score that this model does not bring: leave out one of the two"
     if part == "optimizers" or "@optimizers." in override:
         return _no_such_player(override, line, compose)
     if part == "metric" or (part == "metrics" and name in options_of("metric")):

@@ -26,8 +26,17 @@ def _mistake(mistake: Any, prefix: str, names: list[str]) -> str:
             return f"{key}={mistake['input']}: should be made of letters, digits, '.', '_', '+' and '-'"
     wanted = mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer")
     hint = ""
+    if mistake["type"] == "list_type" and isinstance(mistake["input"], str | int | float):
+        wanted, hint = "should be a list", f", as in {key}=[{mistake['input']}]"
     if mistake["type"] == "string_type" and isinstance(mistake["input"], bool | int | float):
         hint = f"; if it is meant as a text, quote it twice: {key}='\"{mistake['input']}\"'"
+    if (
+        mistake["type"] in ("int_type", "float_type")
+        and isinstance(mistake["input"], list)
+        and len(mistake["input"]) > 1
+    ):
+        values = ",".join(map(str, mistake["input"]))
+        hint = f"; a sweep's values are written without brackets, and with -m: {key}={values} -m"
     if mistake["type"] == "literal_error" and isinstance(mistake["input"], str):
         hint = nearest(mistake["input"], mistake["ctx"]["expected"].split("'")[1::2])
     return f"{key}={mistake['input']}: {wanted}{hint}"

@@ -1,13 +1,18 @@
-"""The settings of a command line as Hydra takes them: with a + where Hydra wants one, without deletions in vain."""
+"""The settings of a command line as Hydra takes them: with a + where Hydra wants one, without deletions in vain.
 
+What a model or an experiment sets for one choice of a group is not set for another one.
+"""
+
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.command_line import CommandLine
-from genexp.config.components import COLLECTIONS, GROUPS, OPTIONAL, declared_settings
+from genexp.config.components import COLLECTIONS, GROUPS, OPTIONAL, Component, declared_settings, settings_of
 from genexp.config.mistakes import players_of
 from genexp.config.schema import CONFIGS
 from genexp.errors import UsageError
@@ -49,6 +54,56 @@ def with_missing_plus(words: Sequence[str], error: Exception, line: CommandLine,
         if refused is not None and word.partition("=")[0] == refused[1] and _may_be_added(number, words, line, compose):
             return [*words[:number], f"+{word}", *words[number + 1 :]]
     return None
+
+
+def with_own_settings(
+    words: Sequence[str], tree: DictConfig, line: CommandLine, alone: Callable[[str], DictConfig]
+) -> list[str]:
+    """Return the settings with a choice's own values where the model or experiment sets those of another choice.
+
+    A model's `optimizer: {momentum: 0.9}` is for SGD: with optimizer=adam, which has no momentum, all settings of the
+    optimizer are Adam's own, or as typed. `tree` is what the words compose, and `alone` composes one word without the
+    others. Raises UsageError for a model that is not the experiment's.
+    """
+    first: list[str] = []
+    chosen = [word for word in words if not word.startswith("~") and is_choice(word, line.folder)]
+    for word in chosen if line.command == "train" else []:
+        group, _, place = key_of(word).partition("@")
+        place = place or group
+        component = _component(tree, place)
+        typed = {key_of(other) for other in words if other != word}
+        brought = {name for name in settings_of(component) if f"{place}.{name}" not in typed}
+        try:
+            declared = declared_settings(place, component["_target_"])
+        except (KeyError, UsageError):  # no component, or one with a mistake that is said where it is checked
+            continue
+        strange = sorted(brought - declared.keys()) if declared is not None else []
+        if strange and place == "model":
+            experiment = next((other for other in words if key_of(other) == "experiment"), "the experiment")
+            raise UsageError(f"{experiment} sets model.{strange[0]}, which {word} has not: leave out one of the two")
+        if strange:
+            somewhere = "+metric@metrics.own" if group == "metric" else group
+            own = _component(alone(f"{somewhere}={word.partition('=')[2]}"), somewhere.rpartition("@")[2])
+            first += [f"~{place}.{name}" for name in strange]
+            first += [f"{place}.{name}={_written(own[name])}" for name in settings_of(own) if name in brought]
+    return [*first, *words]
+
+
+def _component(tree: DictConfig, place: str) -> Component:
+    """Return the component at a place of a configuration; nothing if there is none."""
+    node = OmegaConf.select(tree, place)
+    content: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
+    return dict(content)
+
+
+def _written(value: Any) -> str:
+    """Return a value as it is written behind the = of a setting."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str):
+        escaped = value.replace("'", "\\'")
+        return f"'{escaped}'"
+    return json.dumps(value)
 
 
 def _may_be_added(number: int, words: Sequence[str], line: CommandLine, compose: Compose) -> bool:

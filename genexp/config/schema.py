@@ -36,6 +36,7 @@ class Device(Schema):
     kind: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["float32", "bfloat16"]
     threads: Threads | None
+    capture: bool = True  # steps as CUDA graphs, where there are any
 
 
 class Log(Schema):
@@ -145,6 +146,10 @@ class TrainConfig(Schema):
         earlier, here = (self._directory(self.identity(as_typed)) for as_typed in (True, False))
         return earlier if os.path.exists(earlier) else here  # noqa: PTH110 (no error where the name is too long)
 
+    def begins(self) -> bool:
+        """Return True if a run of this configuration is a new one, and False if its directory holds it already."""
+        return self.fresh or not os.path.exists(self.directory() / "config.yaml")  # noqa: PTH110 (as in `directory`)
+
     def _directory(self, identity: dict[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         noise = [] if self.noise["name"] == "none" else [self.noise["name"]]
@@ -188,6 +193,7 @@ class DeviceAgain(Schema):
     kind: Literal["auto", "cpu", "cuda", "mps"] | None = None
     precision: Literal["float32", "bfloat16"] | None
     threads: Threads | None
+    capture: bool | None = None
 
 
 class RerunConfig(Schema):
@@ -219,7 +225,7 @@ class RunsConfig(Schema):
 
 
 class CacheConfig(Schema):
-    clear: Literal["folders", "classifiers", "yardsticks"] | None
+    clear: Literal["folders", "classifiers", "yardsticks", "recipes"] | None
 
 
 class TableConfig(Schema):

@@ -59,7 +59,7 @@ def folder(
             f"dataset.path={path}: {root.absolute()} {mistake}\nSet it to the folder that holds the images{moved}"
         )
     try:
-        names, split_folders = find_images(root, splits)
+        names, split_folders = find_images(root, splits, skip_broken)
         if not split_folders and not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
             raise UsageError(
                 f"dataset.valid_share={valid_share:g} and dataset.test_share={test_share:g}: "
@@ -67,10 +67,11 @@ def folder(
             )
         images, usable, broken = decoded(root, names, form)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or root} cannot be read: {error.strerror}\n"
-            f"Mend that, or set dataset.path to a folder other than {root}"
-        ) from error
+        skipped = error.filename not in (None, path, str(root)) and not skip_broken
+        remedy = (
+            "dataset.skip_broken=true leaves it out" if skipped else f"set dataset.path to a folder other than {root}"
+        )
+        raise DataError(f"{error.filename or root} cannot be read: {error.strerror}\nMend that, or {remedy}") from error
     if broken:
         more = [f"and {len(broken) - LISTED} more"] if len(broken) > LISTED else []
         listed = "; ".join(broken[:LISTED] + more)

@@ -5,13 +5,13 @@ It opens no image.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from genexp.errors import DataError
-from genexp.runs.directory import holds_run
+from genexp.rundirs.directory import holds_run
 from genexp.text import count
 
 SPLIT_NAMES = {  # what a subfolder with the images of a split may be called, in any case
@@ -30,6 +30,7 @@ class LeftOut:
     endings: Counter[str] = field(default_factory=Counter)  # files that are no images by their ending, "" for none
     runs: Counter[Path] = field(default_factory=Counter)  # images in each directory of a run
     again: list[Path] = field(default_factory=list)  # folders to which a link leads a second time
+    unreadable: list[str] = field(default_factory=list)  # subfolders that cannot be listed, and why
     outside: int = 0  # images outside of the splits' subfolders
 
     def notes(self, root: Path, split_folders: Iterable[str]) -> list[str]:
@@ -44,26 +45,32 @@ class LeftOut:
             endings = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in self.endings.most_common())
             files = count(self.endings.total(), "file")
             notes.append(f"{files} passed over, without the ending of an image that Pillow reads: {endings}")
+        if self.unreadable:
+            folders = count(len(self.unreadable), "subfolder")
+            notes.append(f"{folders} left out, which cannot be listed: {_listed(self.unreadable)}")
         if self.again:
             notes.append(f"read once only, though links lead there again: {_listed(self.again)}")
         return [f"note: {root}: {note}" for note in notes]
 
 
-def find_images(root: Path, splits: Literal["auto", "exact"]) -> tuple[list[str], dict[str, str]]:
+def find_images(
+    root: Path, splits: Literal["auto", "exact"], skip_broken: bool = False
+) -> tuple[list[str], dict[str, str]]:
     """Return the images' names, relative to `root` and sorted, and the subfolder of each split; {} without splits.
 
     Links to folders are followed, and within a split each folder is read once. Hidden files and folders are not read,
     nor are directories of runs and exports below `root`. Prints notes on what is left out. Raises DataError if there
-    are no images, or if the subfolders name only some of the splits.
+    are no images, or if the subfolders name only some of the splits; OSError for a folder that cannot be listed, unless
+    `skip_broken` leaves it out.
     """
     split_folders = _split_folders(root, splits)
     left_out = LeftOut()
     if split_folders:
         starts = [root / folder for folder in split_folders.values()]
-        names = [name for start in starts for name in _walk(root, start, left_out, _fail)]
+        names = [name for start in starts for name in _walk(root, start, left_out, skip_broken)]
         left_out.outside = len(_walk(root, root, left_out, None, excepted=split_folders.values()))
     else:
-        names = _walk(root, root, left_out, _fail)
+        names = _walk(root, root, left_out, skip_broken)
     for note in left_out.notes(root, split_folders.values()):
         print(note, flush=True)
     if not names:
@@ -101,9 +108,19 @@ def _split_folders(root: Path, splits: Literal["auto", "exact"]) -> dict[str, st
 
 
 def _walk(
-    root: Path, start: Path, left_out: LeftOut, fail: Callable[[OSError], None] | None, excepted: Collection[str] = ()
+    root: Path, start: Path, left_out: LeftOut, skip_broken: bool | None, excepted: Collection[str] = ()
 ) -> list[str]:
-    """Return the images at and below `start`, relative to `root`; the subfolders `excepted` are not read."""
+    """Return the images at and below `start`, relative to `root`; the subfolders `excepted` are not read.
+
+    Raises OSError for a folder that cannot be listed. With `skip_broken` subfolders may be such, and with None all.
+    """
+
+    def fail(error: OSError) -> None:
+        if skip_broken is False or (skip_broken and error.filename == str(start)):
+            raise error
+        if skip_broken:
+            left_out.unreadable.append(f"{error.filename} ({error.strerror})")
+
     names, seen = list[str](), set[str]()
     run: Path | None = None  # the run's directory that the walk is in
     extensions = _extensions()
@@ -138,11 +155,7 @@ def _extensions() -> set[str]:
     return {extension for extension, name in Image.EXTENSION.items() if name in Image.OPEN.keys() - NOT_DECODED}
 
 
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _listed(places: Collection[Path]) -> str:
+def _listed(places: Collection[Path | str]) -> str:
     """Return the first places, and how many more there are."""
     more = f" and {len(places) - LISTED} more" if len(places) > LISTED else ""
     return ", ".join(str(place) for place in list(places)[:LISTED]) + more

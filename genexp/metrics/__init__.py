@@ -88,10 +88,13 @@ def binomial_error(share: float, n: int) -> float | None:
 def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
     """Declare when a metric cannot be computed: `refusal` returns the reason, or None.
 
-    Training calls `refusal` before its first step. A call of the metric raises the reason as UsageError.
+    Training calls `refusal` before its first step. A call of the metric raises the reason as UsageError. A metric may
+    have several of these.
     """
 
     def mark(metric: Metric) -> Metric:
+        earlier: Refusal = getattr(metric, "refusal", lambda *_: None)
+
         @functools.wraps(metric)
         def checked(subject: Subject, **settings: Any) -> Any:
             reason = refusal(subject.model, subject.data, settings)
@@ -99,10 +102,18 @@ def requires(refusal: Refusal) -> Callable[[Metric], Metric]:
                 raise UsageError(reason)
             return metric(subject, **settings)
 
-        checked.refusal = refusal  # type: ignore[attr-defined]
+        checked.refusal = lambda *given: refusal(*given) or earlier(*given)  # type: ignore[attr-defined]
         return cast(Metric, checked)
 
     return mark
+
+
+def of_models(kind: type, reason: str) -> Callable[[Metric], Metric]:
+    """Declare that a metric is of models of a class, or of a protocol that can be checked; `reason` names some.
+
+    `config.suited` reads this decorator from the source, so that most other models are refused before torch is loaded.
+    """
+    return requires(lambda model, _data, _settings: None if isinstance(model, kind) else reason)
 
 
 def lower_is_better(metric: Metric) -> Metric:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import CHUNK, DataSet
-from genexp.metrics import GivenSamples, Subject, mean_and_errors, requires
+from genexp.metrics import GivenSamples, Subject, mean_and_errors, of_models, requires
 from genexp.metrics.partition import (
     ENUMERABLE,
     BaseRates,
@@ -43,8 +43,7 @@ class HasPartition(Protocol):
 
 
 def _refusal(model: Model | GivenSamples, _data: DataSet, settings: Mapping[str, Any]) -> str | None:
-    if not isinstance(model, HasPartition):
-        return "it needs a model with a partition function, such as model=rbm, dbn or dbm"
+    assert isinstance(model, HasPartition)
     machine = model.machine()
     if settings["exact"] and not is_enumerable(machine):
         sides = f"{machine.inputs:,} and {machine.units:,} units"
@@ -52,6 +51,7 @@ def _refusal(model: Model | GivenSamples, _data: DataSet, settings: Mapping[str,
     return None
 
 
+@of_models(HasPartition, "it needs a model with a partition function, such as model=rbm, dbn or dbm")
 @requires(_refusal)
 def ais(
     subject: Subject,

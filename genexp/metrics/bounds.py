@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from genexp import rng
-from genexp.metrics import Subject, mean_and_errors, requires
-from genexp.models import Asking, Model, evaluating
+from genexp.metrics import Subject, mean_and_errors, of_models
+from genexp.models import Asking, Batch, Model, evaluating
 from genexp.ranges import PositiveInt, Split
 from genexp.score import Score
 from genexp.text import count, with_decimals
@@ -30,11 +30,7 @@ class HasPosterior(Protocol):
         """Return log p(x, z) − log q(z | x) for k draws of each image's code, (n, k)."""
 
 
-has_posterior = requires(
-    lambda model, _data, _settings: (
-        None if isinstance(model, HasPosterior) else "bounds need a model with a posterior, such as model=vae"
-    )
-)
+has_posterior = of_models(HasPosterior, "bounds need a model with a posterior, such as model=vae")
 
 
 @has_posterior
@@ -69,10 +65,15 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
             if name == "elbo":
                 bounds.append(Asking(model.lower_bound)(batch, generator))
             else:
-                parts = [min(ROWS, k - first) for first in range(0, k, ROWS)]
-                log_weights = [Asking(model.log_weights)(batch, part, generator) for part in parts]
-                bounds.append(torch.cat(log_weights, 1).double().logsumexp(1) - math.log(k))
+                bounds.append(importance_weighted(model, batch, k, generator))
     mean, _, stderr = mean_and_errors(torch.cat(bounds).double().cpu())
     of = "log p(x | y), " if model.conditional else ""
     summary = f"{with_decimals(mean, stderr, 1)} nats on {count(n, f'{split} image')} ({of}{draws})"
     return Score(mean, stderr, summary, split=split, n_samples=k, details={"n_points": n, "seed": seed})
+
+
+def importance_weighted(model: HasPosterior, batch: Batch, k: int, generator: torch.Generator) -> Tensor:
+    """Return log 1/K Σ_k p(x, z_k) / q(z_k | x) of each image of a batch, (n,) float64, z_k ~ q."""
+    parts = [min(ROWS, k - first) for first in range(0, k, ROWS)]
+    log_weights = [Asking(model.log_weights)(batch, part, generator) for part in parts]
+    return torch.cat(log_weights, 1).double().logsumexp(1) - math.log(k)

@@ -6,7 +6,7 @@ from torch import Tensor, rand
 
 from genexp import rng
 from genexp.data import DataSet
-from genexp.metrics import Subject, diagnosis, requires
+from genexp.metrics import Subject, diagnosis, of_models
 from genexp.metrics.nearest import nearest
 from genexp.metrics.parzen import SampleProtocol, score_of
 from genexp.models import Reconstructs, evaluating, in_unit_range
@@ -17,11 +17,7 @@ COMPARED = 1000  # samples, and images of the split, whose nearest training imag
 
 
 @diagnosis
-@requires(
-    lambda model, _data, _settings: (
-        None if isinstance(model, ChainSampler) else "it describes Markov chains, and this model samples without one"
-    )
-)
+@of_models(ChainSampler, "it describes Markov chains, and this model samples without one")
 def chain(subject: Subject, **protocol: Unpack[SampleProtocol]) -> Score:
     """Return the mean distance ‖x − x₀‖ of samples from the image at which their chain began.
 

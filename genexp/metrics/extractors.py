@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +54,16 @@ class Extractor:
 
 
 def inception(file: Path, device: torch.device) -> Extractor:
+    """Return the Inception network of `_inception`, loaded once until the file changes. Raises its UsageErrors."""
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError as error:
+        raise UsageError(f"weights={file} cannot be read: {error.strerror}") from error
+    return _inception(file, device, changed)
+
+
+@lru_cache(maxsize=1)
+def _inception(file: Path, device: torch.device, _changed: int) -> Extractor:
     """Return the Inception network that defines IS, FID and KID, as ported by torch-fidelity, with weights from `file`.
 
     Its features are the 2048 of the last pooling; its logits are without biases. Grey images are repeated to three

@@ -12,24 +12,36 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.data import DataSet
+from genexp.errors import UsageError
 from genexp.metrics import GivenSamples, Metric, Refusal, Subject, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor, Features, inception
 from genexp.models import Model
-from genexp.ranges import PositiveInt
+from genexp.ranges import AtLeastTwo, InceptionWeights, PositiveInt
 from genexp.score import Score
 from genexp.text import count, with_error
 
 FEW_CLASSES = "features=classifier needs labels of training and test images, and this data set has none"
 
 
-class FeatureSettings(TypedDict):
-    """The settings of every score that compares features of samples with those of a split."""
+class NetworkSettings(TypedDict):
+    """The settings of a network's features, and the split whose features samples are compared with."""
 
-    n_samples: PositiveInt
     split: Literal["train", "valid", "test"]
     features: Literal["classifier", "inception"]
-    weights: str | None
+    weights: InceptionWeights
+
+
+class FeatureSettings(NetworkSettings):
+    """The settings of a score that compares features of samples with those of a split."""
+
+    n_samples: PositiveInt
+
+
+class CovarianceSettings(NetworkSettings):
+    """The settings of a score that compares the covariances of features, which one sample has not."""
+
+    n_samples: AtLeastTwo
 
 
 class FeatureSets:
@@ -51,7 +63,7 @@ class FeatureSets:
     def score(self, mean: float, stderr: float | None, floor: float, **details: Any) -> Score:
         """Return the Score for these sets; `floor` is the value for the real images."""
         n_points, n_floor, split = len(self.points.vectors), len(self.floor.vectors), self.settings["split"]
-        value = with_error(mean, stderr) if stderr else f"{mean:.3g}"
+        value = with_error(mean, stderr)
         counts = f"{count(len(self.samples.vectors), 'sample')} on {count(n_points, f'{split} image')}"
         real = f"{count(n_floor, f'{_floor_split(split)} image')} score{'s' if n_floor == 1 else ''} {floor:.3g}"
         return Score(
@@ -133,15 +145,15 @@ def extractor(subject: Subject, features: str, weights: str | None) -> Extractor
 
 def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
     """Return the reason why the data have no features under these settings, or None."""
-    features, weights = settings["features"], settings["weights"]
     if data.bounds is not None:
         return "features are of images, and this data set has points"
-    if features == "inception":
-        file = "weights-inception-2015-12-05-6726825d.pth of the releases of torch-fidelity"
-        return f"features=inception needs its weights: weights=FILE, such as {file}" if weights is None else None
-    if weights is not None:
-        return f"weights={weights} is for features=inception; a classifier's weights are trained by genexp"
-    return None if has_classes(data) else f"{FEW_CLASSES}; features=inception and weights=FILE do without"
+    if settings["features"] == "classifier":
+        return None if has_classes(data) else f"{FEW_CLASSES}; features=inception and weights=FILE do without"
+    try:  # a damaged file is known before training, and is not read again at its end
+        inception(Path(settings["weights"]).expanduser(), data.train.device)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def has_classes(data: DataSet) -> bool:

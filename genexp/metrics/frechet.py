@@ -6,7 +6,7 @@ from typing import Unpack
 from torch import Tensor
 
 from genexp.metrics import Subject, lower_is_better
-from genexp.metrics.features import FeatureSets, FeatureSettings, of_features, smallest_size, too_few
+from genexp.metrics.features import CovarianceSettings, FeatureSets, of_features, smallest_size, too_few
 from genexp.score import Score
 from genexp.threads import one_for_blas
 
@@ -26,7 +26,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 @lower_is_better
 @of_features(too_few(2, "one image has no covariance"))
-def fid(subject: Subject, **settings: Unpack[FeatureSettings]) -> Score:
+def fid(subject: Subject, **settings: Unpack[CovarianceSettings]) -> Score:
     """Return the distance of the samples from a split; lower is better.
 
     It is FID as published only with features=inception. `floor` is the distance of training images from the split.

@@ -9,7 +9,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject
 from genexp.metrics.features import extractor, features_refusal, of_features, real_features, sample_features
-from genexp.ranges import AsBefore, PositiveInt, Split
+from genexp.ranges import AsBefore, AtMost, InceptionWeights, PositiveInt, Split
 from genexp.score import Score
 from genexp.text import count, with_decimals
 
@@ -42,9 +42,9 @@ def inception_score(
     subject: Subject,
     *,
     n_samples: PositiveInt,
-    splits: PositiveInt,
+    splits: Annotated[PositiveInt, AtMost("n_samples", times=2)],
     features: Literal["classifier", "inception"],
-    weights: str | None,
+    weights: InceptionWeights,
     split: Annotated[Split, AsBefore("train")] = "train",
 ) -> Score:
     """Return the inception score of the samples, by the classes of a classifier or of Inception; higher is better.

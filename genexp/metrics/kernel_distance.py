@@ -1,7 +1,7 @@
 """Kernel (inception) distance: the unbiased squared maximum mean discrepancy of features."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject, lower_is_better, mean_and_errors
 from genexp.metrics.features import FeatureSets, FeatureSettings, features_refusal, float64, of_features, smallest_size
-from genexp.ranges import PositiveInt
+from genexp.ranges import AtLeastTwo, AtMost, PositiveInt
 from genexp.score import Score
 
 
@@ -61,7 +61,11 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
 @lower_is_better
 @of_features(_refusal)
 def kid(
-    subject: Subject, *, subsets: PositiveInt, subset_size: PositiveInt, **settings: Unpack[FeatureSettings]
+    subject: Subject,
+    *,
+    subsets: PositiveInt,
+    subset_size: Annotated[AtLeastTwo, AtMost("n_samples")],
+    **settings: Unpack[FeatureSettings],
 ) -> Score:
     """Return the distance of the samples from a split, a mean over subsets; lower is better.
 

@@ -11,7 +11,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import Subject, lower_is_better, mean_and_errors, requires
 from genexp.metrics.features import float64, real_rows
-from genexp.ranges import AsBefore, PositiveInt, Split
+from genexp.ranges import AsBefore, AtLeastTwo, PositiveInt, Split
 from genexp.score import Score
 from genexp.text import count, with_decimals
 
@@ -98,7 +98,7 @@ def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str 
 def ms_ssim(
     subject: Subject,
     *,
-    n_samples: PositiveInt,
+    n_samples: AtLeastTwo,
     n_pairs: PositiveInt,
     split: Annotated[Split, AsBefore("train")] = "train",
     windows: Annotated[Literal["inside", "reflected"], AsBefore("reflected")] = "reflected",

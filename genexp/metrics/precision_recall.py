@@ -13,7 +13,7 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.metrics import Subject, mean_and_errors
 from genexp.metrics.features import FeatureSets, FeatureSettings, features_refusal, float64, of_features, smallest_size
-from genexp.ranges import PositiveInt
+from genexp.ranges import Neighbours
 from genexp.score import Score
 
 TILE = 2**22  # distances computed at a time: 32 MiB
@@ -83,19 +83,19 @@ def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str |
 
 
 @of_features(_refusal)
-def precision(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
+def precision(subject: Subject, *, k: Neighbours, **settings: Unpack[FeatureSettings]) -> Score:
     """Return the share of samples in the ball of an image of the split (Kynkäänniemi et al. 2019, equation 2)."""
     return _score(subject, "precision", k, settings)
 
 
 @of_features(_refusal)
-def recall(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
+def recall(subject: Subject, *, k: Neighbours, **settings: Unpack[FeatureSettings]) -> Score:
     """Return the share of images of the split in the ball of a sample (Kynkäänniemi et al. 2019, equation 2)."""
     return _score(subject, "recall", k, settings)
 
 
 @of_features(_refusal)
-def density(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
+def density(subject: Subject, *, k: Neighbours, **settings: Unpack[FeatureSettings]) -> Score:
     """Return the mean number of images' balls that a sample lies in, divided by k (Naeem et al. 2020).
 
     It is about 1 for samples of the data's own distribution, and larger where samples crowd; it has no upper limit.
@@ -104,7 +104,7 @@ def density(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSetti
 
 
 @of_features(_refusal)
-def coverage(subject: Subject, *, k: PositiveInt, **settings: Unpack[FeatureSettings]) -> Score:
+def coverage(subject: Subject, *, k: Neighbours, **settings: Unpack[FeatureSettings]) -> Score:
     """Return the share of images of the split whose ball contains a sample (Naeem et al. 2020)."""
     return _score(subject, "coverage", k, settings)
 

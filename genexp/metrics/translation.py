@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.metrics import Subject, binomial_error, lower_is_better, mean_and_errors, requires
+from genexp.metrics import Subject, binomial_error, lower_is_better, mean_and_errors, of_models, requires
 from genexp.metrics.classifier import classifier
 from genexp.metrics.extractors import Extractor
 from genexp.metrics.features import has_classes
@@ -17,10 +17,12 @@ from genexp.ranges import Split
 from genexp.score import Score
 from genexp.text import count, percent, with_decimals
 
+is_translator = of_models(Translator, "translations need a model of two data sets, such as model=cyclegan")
 
-def _refusal(model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
-    if not isinstance(model, Translator) or data.second is None:
-        return "translations need a model of two data sets, such as model=cyclegan"
+
+def _refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
+    if data.second is None:
+        return "translations need two data sets: choose the second one by dataset@dataset_b=NAME"
     if settings["split"] not in data.truth or settings["split"] not in data.second.truth:
         return "the true translations are known with dataset@dataset_b=other_half only"
     return None
@@ -38,6 +40,7 @@ def _refusal_of_classes(model: object, data: DataSet, settings: Mapping[str, Any
 
 
 @lower_is_better
+@is_translator
 @requires(_refusal)
 def translation_error(subject: Subject, *, split: Split) -> Score:
     """Return the mean |translation − truth| over all values of all images, in [0, 1], the mean of both ways.
@@ -59,6 +62,7 @@ def translation_error(subject: Subject, *, split: Split) -> Score:
     return Score(mean, stderr, summary, split=split, details={"ways": means, "n_points": n})
 
 
+@is_translator
 @requires(_refusal_of_classes)
 def translation_accuracy(subject: Subject, *, split: Split) -> Score:
     """Return the share, in [0, 1], of translations that a classifier of their data set assigns to the true class.

@@ -104,7 +104,8 @@ class Model(nn.Module, ABC):
     """A game of one player (an autoencoder), two (a GAN) or more.
 
     A subclass gives `updates`, or `stages` if it is trained in several. State beyond parameters is a buffer
-    (`register_buffer`): it is saved, restored, and checked to be finite, like parameters.
+    (`register_buffer`), which a step changes in place: it is saved, restored, and checked to be finite, like
+    parameters.
     """
 
     sample_kind: str  # "draw" or "mean"; scores of draws and of means are not comparable

@@ -134,7 +134,7 @@ class DBM(UndirectedModel):
             energy = -(odd * field).sum(1) - even @ machine.hidden_bias
             chain_energy = -(means * logits).sum(1) - chain_odd @ machine.visible_bias
             value = energy.mean() - chain_energy.mean()
-        self.persistent_states = states
+        self.persistent_states.copy_(states)
         return Outcome({"dbm": energy_gap(parameters, value, (odd, even), (chain_odd, means), self.centered)}, {})
 
     def begin(self, images: Tensor) -> None:
@@ -144,7 +144,7 @@ class DBM(UndirectedModel):
         """
         rows = torch.arange(len(self.persistent_states), device=images.device) % len(images)
         _, even, _ = mean_field(self.machine(), images[rows].flatten(1), self.mean_field_steps)
-        self.persistent_states = bernoulli(even)
+        self.persistent_states.copy_(bernoulli(even))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the mean-field means of the hidden layers of odd number, (n, units)."""

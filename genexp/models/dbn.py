@@ -89,7 +89,7 @@ class DBN(UndirectedModel):
         if layer is not self.top:
             return Outcome({f"layer_{number}": layer.contrast(codes, steps=self.gibbs_steps, end="mean")[0]}, {})
         loss, states = layer.contrast(bernoulli(codes), self.persistent_states, steps=self.gibbs_steps)
-        self.persistent_states = states
+        self.persistent_states.copy_(states)
         return Outcome({f"layer_{number}": loss}, {})
 
     def encode(self, images: Tensor, layers: int | None = None) -> Tensor:

@@ -49,7 +49,7 @@ class RBM(UndirectedModel):
         v = self.visible_values(images)
         loss, states = self.layer.contrast(v, self.persistent_states, steps=self.gibbs_steps, end=self.chain_end)
         if self.persistent_states is not None:
-            self.persistent_states = states
+            self.persistent_states.copy_(states)
         return Outcome({"rbm": loss}, {})
 
     def encode(self, images: Tensor) -> Tensor:

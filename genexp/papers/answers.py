@@ -14,11 +14,11 @@ from typing import Any
 
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component, defining
-from genexp.config.compose import configuration
+from genexp.config.composed import configuration
 from genexp.config.schema import AVERAGES, TableConfig, TrainConfig
 from genexp.errors import GenexpError
-from genexp.runs.find import RunState
-from genexp.runs.results import RAW, Evaluation
+from genexp.rundirs.find import RunState
+from genexp.rundirs.results import RAW, Evaluation
 from genexp.score import Score
 from genexp.storage.derived import derived
 from genexp.storage.files import cache_folder, read_json, write_json

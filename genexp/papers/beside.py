@@ -6,7 +6,7 @@ from genexp.config.components import lower_is_better
 from genexp.config.schema import TrainConfig
 from genexp.papers.answers import Answer, answer
 from genexp.papers.notes import Footnotes, minus
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, Table, values
 from genexp.text import number, with_error
 

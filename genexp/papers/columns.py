@@ -10,7 +10,7 @@ from genexp.config.components import Component
 from genexp.papers.answers import Answer, answer, experiment, runs_of
 from genexp.papers.notes import Footnotes, minus
 from genexp.papers.published import Cell, LikelihoodRow, Published, Row
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, values
 from genexp.text import count, with_decimals
 

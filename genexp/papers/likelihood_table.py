@@ -15,7 +15,7 @@ from genexp.papers.columns import (
 )
 from genexp.papers.notes import Footnotes
 from genexp.papers.published import LikelihoodRow, LikelihoodTable, Paper
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, Document, Table, values
 
 KINDS = {"bound": "lower bound", "estimate": "estimate", "exact": "exact"}

@@ -19,7 +19,7 @@ from genexp.papers.columns import (
 )
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import Cell, ParzenTable
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, Document, Table, values
 from genexp.text import first_line
 

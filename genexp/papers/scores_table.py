@@ -10,7 +10,7 @@ from genexp.errors import GenexpError
 from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.notes import THEIS, Footnotes, minus
 from genexp.papers.published import ScoresTable, TextTable
-from genexp.runs.find import RunState
+from genexp.rundirs.find import RunState
 from genexp.tables import Column, Document, Table
 from genexp.text import first_line, number, with_decimals
 
@@ -59,7 +59,7 @@ def scores_document(
     chosen = sorted(used, key=lambda each: (table.metrics.index(each[0]), each[1] or "")) or [(table.metrics[0], None)]
     floors = {each: _floor(lines, *each) for each in chosen}
     footnotes, asides = Footnotes(), list[str]()
-    if ("parzen", None) in floors:
+    if ("parzen", None) in used:
         try:
             floors["parzen", None] = yardsticks(config, recipe, common_digest(answers))["training_images"].mean
         except GenexpError as error:
@@ -78,14 +78,15 @@ def scores_document(
         ),
         Column("epochs", Line.epochs, lambda line: {"epochs": line.epochs(), "note": line.state}),
     ]
-    scores_table = Table(columns, [*lines, Line(FLOOR, {}, "")], table.title)
+    floor_line = [Line(FLOOR, {}, "")] if used else []  # it takes data, and there is nothing to compare with it
+    scores_table = Table(columns, [*lines, *floor_line], table.title)
     scores_table.cells()  # collects the footnotes
     asides += [
         f"{line.name}: other runs of fewer epochs, other data or other settings, or without a number, are left out."
         for line in lines
         if any(answer.left_out for answer in line.answers.values())
     ]
-    floor = "The floor is the score of as many training images in the place of samples."
+    floor = ["The floor is the score of as many training images in the place of samples."] if used else []
     notes = list[str]()
     for line in lines:
         for name, each in line.answers.items():
@@ -93,7 +94,7 @@ def scores_document(
             notes += [f"{of_line} is not known: {each.score.reason}."] if not each.score.is_known else []
             notes += [f"{of_line} was taken otherwise: {each.otherwise}."] if each.otherwise else []
             notes += [WINDOWS] if "windows" in each.otherwise and WINDOWS not in notes else []
-    notes += [MEANING, *footnotes.lines(), EXTRACTORS, floor, THEIS]
+    notes += [MEANING, *footnotes.lines(), EXTRACTORS, *floor, THEIS]
     return Document(title, [scores_table], notes, list(footnotes.sources), asides)
 
 

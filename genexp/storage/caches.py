@@ -16,6 +16,7 @@ KINDS = {  # the folders in the cache folder
     "folders": "decoded copies of folders of images",
     "classifiers": "classifiers, whose features are compared",
     "yardsticks": "scores of yardsticks",
+    "recipes": "composed recipes of tables",
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.layout import terminal_width
-from genexp.runs.find import short_name
+from genexp.rundirs.find import short_name
 from genexp.score import Score
 from genexp.storage.files import atomic, last_json_line
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Job

@@ -11,7 +11,7 @@ from pathlib import Path
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
-from genexp.runs.pace import StagePace, epochs_done, scoring_seconds, seconds_left
+from genexp.rundirs.pace import StagePace, epochs_done, scoring_seconds, seconds_left
 from genexp.sweeps.jobs import FINISHED, Ending, Job
 from genexp.sweeps.schedule import LOOK
 from genexp.sweeps.slots import Slots

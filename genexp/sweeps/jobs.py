@@ -10,8 +10,8 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.signals import INTERRUPTED
 

@@ -11,7 +11,7 @@ import filelock
 
 from genexp.config.schema import Sweep
 from genexp.errors import GenexpError
-from genexp.runs.directory import LOCK, holder
+from genexp.rundirs.directory import LOCK, holder
 from genexp.storage.files import make_folder, read_json, write_json, writing
 from genexp.sweeps.board import display
 from genexp.sweeps.jobs import FAILED, RUNNING, STOPPED, WAITING, Job

@@ -21,8 +21,8 @@ from genexp.config.components import components, lower_is_better
 from genexp.config.compose import configuration
 from genexp.config.schema import Search, TrainConfig
 from genexp.errors import GenexpError, UsageError
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.storage.files import read_json_lines
 from genexp.sweeps.board import close
 from genexp.sweeps.elsewhere import is_elsewhere

@@ -29,7 +29,8 @@ from genexp.sweeps.jobs import RUNNING, Ending, Job
 from genexp.text import now, print_any_text
 
 FAREWELL = 5.0  # seconds that a job has to leave when it is told to leave at once
-IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train", "torch._dynamo")  # in this order
+IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train")  # before the first job starts, in this order
+REST = "GENEXP_JOBSERVER_REST"  # as in `sweeps.jobserver`
 LONGEST = 10_000  # characters of a job's last message: more would fill the pipe, which is read after it
 SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
 Work = Callable[[TrainConfig, CommandLine], Any]  # what a job's process does
@@ -50,7 +51,8 @@ def _context(jobs: Iterable[Job]) -> Any:
     if method == "forkserver":
         targets = {job.config.dataset["_target_"] for job in jobs if job.config is not None}
         modules = {module for target in targets for module in imports(target.rpartition(".")[0])}
-        context.set_forkserver_preload([*IMPORTED, *sorted(modules)])
+        context.set_forkserver_preload(list(IMPORTED))
+        os.environ[REST] = " ".join(["torch._dynamo", *sorted(modules)])
     return context
 
 
@@ -91,6 +93,7 @@ class Slots:
         ours, theirs = self._context.Pipe(duplex=False)
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)  # the server of processes has the environment and folder of its beginning
+        environment.pop(REST, None)
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         work = work or partial(_train, further=job.further)

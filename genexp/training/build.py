@@ -15,6 +15,7 @@ from genexp import rng
 from genexp.alive import doing
 from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
+from genexp.config.suited import unusable
 from genexp.data import DataSet, DataSpec, Derived
 from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
@@ -102,11 +103,16 @@ def model(component: Component, noise: Component, spec: DataSpec, seed: int, dev
 
 
 def training(
-    config: TrainConfig, data: DataSet, device: torch.device, weights: dict[str, torch.Tensor] | None = None
+    config: TrainConfig,
+    data: DataSet,
+    device: torch.device,
+    weights: dict[str, torch.Tensor] | None = None,
+    begun_for: int = 0,
 ) -> Training:
     """Return the training of a configuration at its start, from the given `weights` of `config.start` if there are any.
 
-    Raises UsageError for a player that the model has not, and for weights of other shapes.
+    `begun_for` are the epochs of a run that goes on: with those it may end as it was begun. Raises UsageError for a
+    player that the model has not, and for weights of other shapes.
     """
     built = model(config.model, config.noise, data.spec(), config.seed, device)
     if weights is not None and config.start is not None:
@@ -129,7 +135,8 @@ def training(
         player: make("optimizer", config.optimizers.get(player, config.optimizer), list(part.parameters()))
         for player, part in players.items()
     }
-    _check_learning_rates(config, plan, optimizers)
+    if config.epochs > begun_for:
+        _check_learning_rates(config, plan, optimizers)
     average = None if config.average is None else Average(built, config.ema, config.ema_power or 0)
     return Training(built, plan, optimizers, average)
 
@@ -209,8 +216,7 @@ def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) ->
         refusal = getattr(score.func, "refusal", lambda *_: None)(model, data, score.keywords)
         refusal = refusal or why_not_in_memory(score.keywords.get("n_samples", 0), data.shape)
         if refusal:
-            remedy = f"Set metrics.{name} otherwise, or leave it out with ~metrics.{name}"
-            raise UsageError(f"metrics.{name}: {refusal}\n{remedy}")
+            raise unusable(name, refusal)
 
 
 def scores(metrics: dict[str, Component], subject: Subject) -> dict[str, Score]:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 
 from genexp.figures.canvas import Picture, save_picture
 from genexp.numbers import finite
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import atomic, sync
 from genexp.training.loop import Tick
 from genexp.training.tensorboard import EventLog

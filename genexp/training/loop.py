@@ -13,12 +13,13 @@ from torch import Tensor
 from genexp import rng
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
-from genexp.device import autocast
-from genexp.errors import DivergedError, UsageError
-from genexp.models import Batch, Model, Outcome, Update, evaluating
+from genexp.errors import DivergedError
+from genexp.models import Model, evaluating
 from genexp.optimizers import ScheduledOptimizer
 from genexp.training.average import Average
+from genexp.training.captured import CapturedMoves
 from genexp.training.minibatches import Minibatches
+from genexp.training.moves import Moves
 from genexp.training.plan import Plan, PlannedStage
 from genexp.training.validation import loss_on_validation
 
@@ -105,28 +106,27 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
-    minibatches: Minibatches | None = None
+    moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
         started = time.perf_counter()
         stage = training.stage
-        if minibatches is None or minibatches.stage is not stage:
+        if moves is None or moves.stage is not stage:
             minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
             if training.step == stage.first_step:
                 minibatches.begin()
+            players = {player: training.optimizers[player] for player in stage.players}
+            moves = Moves(training.model, players, minibatches, seed, config.device.precision)
+            if device.type == "cuda" and config.device.capture:
+                moves = CapturedMoves(moves)
         position = (training.step - stage.first_step) % stage.steps_per_epoch
         ends_epoch = position + 1 == stage.steps_per_epoch
         logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
 
-        rows = minibatches.rows(training.step)
-        rng.reseed(device, seed, "step", training.step)
-        row: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
-        for update, minibatch in stage.moves:
-            batch = minibatches.batch(update, rows, minibatch, training.step)
-            row |= _move(training, stage, update, batch, config.device.precision, norms if logged else None)
-        training.names = list(row)
-        training.window.append(torch.stack(list(row.values())))
+        row = moves.make(training.step, norms if logged else None)
+        training.names = moves.names
+        training.window.append(row)
         training.step += 1
         if training.average is not None:
             training.average.update(training.step - stage.first_step)
@@ -134,13 +134,9 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
         values = None
         if logged:
             values = _read_window(training, norms)
-            moved = {player for update, _ in stage.moves for player in update.players}
-            for player, optimizer in training.optimizers.items():
-                if player in moved:
-                    settings = optimizer.settings(
-                        training.step - stage.first_step - 1, stage.progress(training.step - 1)
-                    )
-                    values |= {f"{name}/{player}": value for name, value in settings.items()}
+            for player in stage.players:
+                settings = training.optimizers[player].settings(*stage.place(training.step - 1))
+                values |= {f"{name}/{player}": value for name, value in settings.items()}
         training.seconds += time.perf_counter() - started
         if values is not None:
             n_images = plan.images(training.step) - plan.images(step_at_log)
@@ -152,52 +148,6 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
                 values |= training.model.watch(data, rng.generator(device, seed, "watch", training.step))
         epoch = stage.first_epoch + stage.epoch(training.step)
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
-
-
-def _move(
-    training: Training,
-    stage: PlannedStage,
-    update: Update,
-    batch: Batch,
-    precision: str,
-    norms: dict[str, Tensor] | None,
-) -> dict[str, Tensor]:
-    """Make one update, and return its losses and watched values. All gradients are taken before any player moves."""
-    with autocast(training.model.device, precision):
-        outcome: Outcome = update.asking(batch)
-    if not isinstance(outcome, tuple) or len(outcome) != len(Outcome._fields):
-        given = f"its update of {', '.join(update.players)} gives a {type(outcome).__name__}"
-        raise UsageError(f"{type(training.model).__name__}: {given}; return an Outcome(losses, watched)")
-    losses, watched = outcome
-    if losses.keys() != set(update.players) or any(loss.ndim for loss in losses.values()):
-        shapes = [f"{name} {tuple(loss.shape)}" if loss.ndim else name for name, loss in losses.items()]
-        given = f"its update of {', '.join(update.players)} gives losses of {', '.join(shapes) or 'nobody'}"
-        remedy = "give one number for each player that moves, under its name"
-        raise UsageError(f"{type(training.model).__name__}: {given}; {remedy}")
-    for player, gradient in _gradients(training, update, losses).items():
-        if norms is not None:
-            norms[f"grad_norm/{player}"] = torch.nn.utils.get_total_norm(gradient)
-        step = training.step - stage.first_step
-        training.optimizers[player].step(gradient, step, stage.progress(training.step))
-    return {f"loss/{player}": losses[player].detach() for player in update.players} | watched
-
-
-def _gradients(training: Training, update: Update, losses: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-    """Return the gradient of each player's loss for its own parameters.
-
-    A generator's loss thus leaves the discriminator's weight gradients uncomputed. Players that share a loss get their
-    gradients from one backward pass.
-    """
-    groups: dict[int, list[str]] = {}
-    for player in update.players:
-        groups.setdefault(id(losses[player]), []).append(player)
-    gradients: dict[str, tuple[Tensor, ...]] = {}
-    for index, players in enumerate(groups.values(), 1):
-        parameters = [parameter for player in players for parameter in training.optimizers[player].parameters]
-        flat = iter(torch.autograd.grad(losses[players[0]], parameters, retain_graph=index < len(groups)))
-        for player in players:
-            gradients[player] = tuple(next(flat) for _ in training.optimizers[player].parameters)
-    return gradients
 
 
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:

@@ -4,7 +4,10 @@ import math
 import tempfile
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+
+import torch
 
 from genexp import rng
 from genexp.config.components import Component
@@ -13,13 +16,15 @@ from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import DivergedError
 from genexp.figures import pictures
-from genexp.runs.pace import StagePace
+from genexp.rundirs.pace import StagePace
 from genexp.storage.checkpoint import save
 from genexp.training import build
 from genexp.training.loop import Training, train
 from genexp.training.plan import PlannedStage
 
 SECONDS = 1.0  # of steps in each stage
+COMPARED = 0.2  # seconds of steps in each precision
+REPEATS = 3  # of what is done at the end of an epoch
 WARM = 3  # steps that are not counted: buffers are allocated in them, and codes of frozen layers computed
 
 
@@ -43,6 +48,29 @@ def measure(config: TrainConfig, further: dict[str, Component]) -> list[StagePac
     return paces
 
 
+def bfloat16_against_float32(config: TrainConfig, data: DataSet, device: torch.device) -> float:
+    """Return how many times as long as in float32 a step takes in bfloat16; NaN if the training has too few steps.
+
+    These are the shortest of some first steps, since other work on the machine makes steps longer and never shorter.
+    """
+    shortest = []
+    for precision in ("bfloat16", "float32"):
+        changed = config.device.model_copy(update={"precision": precision, "capture": False})
+        training, times = build.training(config, data, device), list[float]()
+        steps = train(config.model_copy(update={"device": changed}), training, data, config.epochs)
+        started = time.perf_counter()
+        with suppress(DivergedError):  # the training itself says so
+            for _ in steps:
+                if training.window:  # wait for the device
+                    training.window[-1].sum().item()
+                times.append(time.perf_counter() - started)
+                if len(times) > WARM + 1 and times[-1] - times[WARM] > COMPARED:
+                    break
+        lengths = [later - earlier for earlier, later in pairwise(times[WARM:])]
+        shortest.append(min(lengths, default=math.nan))
+    return shortest[0] / shortest[1]
+
+
 def _step(config: TrainConfig, training: Training, data: DataSet, stage: PlannedStage) -> float:
     """Return the mean seconds of a step of the stage; NaN if it diverges at once."""
     training.step, training.window = stage.first_step, []
@@ -60,13 +88,20 @@ def _step(config: TrainConfig, training: Training, data: DataSet, stage: Planned
 
 
 def _end_of_epoch(config: TrainConfig, training: Training, data: DataSet) -> float:
-    """Return the seconds of a checkpoint, and of an epoch's share of the pictures."""
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder), training.step, training.state_dict())
-    saved = time.perf_counter()
-    generator = rng.generator(training.model.device, config.seed, "picture")
-    with training.averaged():
-        for _ in pictures.of_model(training.model, data, generator):
-            pass
-    return saved - started + (time.perf_counter() - saved) / config.log.samples_every_epochs
+    """Return the seconds of a checkpoint, and of an epoch's share of the pictures.
+
+    The least of several times counts, as far as SECONDS allow: the first one may load libraries and start the device,
+    and a short training would seem to do so at each of its epochs.
+    """
+    times: list[float] = []
+    while not times or (len(times) < REPEATS and sum(times) < SECONDS):
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder), training.step, training.state_dict())
+        saved = time.perf_counter()
+        generator = rng.generator(training.model.device, config.seed, "picture")
+        with training.averaged():
+            for _ in pictures.of_model(training.model, data, generator):
+                pass
+        times.append(saved - started + (time.perf_counter() - saved) / config.log.samples_every_epochs)
+    return min(times)

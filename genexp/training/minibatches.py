@@ -41,33 +41,40 @@ class Minibatches:
         with torch.no_grad():
             begin(codes)
 
-    def rows(self, step: int) -> dict[str, Tensor]:
-        """Return the rows, (minibatches, batch_size), of each data set that the step takes."""
+    def given(self, step: int) -> dict[str, Tensor]:
+        """Return what the step after `step` completed ones is given, on the model's device.
+
+        "rows" and "rows_b" are the rows, (minibatches, batch_size), of the first and second data set that it takes;
+        "epoch" is the place in the stage, if an update asks for it.
+        """
         epoch, position = divmod(step - self.stage.first_step, self.stage.steps_per_epoch)
         n = self.stage.images_per_step
         if self.epoch != epoch:
             self.epoch, length = epoch, self.stage.steps_per_epoch * n
             index = self.stage.first_epoch + epoch
-            self.orders = {"": _order(len(self.data.train), length, self.seed, "order", index, self.model.device)}
+            self.orders = {"rows": _order(len(self.data.train), length, self.seed, "order", index, self.model.device)}
             if self.data.second is not None:
                 second = self.data.second.train
-                self.orders["_b"] = _order(len(second), length, self.seed, "order b", index, self.model.device)
+                self.orders["rows_b"] = _order(len(second), length, self.seed, "order b", index, self.model.device)
         here = slice(position * n, (position + 1) * n)
-        return {name: order[here].view(-1, self.batch_size) for name, order in self.orders.items()}
+        given = {name: order[here].view(-1, self.batch_size) for name, order in self.orders.items()}
+        if any("epoch" in update.asking.names for update, _ in self.stage.moves):
+            given["epoch"] = torch.tensor(self.stage.progress(step), device=self.model.device)
+        return given
 
-    def batch(self, update: Update, rows: dict[str, Tensor], minibatch: int, step: int = 0) -> Batch:
-        """Return the tensors of a minibatch that the update asks for; `step` is the number of steps completed."""
+    def batch(self, update: Update, given: dict[str, Tensor], minibatch: int) -> Batch:
+        """Return the tensors of a minibatch that the update asks for, made from what the step is given."""
         batch: Batch = {}
-        names, first, second = set(update.asking.names), rows[""][minibatch], self.data.second
+        names, first, second = set(update.asking.names), given["rows"][minibatch], self.data.second
         if names & {"images", "labels"} or ("codes" in names and self.codes is None):
             batch |= self.data.batch("train", first)
         if second is not None and names & {"images_b", "labels_b"}:
-            others = second.batch("train", rows["_b"][minibatch])
+            others = second.batch("train", given["rows_b"][minibatch])
             batch |= {f"{name}_b": tensor for name, tensor in others.items()}
         if "codes" in names:
             batch["codes"] = self._codes(batch["images"]) if self.codes is None else self.codes[first]
         if "epoch" in names:
-            batch["epoch"] = torch.tensor(self.stage.progress(step), device=self.model.device)
+            batch["epoch"] = given["epoch"]
         return batch
 
     def _codes(self, images: Tensor) -> Tensor:

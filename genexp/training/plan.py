@@ -22,6 +22,15 @@ class PlannedStage:
     def name(self) -> str:
         return self.stage.name
 
+    @property
+    def players(self) -> list[str]:
+        """The players that move in this stage."""
+        return list(dict.fromkeys(player for update, _ in self.moves for player in update.players))
+
+    def place(self, step: int) -> tuple[int, float]:
+        """Return the steps of this stage, and its epochs with their fraction, after `step` steps of the training."""
+        return step - self.first_step, self.progress(step)
+
     def epoch(self, step: int) -> int:
         """Return the epochs of this stage that are completed after `step` steps of the training."""
         return (step - self.first_step) // self.steps_per_epoch

@@ -8,7 +8,7 @@ from genexp import rng
 from genexp.errors import GenexpError
 from genexp.metrics import Subject
 from genexp.models import LatentVariableModel
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import read_json_lines
 from genexp.text import first_line
 

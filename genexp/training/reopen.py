@@ -10,8 +10,8 @@ from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError
 from genexp.models import Model
-from genexp.runs.directory import Run
-from genexp.runs.results import RAW
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import RAW
 from genexp.storage import weights
 from genexp.storage.checkpoint import fitting, load, load_latest
 from genexp.text import nearest

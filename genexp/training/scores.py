@@ -5,8 +5,8 @@ from typing import Any
 
 from genexp.config.components import Component
 from genexp.metrics import Subject
-from genexp.runs import results
-from genexp.runs.directory import Run
+from genexp.rundirs import results
+from genexp.rundirs.directory import Run
 from genexp.score import Score
 from genexp.training import build
 from genexp.training.logs import warn

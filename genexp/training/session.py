@@ -16,10 +16,10 @@ from genexp.errors import DivergedError, GenexpError
 from genexp.figures import pictures
 from genexp.metrics import Subject
 from genexp.models import Asking, Autoencoder, evaluating
-from genexp.runs import results
-from genexp.runs.directory import Run
-from genexp.runs.provenance import keep_patch, provenance
-from genexp.runs.results import RAW, Evaluation, Results
+from genexp.rundirs import results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.provenance import keep_patch, provenance
+from genexp.rundirs.results import RAW, Evaluation, Results
 from genexp.score import Score, sort_key
 from genexp.signals import Stop
 from genexp.storage.checkpoint import checkpoints, fitting, load, load_latest, save, write

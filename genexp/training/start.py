@@ -8,8 +8,8 @@ from torch import Tensor
 from genexp.config.schema import Start
 from genexp.errors import UsageError
 from genexp.models import Model
-from genexp.runs.directory import Run
-from genexp.runs.start import start_of
+from genexp.rundirs.directory import Run
+from genexp.rundirs.start import start_of
 from genexp.storage import weights
 from genexp.storage.checkpoint import load
 

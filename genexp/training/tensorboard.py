@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from genexp.figures.canvas import Picture
 from genexp.numbers import finite
-from genexp.runs.directory import EVENTS, Run
+from genexp.rundirs.directory import EVENTS, Run
 from genexp.storage.files import atomic, make_folder, sync
 from genexp.text import first_line
 

@@ -19,9 +19,9 @@ from PIL import Image
 from genexp import text
 from genexp.config.schema import EvaluateConfig
 from genexp.metrics import Subject
-from genexp.runs import results
-from genexp.runs.directory import Run
-from genexp.runs.find import find
+from genexp.rundirs import results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import find
 from genexp.score import Score
 from genexp.storage import checkpoint
 from genexp.training import build, session
@@ -522,7 +522,7 @@ def test_listing_runs_does_not_load_torch(genexp, trained):
     program = """
 import sys
 from pathlib import Path
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 assert find(Path("outputs"))
 assert "torch" not in sys.modules
 """

@@ -5,21 +5,24 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import SMALL, last_checkpoint
-from examples import DIGITS, FAST, MODELS
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from examples import DIGITS, FAST, MODELS
 from genexp.commands import card, export
 from genexp.errors import GenexpError
-from genexp.runs import find as runs
+from genexp.models import Stage
+from genexp.rundirs import find as runs
 from genexp.storage import weights
 from genexp.storage.files import PARTIAL
+from genexp.training.plan import PlannedStage
 
 FILES = {"README.md", "config.yaml", "data.json", "model.safetensors", "provenance.json", "results.json", "samples.png"}
 
@@ -314,3 +317,24 @@ def test_the_run_may_be_a_bare_word(genexp, trained, tmp_path):
     assert "which run? genexp sample run=PATH, or PATH alone" in genexp("sample", "n=4").err
     several = genexp("evaluate", str(trained), str(trained), "metrics.parzen.n_samples=30")  # as a shell expands a glob
     assert several.out.count("(30 samples") == 2
+
+
+def test_the_card_gives_the_epochs_of_all_stages(genexp):
+    settings = ["model=stacked_dae", "dataset=digits", *FAST, *DIGITS["stacked_dae"], "model.pretrain_epochs=2"]
+    run = genexp("train", *settings, "epochs=3", "log.scores_every_epochs=1", "checkpoint.keep_best=parzen").run
+    assert genexp("export", str(run)).code == 0
+    text = (run / "export" / "README.md").read_text(encoding="utf-8")
+    epochs = "2 of layer 1, 2 of layer 2, 3 of fine-tuning"
+    assert f"| epochs | {epochs} |" in text
+    assert f"after the epochs {epochs} (step 77) of training" in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("step", "epochs"),
+    [(0, "0 of layer_1"), (5, "0.5 of layer_1"), (20, "2 of layer_1"), (25, "2 of layer_1, 0.5 of layer_2")],
+)
+def test_the_card_of_an_earlier_checkpoint_gives_the_epochs_until_then(monkeypatch, step, epochs):
+    first = PlannedStage(Stage("layer_1", [], epochs=2), [], 10, steps_per_epoch=10, first_step=0, first_epoch=0)
+    second = PlannedStage(Stage("layer_2", []), [], 10, steps_per_epoch=10, first_step=20, first_epoch=2)
+    monkeypatch.setattr(card, "_stages", lambda _trained: [first, second])
+    assert card._epochs(SimpleNamespace(step=step)) == epochs

@@ -5,9 +5,11 @@ import os
 import signal
 
 import pytest
+import yaml
 from conftest import SMALL, assert_same_state, last_checkpoint
 
-from genexp.runs.find import find
+from genexp.config.schema import CONFIGS, DeviceAgain
+from genexp.rundirs.find import find
 from genexp.training import session as module
 
 
@@ -63,6 +65,11 @@ def test_it_computes_as_the_run_did_unless_told_otherwise(genexp, trained):
         assert "threads  1      2" in other.out
     refused = genexp("rerun", str(trained), "device.precision=bfloat16")
     assert (refused.code, "another precision is another experiment" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "device").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_device_can_be_asked_for(file):
+    assert DeviceAgain.model_validate(yaml.safe_load(file.read_text())).kind == file.stem
 
 
 def test_scores_that_differ_are_named_with_what_may_be_why(genexp, trained):

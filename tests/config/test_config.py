@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from conftest import config_of
-from examples import EXPERIMENTS
 from omegaconf import OmegaConf
 
+from examples import EXPERIMENTS
 from genexp import ranges
 from genexp.config.check import checked
 from genexp.config.command_line import parse

@@ -24,7 +24,7 @@ from genexp.errors import UsageError
             "search.ranges.model.latent_dim.high",
             9,
         ),
-        (["~metrics.kid", "metric@metrics.kid=kid", "metrics.kid.n_samples=300"], "metrics.kid.n_samples", 300),
+        (["~metrics.kid", "metric@metrics.kid=kid", "metrics.kid.n_samples=1300"], "metrics.kid.n_samples", 1300),
         (["~metric@metrics.parzen", "metric@metrics.parzen=parzen"], "metrics.parzen.name", "parzen"),
         (["~optimizers.generator", "optimizer@optimizers.generator=adam"], "optimizers.generator.name", "adam"),
         (["epochs=1e3"], "epochs", 1000),
@@ -74,10 +74,14 @@ SWEEPS = [
     ["model=vae,gan", "optimizer=sgd,adam", "seed=1"],
     ["model.generator_hidden=[3],[4,5]", "name='a b',c", "ema=null,0.9"],
     ["+metric@metrics.a=fid", "metrics.a.n_samples=3,4", "~metrics.parzen", "seed=3,4"],
-    ["metric@metrics.a=fid,kid", "metrics.a.n_samples=3,4"],
+    ["metric@metrics.a=fid,kid", "metrics.a.n_samples=3000,4000"],
     ["seed=1,2", "epochs=${seed}", "device={threads:1,precision:bfloat16}"],
     ["model=gan,vae", "name=${model.name}-x", "log.every_steps=3,5"],
     ["hydra.job.name=a", "++seed=5,6"],
+    ["model=gsn", "metrics.parzen.n_samples=300,400", "metrics.chain.n_valid=${epochs}", "epochs=5,6"],
+    ["seed=0,+5,1_000,9999999999999999", "data_dir='${oc.env:PWD}/x'"],
+    ["data_dir='${oc.env:NO_SUCH,a}','${oc.env:PWD}'", "device={threads:1}", "name='n${seed}'", "seed=3,4"],
+    ["name=a,b", "log={every_steps:3},{every_steps:${batch_size}}", "batch_size=50"],
 ]
 
 
@@ -104,7 +108,7 @@ def test_a_wrong_one_of_many_is_said_as_if_it_were_alone():
 
 @pytest.mark.slow
 def test_a_sweep_of_a_thousand_jobs_is_composed_in_seconds():
-    """In processor time, beside that of composing each alone: 1,000 jobs took 127 s, and take 3 s."""
+    """In processor time, beside that of composing each alone: 1,000 jobs took 127 s, and take 1.4 s."""
     lines = each_job(parse("train", ["-m", "dataset=digits", "model=vae", "seed=range(0,300)"]))
     config_of(*lines[0].overrides)  # what is read once
     times = [time.process_time()]
@@ -114,4 +118,4 @@ def test_a_sweep_of_a_thousand_jobs_is_composed_in_seconds():
         config_of(*line.overrides)
     times.append(time.process_time())
     together, alone = (times[1] - times[0]) / 300, (times[2] - times[1]) / 10
-    assert together < alone / 8
+    assert together < alone / 50

@@ -383,3 +383,41 @@ def test_half_of_the_training_images_are_mirrored(tmp_path):
     words = ["model=vae", "dataset=folder", "dataset.path=photos"]
     assert config_of(*words, "dataset.flip=true").identity() != config_of(*words).identity()
     assert "flip" not in json.dumps(config_of(*words).identity())
+
+
+@pytest.mark.parametrize("splits", [False, True], ids=["no splits", "splits"])
+def test_a_subfolder_that_cannot_be_listed_is_left_out_and_said(tmp_path, monkeypatch, capsys, splits):
+    root = tmp_path / "photos"
+    for number, name in enumerate(("a", "b", "closed")):
+        for split in SPLITS if splits else (".",):
+            for index in range(4):
+                write(root / split / name / f"{index}.png", plain(10 * number + index))
+    scandir = os.scandir
+
+    def of_no_right(path="."):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", of_no_right)
+    with pytest.raises(DataError, match=r"closed cannot be read: Permission denied\n.*skip_broken=true leaves it out"):
+        load(root, valid_share=0.25, test_share=0.25)
+    capsys.readouterr()
+    data = load(root, valid_share=0.25, test_share=0.25, skip_broken=True)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == (24 if splits else 8)
+    assert max(every(data)) < 20
+    out = capsys.readouterr().out
+    assert f"{3 if splits else 1} subfolder{'s' if splits else ''} left out, which cannot be listed: " in out
+    assert "closed (Permission denied)" in out
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_of_its_own(photos, monkeypatch):
+    def of_no_right(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", of_no_right)
+    for skip in (False, True):
+        with pytest.raises(
+            DataError, match=r"photos cannot be read: Permission denied\nMend that, or set dataset\.path"
+        ):
+            load(photos, splits="exact", skip_broken=skip)

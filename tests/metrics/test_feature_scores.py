@@ -26,7 +26,7 @@ from genexp.metrics.inception_score import inception_score, split_scores
 from genexp.metrics.kernel_distance import kid, squared_mmd, subset_distances
 from genexp.metrics.ms_ssim import BETAS, ms_ssim, scales, similarity
 from genexp.metrics.precision_recall import coverage, density, prdc, precision, recall, squared_radii
-from genexp.runs.results import Evaluation
+from genexp.rundirs.results import Evaluation
 from genexp.score import Score
 from genexp.storage import derived
 from genexp.training import build

@@ -97,7 +97,7 @@ def test_fid_of_one_sample_is_refused_before_training(genexp, tmp_path):
         *("train", "model=vae", "dataset=digits", "epochs=1", "metric@metrics.fid=fid", "metrics.fid.n_samples=1")
     )
     assert answer.code == 2
-    assert "metrics.fid: one image has no covariance: at least 2 samples (n_samples=1)" in answer.err
+    assert "metrics.fid.n_samples=1: should be greater than or equal to 2" in answer.err
     assert not list(tmp_path.glob("outputs/digits/*"))
 
 

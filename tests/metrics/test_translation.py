@@ -77,7 +77,7 @@ def test_where_the_truth_is_not_known_it_is_refused(pair):
     unknown = replace(pair, truth={})
     with pytest.raises(UsageError, match="the true translations are known with dataset@dataset_b=other_half only"):
         translation_error(Subject(Translation(invert, invert), unknown, 0), split="test")
-    with pytest.raises(UsageError, match="need a model of two data sets"):
+    with pytest.raises(UsageError, match="need two data sets"):
         translation_error(Subject(Translation(invert, invert), digits(None), 0), split="test")
     unlabelled = replace(pair, labels={})
     with pytest.raises(UsageError, match="which needs labels of training and test images"):

@@ -1,10 +1,11 @@
 """What crosses the border to models, data sets and optimizers from outside is held to its contract."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, Fixed, config_of
+from conftest import SMALL, Fixed, config_of, interrupted_at
 
 from genexp import rng
 from genexp.data.digits import digits
@@ -111,6 +112,36 @@ def test_a_learning_rate_below_its_least_value_is_refused(genexp, tmp_path, key)
     assert "No job was started" in sweep.err
     assert not list(tmp_path.glob("outputs/*/*"))
     config_of("model=gan", "optimizer.lr=0.1", "optimizer.lr_min=0.1")
+
+
+def test_a_run_that_began_with_such_a_rate_goes_on_as_it_was(genexp, monkeypatch):
+    """Version 0.1.0 took lr_min in its place without a word."""
+    words = ["train", *SMALL, "epochs=2", "optimizer.lr=0.01", "optimizer.lr_min=0.02"]
+    with monkeypatch.context() as patch, interrupted_at(5):
+        patch.setattr("genexp.config.check._check_new_run", lambda _config: None)
+        assert genexp(*words).code == 130
+    (run,) = Path("outputs/digits").iterdir()
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    assert answer.run == run
+    assert "warning: optimizer.lr=0.01 is less than optimizer.lr_min=0.02" in answer.out
+    assert genexp(*words).code == 0  # it is finished, and reported
+    assert genexp(*words, "-m").code == 0
+    again = genexp(*words, "fresh=true")
+    assert again.code == 2
+    assert "is less than optimizer.lr_min=0.02" in again.err
+
+
+def test_a_run_that_began_with_more_epochs_than_its_rate_has_goes_on_and_no_further(genexp, monkeypatch):
+    words = ["train", *SMALL, "epochs=3", "optimizer.lr_epochs=2"]
+    with monkeypatch.context() as patch, interrupted_at(5):
+        patch.setattr(build, "_check_learning_rates", lambda *_: None)
+        assert genexp(*words).code == 130
+    answer = genexp(*words)
+    assert answer.code == 0, answer.err
+    further = genexp(*words, "epochs=4")
+    assert further.code == 2
+    assert "optimizer.lr_epochs=2: the learning rate is 0 from then on" in further.err
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_the_joint_gradient_is_that_of_the_energies_of_data_and_chains(hidden):
     model = build(hidden=hidden)
     images = states(4)[3:11].view(-1, 1, 2, 2)
     model.persistent_states = torch.randint(2, model.persistent_states.shape).double()
-    before = model.persistent_states
+    before = model.persistent_states.clone()
     torch.manual_seed(3)
     loss = model.play(images).losses["dbm"]
     gradients = torch.autograd.grad(loss, list(model.layers.parameters()))
@@ -206,7 +206,7 @@ def test_what_it_cannot_take_is_refused():
 def test_chains_begin_at_training_images_and_then_go_on():
     model, images = build(persistent_chains=7), states(4)[3:6].view(-1, 1, 2, 2)
     model.stages()[-1].begin(images)
-    begun = model.persistent_states
+    begun = model.persistent_states.clone()
     assert torch.equal(begun[:, :4], images.flatten(1)[[0, 1, 2, 0, 1, 2, 0]])
     assert set(begun.unique().tolist()) == {0.0, 1.0}
     model.play(images)

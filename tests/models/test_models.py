@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics
-from examples import AUTOENCODERS, CHAINS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from examples import AUTOENCODERS, CHAINS, DIGITS, EXPERIMENTS, FAST, MODELS, OTHER_SIZES
 from genexp.data import DataSet
 from genexp.training import build
 from genexp.training import session as module

@@ -5,9 +5,9 @@ from conftest import SMALL
 from genexp.config.components import settings_of
 from genexp.papers.published import ScoresTable
 from genexp.papers.scores_table import metrics_of, scores_document
-from genexp.runs.directory import Run
-from genexp.runs.find import find
-from genexp.runs.results import Evaluation, record
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import find
+from genexp.rundirs.results import Evaluation, record
 from genexp.score import Score
 
 

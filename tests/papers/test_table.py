@@ -4,8 +4,11 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.papers import answers, yardsticks
 from genexp.papers import published as papers
 from genexp.papers.published import LikelihoodTable, ParzenTable, ScoresTable
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 from genexp.tables import Column, Document, Table, render
 
 PAPERS = [file.stem for file in (CONFIGS / "paper").glob("*.yaml")]
@@ -111,7 +114,7 @@ def paper(name):
 
 @pytest.mark.parametrize("name", PAPERS)
 @pytest.mark.slow
-def test_every_cell_that_names_an_experiment_can_be_composed(name):
+def test_every_cell_that_names_an_experiment_can_be_composed(name, genexp):
     for table in paper(name).tables.values():
         for budget in ("quick", "full"):
             for _, words, _ in papers.experiments(table, budget):
@@ -390,7 +393,7 @@ def test_a_likelihood_by_a_metric_that_the_recipe_has_not_is_a_mistake_of_the_pa
     assert f"{file} is wrong: VAE has metric ais, and its runs are scored by parzen, elbo, iwae" in answer.err
 
 
-def test_published_likelihoods_are_of_images_as_the_recipes_make_them():
+def test_published_likelihoods_are_of_images_as_the_recipes_make_them(genexp):
     table = paper("goodfellow2014").tables["likelihood"]
     assert isinstance(table, LikelihoodTable)
     assert {row.name: row.value for row in table.rows if row.train} == {
@@ -491,6 +494,20 @@ def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     assert re.fullmatch(r"FID ↓ \(classifier-[0-9a-f]{8}\)", fid)
     assert found[0][fid] > 0
     assert float(found[2][fid]) < found[0][fid]
+
+
+def test_a_table_of_scores_that_no_run_has_needs_no_data_and_no_torch(tmp_path):
+    """Runs of digits, and a table of MNIST; a process of its own shows what is imported."""
+    run = tmp_path / "outputs/digits/vae-adam-seed0-88c605f2"
+    shutil.copytree(ROOT / "tests/kept" / run.name, run)
+    program = "import sys; from genexp.cli import main; assert main() == 0; assert 'torch' not in sys.modules"
+    words = [sys.executable, "-c", program, "table", "table=scores", "data_dir=nothing"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "GENEXP_CACHE_DIR": str(tmp_path / "cache")}
+    answer = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("not run") >= 6
+    assert "1 other run follows none" in answer.stdout
+    assert "floor" not in answer.stdout
 
 
 def test_yardsticks_are_what_they_are_called():

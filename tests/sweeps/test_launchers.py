@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
-from examples import UNRULY
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from genexp.runs.directory import Run
+from examples import UNRULY
+from genexp.rundirs.directory import Run
 from genexp.sweeps import elsewhere
 from genexp.sweeps.jobs import FAILED, WAITING, Job
 

@@ -13,8 +13,8 @@ from conftest import config_of, read_metrics
 
 from genexp.config.command_line import CommandLine
 from genexp.papers import yardsticks
-from genexp.runs.directory import Run
-from genexp.runs.pace import StagePace, epochs_done, logged_seconds, scoring_seconds, seconds_left
+from genexp.rundirs.directory import Run
+from genexp.rundirs.pace import StagePace, epochs_done, logged_seconds, scoring_seconds, seconds_left
 from genexp.sweeps.estimate import estimate, together, try_out
 from genexp.sweeps.jobs import FINISHED, Job
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import filelock
 import pytest
 from conftest import SMALL, assert_same_state, config_of, last_checkpoint, read_metrics, without_times
-from examples import UNRULY
 from rich.console import Console
 
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from examples import UNRULY
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.sweeps import schedule, slots
 from genexp.sweeps.board import live_table, ranking

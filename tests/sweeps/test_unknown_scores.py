@@ -13,9 +13,9 @@ from genexp.papers.answers import answer
 from genexp.papers.columns import here_column, line_of
 from genexp.papers.notes import Footnotes
 from genexp.papers.published import Row
-from genexp.runs.directory import Run
-from genexp.runs.find import find
-from genexp.runs.results import Results, record
+from genexp.rundirs.directory import Run
+from genexp.rundirs.find import find
+from genexp.rundirs.results import Results, record
 from genexp.score import Score
 from genexp.storage.files import write_json
 

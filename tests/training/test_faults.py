@@ -11,9 +11,9 @@ import time
 import power
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
-from examples import MODELS
 from faults import RUNS, Trial, same
 
+from examples import MODELS
 from genexp.storage.checkpoint import load
 
 KILLS = 3  # of each model

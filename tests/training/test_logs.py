@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genexp.figures.canvas import grid
 from genexp.models import Stage
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.text import duration
 from genexp.training.logs import Logs
 from genexp.training.loop import Tick
@@ -76,6 +76,24 @@ def test_the_bar_shows_epoch_losses_speed_and_time_left(monkeypatch, width, caps
     for said in ("epoch 13/25", "━━━━", "left", losses, "3,457 im"):
         assert said in shown, shown
     assert ("D(x) 0.700" in shown) == (width == 140)
+
+
+def test_a_pipe_gets_a_line_of_an_epoch_as_ever(monkeypatch, capsys):
+    """Scripts read these lines; where there is no terminal, nothing moves and nothing is shortened."""
+    monkeypatch.setenv("COLUMNS", "40")
+    clock = iter([0.0, 60.0, 60.5, 100.0])
+    monkeypatch.setattr("genexp.training.terminal.time.perf_counter", lambda: next(clock))
+    values = {"loss/discriminator": 0.51234, "loss/generator": 1.2, "D(x)": 0.7, "images_per_second": 3456.7}
+    stage = PlannedStage(
+        Stage("layer_2", [], epochs=3), [], images_per_step=10, steps_per_epoch=10, first_step=0, first_epoch=0
+    )
+    terminal = Terminal(Plan([stage], batch_size=10), epochs=3, from_step=0)
+    with terminal.progress:
+        for step in (10, 20, 30):  # the second one comes within LINE_SECONDS
+            terminal.show(Tick(step=step, epoch=step // 10, ends_epoch=True, values=values, stage=stage))
+    numbers = "discriminator 0.512  generator 1.200  D(x) 0.700  3,457 images/s"
+    lines = [f"layer_2, epoch 1/3  {numbers}  2:00 left", f"layer_2, epoch 3/3  {numbers}  0:00 left"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 TWO = {"discriminator": 0.512, "generator": 1.234}

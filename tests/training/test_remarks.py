@@ -13,8 +13,8 @@ from genexp import cli
 from genexp.data.digits import digits
 from genexp.data.mixtures import ring
 from genexp.metrics import Subject
-from genexp.runs.directory import Run
-from genexp.runs.results import Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Results
 from genexp.training.remarks import remarks
 
 FINE = '{"step": 10, "epoch": 1, "D(x)": 0.52, "D(G(z))": 0.45}\n'

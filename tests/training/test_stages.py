@@ -9,7 +9,7 @@ from conftest import assert_same_state, interrupted_at, last_checkpoint, read_me
 from genexp.data.digits import digits
 from genexp.models import Model, Outcome, Stage, Update, evaluating
 from genexp.papers import answers
-from genexp.runs.find import find
+from genexp.rundirs.find import find
 from genexp.sweeps import board
 from genexp.sweeps.jobs import Job
 from genexp.training import minibatches as batches

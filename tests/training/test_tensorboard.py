@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from genexp.models import evaluating
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.training import build
 from genexp.training.loop import train
 from genexp.training.tensorboard import SPRITE, EventLog, sprite

@@ -14,10 +14,11 @@ from conftest import SMALL, assert_same_state, interrupted_at, last_checkpoint, 
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp.runs import directory
-from genexp.runs.directory import Run
+from genexp.commands import train as command
+from genexp.rundirs import directory
+from genexp.rundirs.directory import Run
 from genexp.storage import checkpoint
-from genexp.training import build
+from genexp.training import build, moves
 from genexp.training import session as module
 
 
@@ -395,6 +396,23 @@ def test_every_variant_trains(genexp, settings):
     assert answer.code == 0, answer.err
     state = last_checkpoint(answer.run)
     assert all(value.dtype == torch.float32 for value in state["model"].values())
+
+
+@pytest.mark.parametrize(("slow", "told"), [("bfloat16", True), ("float32", False)])
+def test_where_bfloat16_is_slower_a_training_says_so_and_is_the_same(genexp, monkeypatch, slow, told):
+    def autocast(device, precision):
+        time.sleep(0.05 if precision == slow else 0)
+        return real(device, precision)
+
+    real = moves.autocast
+    words = ["train", *SMALL, "epochs=1", "device=cpu", "device.precision=bfloat16"]
+    with monkeypatch.context() as patched:
+        patched.setattr(moves, "autocast", autocast)
+        compared = genexp(*words, "outputs_dir=compared")
+        assert ("times as long in bfloat16 as in float32" in compared.out + compared.err) == told
+    monkeypatch.setattr(command, "_compare_precisions", lambda *_: None)
+    plain = genexp(*words)
+    assert_same_state(last_checkpoint(plain.run), last_checkpoint(compared.run))
 
 
 @pytest.mark.slow(20)

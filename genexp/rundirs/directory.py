@@ -16,11 +16,11 @@ from genexp.config.components import Component, defining
 from genexp.config.kept import differences, read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, HeldError, UsageError
-from genexp.runs import results
-from genexp.runs.results import Results
+from genexp.rundirs import results
+from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.storage import files
-from genexp.storage.files import PARTIAL, last_json_line, read_json, write_json, writing
+from genexp.storage.files import PARTIAL, Within, last_json_line, read_json, write_json, writing
 from genexp.text import now
 
 LOCK = ".lock"
@@ -38,20 +38,21 @@ ANOTHER_PLACE = "Set outputs_dir=FOLDER (or run_dir=FOLDER) to a place that can"
 class Run:
     """A run's directory, or an export of one. It is looked up once and passed on."""
 
+    config_file = Within("config.yaml")
+    status_file = Within("status.json")
+    results_file = Within("results.json")
+    provenance_file = Within("provenance.json")
+    data_file = Within("data.json")
+    metrics_file = Within("metrics.jsonl")
+    error_file = Within("error.txt")
+    weights_file = Within("model.safetensors")  # of an export, instead of checkpoints
+    checkpoints = Within("checkpoints")
+    best_file = Within("checkpoints/best.pt")  # the state with the best validation score of those scored
+    samples = Within("samples")
+    figures = Within("figures")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file = path / "config.yaml"
-        self.status_file = path / "status.json"
-        self.results_file = path / "results.json"
-        self.provenance_file = path / "provenance.json"
-        self.data_file = path / "data.json"
-        self.metrics_file = path / "metrics.jsonl"
-        self.error_file = path / "error.txt"
-        self.weights_file = path / "model.safetensors"  # of an export, instead of checkpoints
-        self.checkpoints = path / "checkpoints"
-        self.best_file = self.checkpoints / "best.pt"  # the state with the best validation score of those scored
-        self.samples = path / "samples"
-        self.figures = path / "figures"
         self.identity = files.identity(path)  # another run may get this name
         self._config: tuple[tuple[int, int], TrainConfig] | None = None  # with the file's time and inode
         self._told: dict[str, Any] = {}  # details of the status that are repeated with the next one

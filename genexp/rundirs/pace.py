@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 from genexp.storage.files import last_json_line, read_json_lines
 from genexp.text import TIME
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from genexp.errors import UsageError
-from genexp.runs.find import matching, short_name, short_names
+from genexp.rundirs.find import matching, short_name, short_names
 
 KEPT = ROOT / "tests/kept/vae-adam-seed0-88c605f2"
 

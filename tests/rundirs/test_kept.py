@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT, last_checkpoint, read_metrics, without_times
 from PIL import Image
 
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 
 NAME = "vae-adam-seed0-88c605f2"
 COMMAND = [

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from genexp.config.schema import Start
-from genexp.runs.directory import Run
+from genexp.rundirs.directory import Run
 
 
 def start_of(run: Run, step: int | None = None) -> Start | None:

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from genexp.runs import provenance
+from genexp.rundirs import provenance
 
 
 def test_a_patch_holds_the_code_that_differs_and_no_data(tmp_path, monkeypatch):

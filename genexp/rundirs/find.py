@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genexp.config.components import lower_is_better
-from genexp.config.kept import config_of, read_yaml
+from genexp.config.kept import read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import UsageError
-from genexp.runs.directory import Run
-from genexp.runs.index import Index
-from genexp.runs.results import FIELDS, Evaluation, Results
+from genexp.rundirs.directory import Run
+from genexp.rundirs.results import Evaluation, Results
 from genexp.score import Score
-from genexp.storage.files import identity, read_json, read_json_lines, was_set_aside
+from genexp.storage.files import identity, json_lines_with, was_set_aside
 
 OUTPUTS = "outputs"  # the folder of all runs, unless outputs_dir says another
 HASH = re.compile(r"-([0-9a-f]{8})$")  # at the end of the names that `TrainConfig.directory` gives
 HASH_BEGINS = re.compile(r"[0-9a-f]{2,8}")
+HASH_DIGITS = re.compile(r"[0-9a-f]{1,8}")
 OF_A_RUN = (  # folders of a run in which no other run is sought, since listings take the longer the more they look into
     *("checkpoints", "chains", "figures", "filters", "reconstructions", "samples", "tensorboard", "translations"),
 )
+
+
+Compared = tuple[Hashable, str, Hashable]  # model and data set, a setting, and the choice of its group
 
 
 class NewestScore(NamedTuple):
@@ -90,15 +93,12 @@ def _number(value: Any) -> Any:
     return value if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
-def find(outputs_dir: Path) -> list[RunState]:
-    """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
-    with _without_collection(), Index(outputs_dir) as index:
-        return [state_of(Run(path), index) for path in run_folders(outputs_dir)]
-
-
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """Spare the search for cycles among many thousand objects that stay: it takes a third of the time."""
+def without_collection() -> Iterator[None]:
+    """Spare the search for cycles among the objects of many thousand runs, which stay: it takes a quarter of the time.
+
+    For commands that list runs, from `find` on to their end.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -108,6 +108,11 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+def find(outputs_dir: Path) -> list[RunState]:
+    """Return every run below a folder, by path. Runs that were moved aside, and reruns, are left out."""
+    return [state_of(Run(path)) for path in run_folders(outputs_dir)]
+
+
 def run_folders(folder: Path) -> list[Path]:
     """Return the directories of all runs below a folder, sorted. Those moved aside, and reruns, are left out."""
     paths, seen = [], set()
@@ -115,24 +120,24 @@ def run_folders(folder: Path) -> list[Path]:
         if "config.yaml" in files and "status.json" in files:
             paths.append(Path(place))
             folders[:] = [name for name in folders if name not in OF_A_RUN]
-        known = {name: identity(Path(place, name)) for name in folders}
+        known = {name: identity(os.path.join(place, name)) for name in folders}  # noqa: PTH118 (many: faster than Path)
         folders[:] = [name for name in folders if known[name] not in seen and name != "checkpoints"]
         seen |= set(known.values())  # a link may lead back
     return [path for path in sorted(paths) if not was_set_aside(path)]
 
 
-def state_of(run: Run, index: Index) -> RunState:
-    """Return how far a run has come; of files that have not changed, by what the index keeps of them."""
-    said = index.content(run.status_file, read_json) or {}
+def state_of(run: Run) -> RunState:
+    """Return how far a run has come."""
+    said = run.status()
     status = str(said.get("status", "unknown"))
     if status == "running" and not run.is_held(if_unknown=True):
         status = "killed"
     try:
-        config = config_of(index.content(run.config_file, read_yaml), run.config_file)
+        config = read_config(run.config_file)
     except UsageError:
         config = None
-    results = Results.from_json(index.content(run.results_file, _results) or {})
-    log = index.content(run.metrics_file, _log) or {}
+    results = Results.read(run.results_file)
+    log = _log(run.metrics_file)
     epoch = _number(said.get("epoch"))
     if status == "finished":  # runs of genexp 0.1 count the epochs of the last stage alone there
         epoch = 0 if results is None else max(results.epochs, _number(log.get("epoch")))
@@ -162,21 +167,17 @@ def state_of(run: Run, index: Index) -> RunState:
     )
 
 
-def _results(file: Path) -> dict[str, Any]:
-    """Return what training wrote into results.json, without the evaluations and where it comes from."""
-    content = read_json(file)
-    return {name: content[name] for name in FIELDS if name in content} | {"provenance": {}}
-
-
 def _log(file: Path) -> dict[str, Any]:
     """Return the last epoch in metrics.jsonl, and the newest point of a score's curve, as far as there are any."""
-    log: dict[str, Any] = {}
-    for line in read_json_lines(file):
-        log["epoch"] = line.get("epoch", log.get("epoch"))
-        name = next((key for key in line if key.startswith("score/")), None)
-        if name is not None and isinstance(line[name], float):
+    content, log = b"", dict[str, Any]()
+    with suppress(OSError):
+        content = file.read_bytes()
+    log["epoch"] = next((line["epoch"] for line in json_lines_with(content, "epoch") if "epoch" in line), None)
+    for line in json_lines_with(content, "score/"):
+        name = next(key for key in line if key.startswith("score/"))
+        if isinstance(line[name], float):
             place = {key: _number(line.get(key)) for key in ("step", "epoch")}
-            log["curve"] = {"name": name.removeprefix("score/"), "value": line[name], **place}
+            return log | {"curve": {"name": name.removeprefix("score/"), "value": line[name], **place}}
     return log
 
 
@@ -205,6 +206,15 @@ def _by_hash(pattern: str, outputs_dir: Path) -> list[Run]:
         listed = "\n".join(f"  {path}" for path in paths)
         raise UsageError(f"run={pattern}: {len(paths)} runs' hashes begin so; give more of it, or a path:\n{listed}")
     return [Run(path) for path in paths]
+
+
+def hashes_below(beginning: str, outputs_dir: str = OUTPUTS) -> list[str]:
+    """Return the names HASH or FOLDER/HASH, sorted, that runs have and that begin so; none if it begins no hash."""
+    folder, sign, digits = beginning.rpartition(os.sep)
+    if not HASH_DIGITS.fullmatch(digits):
+        return []
+    names = {hash_of(path) or "" for path in run_folders(Path(folder or outputs_dir).expanduser())}
+    return sorted(f"{folder}{sign}{name}" for name in names if name.startswith(digits))
 
 
 def hash_of(run_dir: Path) -> str | None:
@@ -260,21 +270,28 @@ def differing_settings(states: Iterable[RunState]) -> dict[Path, str]:
 
     Where the choice of a group differs, such as the optimizer, its settings are compared with those of equal choice.
     """
-    settings: dict[Path, list[tuple[Hashable, str, str]]] = {}  # the compared setting, its name and value
-    values: dict[Hashable, set[str]] = defaultdict(set)
+    settings: dict[Path, list[tuple[Compared, str]]] = {}
+    values: dict[Compared, set[str]] = defaultdict(set)
+    parts: dict[str, tuple[str, str, str]] = {}  # of the names, which most runs have in common
     for state in states:
-        config = state.config
-        own = flat(state.identity)
-        settings[state.run.path] = []
+        settings[state.run.path] = own_settings = []
+        if (config := state.config) is None:
+            continue
+        of, own = (config.model["name"], config.dataset["name"]), flat(state.identity)
         for key, value in own.items():
-            group, _, name = key.rpartition(".")
-            if config is None or key == "seed" or name == "_target_":
+            group, _, name = parts[key] if key in parts else parts.setdefault(key, key.rpartition("."))
+            if key == "seed" or name == "_target_":
                 continue
-            choice = None if name == "name" else own.get(f"{group}.name")
-            compared = (config.model["name"], config.dataset["name"], key, choice)
-            settings[state.run.path].append((compared, group if name == "name" else name, str(value)))
-            values[compared].add(str(value))
+            compared = (of, key, None if name == "name" else own.get(f"{group}.name"))
+            text = str(value)
+            own_settings.append((compared, text))
+            values[compared].add(text)
+
+    def setting(key: str, value: str) -> str:
+        group, _, name = parts[key]
+        return f"{group if name == 'name' else name}={value}"
+
     return {
-        path: " ".join(f"{name}={value}" for compared, name, value in own if len(values[compared]) > 1)
+        path: " ".join(setting(compared[1], value) for compared, value in own if len(values[compared]) > 1)
         for path, own in settings.items()
     }
