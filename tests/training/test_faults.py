@@ -159,10 +159,15 @@ def test_a_second_signal_ends_at_once(tmp_path):
     """While the first one waits for a score to be taken, on samples of a chain that has a long way to go."""
     words = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=10000000", "epochs=2"]
     words += ["log.scores_every_epochs=1", "log.every_steps=1"]
-    process = subprocess.Popen([sys.executable, "-m", "genexp", "train", *words], cwd=tmp_path, stderr=subprocess.PIPE)
-    while not any('"step": 10,' in file.read_text() for file in tmp_path.glob("outputs/digits/*/metrics.jsonl")):
+    telling = (
+        "import sys; from pathlib import Path; from genexp import cli; from genexp.training.session import Session; "
+    )
+    telling += "score = Session._score; Session._score = lambda self: (Path('scoring').touch(), score(self))[1]; "
+    command = [sys.executable, "-c", f"{telling}sys.exit(cli.main())", "train", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    while not (tmp_path / "scoring").exists():
+        assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(2)  # for one step more, after which it scores
     process.terminate()
     time.sleep(1)
     assert process.poll() is None
