@@ -19,6 +19,7 @@ from genexp.data import DataSet, decoding, digits, download, folder
 from genexp.data.remarks import copies, remarks
 from genexp.errors import DataError, UsageError
 from genexp.storage import caches
+from genexp.storage.files import cache_folder
 
 SPLITS = ("train", "valid", "test")
 TRAIN = ["train", "model=vae", "dataset=folder", "dataset.size=8", "dataset.channels=1", "epochs=1", "batch_size=4"]
@@ -303,7 +304,7 @@ def test_decoded_images_are_in_the_cache_folder_and_no_more_than_the_limit(tmp_p
             write(tmp_path / name / f"{index}.png", plain(index, size=64))
         load(tmp_path / name, size=64)
         time.sleep(0.02)
-    files = caches.contents(tmp_path / "cache/folders")
+    files = caches.contents(cache_folder("folders"))
     assert len(files) == 1  # the same names and contents
     assert {entry.name for entry in (tmp_path / "one").iterdir()} == {f"{n}.png" for n in range(10)}
     for number, name in enumerate(("two", "three")):
@@ -318,7 +319,7 @@ def test_decoded_images_are_in_the_cache_folder_and_no_more_than_the_limit(tmp_p
     write(tmp_path / "two/newest.png", plain(200, size=64))
     load(tmp_path / "two", size=64)
     assert "note: 2 files removed from" in capfd.readouterr().out
-    assert files[0].file in [cached.file for cached in caches.contents(tmp_path / "cache/folders")]
+    assert files[0].file in [cached.file for cached in caches.contents(cache_folder("folders"))]
     monkeypatch.setenv("GENEXP_CACHE_GB", "0")
     write(tmp_path / "two/newer.png", plain(201, size=64))
     load(tmp_path / "two", size=64)
