@@ -5,7 +5,7 @@ Scores compare only under the same extractor, so an extractor's name holds the h
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -147,6 +147,9 @@ def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any])
     """Return the reason why the data have no features under these settings, or None."""
     if data.bounds is not None:
         return "features are of images, and this data set has points"
+    mistake: str | None = get_args(InceptionWeights)[1].mistake("weights", settings)
+    if mistake is not None:
+        return mistake
     if settings["features"] == "classifier":
         return None if has_classes(data) else f"{FEW_CLASSES}; features=inception and weights=FILE do without"
     try:  # a damaged file is known before training, and is not read again at its end

@@ -395,7 +395,7 @@ def test_too_few_images_for_the_features_are_a_warning(subject):
         (kid, {"subsets": 2, "subset_size": 1}, "subset_size=1: a subset has at least 2"),
         (precision, {"k": 200}, "k=200: .*there are 200 of one"),
         (fid, {"weights": "some.pth"}, "weights=some.pth is for features=inception"),
-        (fid, {"features": "inception"}, "features=inception needs its weights: weights=FILE"),
+        (fid, {"features": "inception"}, "features=inception needs weights=FILE"),
         (
             fid,
             {"features": "inception", "weights": "/no/such.pth"},
