@@ -166,7 +166,7 @@ def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_pat
     """One rate learns, the other does not learn at all, which the median of those before it shows."""
     rates = "+search.ranges.optimizer.lr={choices: [0.3, 1e-6]}"
     words = ["train", "search=optuna", "model=dae", "dataset=digits", "model.latent_dim=64", "model.chains=20",
-             "model.burn_in=5", "metrics.parzen.n_samples=100", "epochs=20", "log.scores_every_epochs=1",
+             "model.burn_in=5", "metrics.parzen.n_samples=100", "epochs=60", "log.scores_every_epochs=1",
              "device.threads=1", "search.sampler=random", "search.seed=3", "search.startup_trials=1",
              "search.trials=6", rates]  # fmt: skip
     answer = genexp(*words)
@@ -175,10 +175,10 @@ def test_a_trial_that_falls_behind_is_pruned_and_not_begun_again(genexp, tmp_pat
     assert "PRUNED" in states
     pruned = [row for row in table(tmp_path) if row["state"] == "pruned"]
     assert {row["optimizer.lr"] for row in pruned} == {"1e-06"}
-    assert all("of 20" in row["cause"] for row in pruned)
+    assert all("of 60" in row["cause"] for row in pruned)
     status = json.loads((tmp_path / pruned[0]["run"] / "status.json").read_text())
     assert status["status"] == "pruned"
-    assert status["epoch"] < 20
+    assert status["epoch"] < 60
     steps = {file: file.read_text() for file in tmp_path.glob("outputs/digits/*/status.json")}
     assert genexp(*words).code == 0
     assert {file: file.read_text() for file in steps} == steps
