@@ -78,8 +78,10 @@ def with_own_settings(
         except (KeyError, UsageError):  # no component, or one with a mistake that is said where it is checked
             continue
         strange = sorted(brought - declared.keys()) if declared is not None else []
+        experiment = next((other for other in words if key_of(other) == "experiment"), None)
         if strange and place == "model":
-            experiment = next((other for other in words if key_of(other) == "experiment"), "the experiment")
+            if experiment is None:  # a mistake in its own YAML, which is said where it is checked
+                continue
             raise UsageError(f"{experiment} sets model.{strange[0]}, which {word} has not: leave out one of the two")
         if strange:
             somewhere = "+metric@metrics.own" if group == "metric" else group

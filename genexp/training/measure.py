@@ -94,7 +94,8 @@ def _end_of_epoch(config: TrainConfig, training: Training, data: DataSet) -> flo
     and a short training would seem to do so at each of its epochs.
     """
     times: list[float] = []
-    while not times or (len(times) < REPEATS and sum(times) < SECONDS):
+    begun = time.perf_counter()
+    while not times or (len(times) < REPEATS and time.perf_counter() - begun < SECONDS):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             save(Path(folder), training.step, training.state_dict())

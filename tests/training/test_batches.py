@@ -150,8 +150,8 @@ def test_each_data_set_is_shuffled_by_itself_and_an_epoch_is_one_pass_over_the_l
     for epoch in range(2):
         a, b = [], []
         for step in range(plan.last.steps_per_epoch):
-            rows = minibatches.rows(epoch * plan.last.steps_per_epoch + step)
-            batch = minibatches.batch(plan.last.moves[0][0], rows, 0)
+            given = minibatches.given(epoch * plan.last.steps_per_epoch + step)
+            batch = minibatches.batch(plan.last.moves[0][0], given, 0)
             assert torch.equal(batch["labels_b"], batch["images_b"].flatten().long() % 3)
             a += batch["images"].flatten().tolist()
             b += batch["images_b"].flatten().tolist()

@@ -77,10 +77,10 @@ def test_codes_of_frozen_layers_are_what_they_encode(monkeypatch):
         monkeypatch.setattr(batches, "CODES_IN_MEMORY", memory)
         minibatches = batches.Minibatches(data, plan.stages[2], 50, 0, model)
         assert (minibatches.codes is None) == (memory == 0)
-        rows = minibatches.rows(plan.stages[2].first_step + 3)
-        batch = minibatches.batch(plan.stages[2].moves[0][0], rows, 0)
+        given = minibatches.given(plan.stages[2].first_step + 3)
+        batch = minibatches.batch(plan.stages[2].moves[0][0], given, 0)
         with evaluating(model):
-            expected = model.encode(data.images("train", rows[""][0]), layers=2)
+            expected = model.encode(data.images("train", given["rows"][0]), layers=2)
         assert torch.allclose(batch["codes"], expected, atol=1e-6)
 
 
