@@ -69,10 +69,10 @@ def minibatch(data, step, seed=0):
     model = OfPixels()
     plan = Plan.of(model, 100, len(data.train))
     minibatches = Minibatches(data, plan.last, 100, seed, model)
-    rows = minibatches.rows(step)
+    given = minibatches.given(step)
     rng.reseed(model.device, seed, "step", step)
-    images = [minibatches.batch(update, rows, number)["images"] for update, number in plan.last.moves]
-    return rows[""], torch.stack(images)
+    images = [minibatches.batch(update, given, number)["images"] for update, number in plan.last.moves]
+    return given["rows"], torch.stack(images)
 
 
 def test_a_threshold_is_at_one_half(tmp_path):
