@@ -22,12 +22,12 @@ from genexp.text import nearest
 
 GROUPS = ("model", "dataset", "optimizer", "noise", "device")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
+CHOICES.remove("dataset=other_half")  # the second data set of model=cyclegan, and no first one
 
 
 @pytest.mark.parametrize("choice", CHOICES + [f"experiment={name}" for name in EXPERIMENTS])
 def test_every_choice_composes_and_passes_its_schema(choice):
-    of_two_data_sets = ["model=cyclegan"] if choice == "dataset=other_half" else []  # it brings their scores
-    config = config_of(choice, *of_two_data_sets)
+    config = config_of(choice)
     assert config.directory().parts[0] == "outputs"
 
 
