@@ -12,7 +12,7 @@ import annotated_types
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import PlainValidator
@@ -30,7 +30,14 @@ from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.numbers import strict
 from genexp.storage.files import atomic, read_json, read_json_lines, write_json
 
-settings.register_profile("tests", derandomize=True, deadline=None, max_examples=20, database=None)
+settings.register_profile(  # which allows for a machine that has other work
+    "tests",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=20,
+    database=None,
+)
 settings.load_profile("tests")
 
 
