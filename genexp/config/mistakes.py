@@ -64,6 +64,13 @@ def in_plain_words(error: Exception, line: CommandLine, compose: Compose) -> Usa
         return UsageError(f"{' '.join(added)}: a + adds what is not there, and this is: leave it out")
     if "integer string conversion" in text:
         return UsageError(f"{max(line.overrides, key=len)[:40]}...: a number of so many digits cannot be read")
+    given = {word.partition("=")[0]: word for word in line.overrides}
+    overridden = re.search(r"Could not override 'metric@|Invalid Defaults List override '/metric@", text)
+    if overridden and {"experiment", "model"} <= given.keys() and not any("metric@" in word for word in given):
+        both = f"{given['experiment']} and {given['model']}"
+        return UsageError(
+            f"{both}: the experiment sets a score that this model does not bring: leave out one of the two"
+        )
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text):
         return UsageError(_no_such_setting(unknown.group(1).strip(), line, compose))
     if twice := re.search(r"(\S+) appears more than once in the final defaults list", text):
@@ -157,10 +164,6 @@ def _no_such_setting(override: str, line: CommandLine, compose: Compose) -> str:
     for deletion in (word for word in line.overrides if word.startswith("~")):
         if is_set and f"{key}.".startswith(f"{deletion[1:].partition('=')[0].rpartition('@')[2]}."):
             return f"there is no setting '{key}': {deletion} takes it away"
-    given = {word.partition("=")[0]: word for word in line.overrides}
-    if part == "metric" and not is_set and {"experiment", "model"} <= given.keys():
-        both = f"{given['experiment']} and {given['model']}"
-        return f"{both}: the experiment sets a score that this model does not bring: leave out one of the two"
     if part == "optimizers" or "@optimizers." in override:
         return _no_such_player(override, line, compose)
     if part == "metric" or (part == "metrics" and name in options_of("metric")):

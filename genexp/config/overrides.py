@@ -78,14 +78,14 @@ def with_own_settings(
         except (KeyError, UsageError):  # no component, or one with a mistake that is said where it is checked
             continue
         strange = sorted(brought - declared.keys()) if declared is not None else []
+        if not strange:
+            continue
         experiment = next((other for other in words if key_of(other) == "experiment"), None)
-        if strange and place == "model":
-            if experiment is None:  # a mistake in its own YAML, which is said where it is checked
-                continue
+        if place == "model" and experiment is not None:
             raise UsageError(f"{experiment} sets model.{strange[0]}, which {word} has not: leave out one of the two")
-        if strange:
-            somewhere = "+metric@metrics.own" if group == "metric" else group
-            own = _component(alone(f"{somewhere}={word.partition('=')[2]}"), somewhere.rpartition("@")[2])
+        somewhere = "+metric@metrics.own" if group == "metric" else group
+        own = _component(alone(f"{somewhere}={word.partition('=')[2]}"), somewhere.rpartition("@")[2])
+        if own.keys().isdisjoint(strange):  # else its own YAML is mistaken, which is said where it is checked
             first += [f"~{place}.{name}" for name in strange]
             first += [f"{place}.{name}={_written(own[name])}" for name in settings_of(own) if name in brought]
     return [*first, *words]
