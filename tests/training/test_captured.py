@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import config_of
+from conftest import assert_same_state, config_of
 
 from examples import DIGITS, FAST
 from genexp.device import select
@@ -32,28 +32,12 @@ def trained(monkeypatch, *words):
     return training, [{k: v for k, v in each.items() if k != "images_per_second"} for each in values], made
 
 
-def assert_equal_states(one, other, place=""):
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            if key != "seconds":
-                assert_equal_states(one[key], other[key], f"{place}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), place
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_equal_states(*pair, f"{place}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), place
-    else:
-        assert one == other, place
-
-
 def assert_same(monkeypatch, *words):
     captured, values, made = trained(monkeypatch, *words)
     usual, expected, none = trained(monkeypatch, *words, "device.capture=false")
     assert not none
     assert values == expected
-    assert_equal_states(captured.state_dict(), usual.state_dict())
+    assert_same_state(captured.state_dict(), usual.state_dict())
     return made
 
 
