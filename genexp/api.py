@@ -107,7 +107,7 @@ class OpenRun:
 
     @property
     def metrics(self) -> "dict[str, np.ndarray[Any, Any]]":
-        """What training logged, as arrays of equal length by name, "step" among them; NaN where nothing was logged."""
+        """The logged values as arrays of equal length by name, "step" among them; NaN where nothing was logged."""
         lines = list(read_json_lines(self.run.metrics_file))
         names = dict.fromkeys(name for line in lines for name in line if isinstance(line[name], int | float))
         return {name: np.array([line.get(name, np.nan) for line in lines], dtype=float) for name in names}

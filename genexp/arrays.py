@@ -38,12 +38,13 @@ def parzen(
 
     if valid is None and not isinstance(sigma, int | float):
         raise UsageError("give valid=IMAGES, by which σ is chosen, or one sigma=NUMBER")
-    grid = [float(sigma)] if isinstance(sigma, int | float) else list(sigma or _shipped("parzen")["sigma_grid"])
+    shipped = _shipped("parzen")
+    grid = [float(sigma)] if isinstance(sigma, int | float) else list(sigma or shipped["sigma_grid"])
     x, test = as_images(samples, "samples"), as_images(images)
     data = DataSet(test[:0], test[:1] if valid is None else as_images(valid), test, white=1)
     if x.shape[1:] != test.shape[1:]:
         raise UsageError(f"the samples are {tuple(x.shape)} and the images {tuple(test.shape)}")
-    score = score_samples(x, data, n_valid=int(_shipped("parzen")["n_valid"]), sigma_grid=grid, split="test")
+    score = score_samples(x, data, n_valid=int(shipped["n_valid"]), sigma_grid=grid, split="test")
     return score if len(grid) > 1 else replace(score, valid_mean=None)
 
 

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -33,19 +32,6 @@ def select(kind: str, threads: int | None) -> torch.device:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which matrix products run in `precision`, each weight cast once, and all else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return True if the device multiplies bfloat16 in hardware; emulated products are many times slower."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "mps":
-        return True
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return os.uname().machine == "arm64"
-    flags = cpuinfo.read_text()
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16\n", " bf16 "))
 
 
 def why_not_in_memory(n: int, shape: Sequence[int]) -> str | None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import busy
 import torch
@@ -25,7 +26,7 @@ from genexp.config.command_line import CommandLine
 from genexp.config.compose import configuration as checked_configuration
 from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
-from genexp.device import multiplies_bfloat16, select
+from genexp.device import select
 from genexp.errors import GenexpError
 from genexp.metrics.parzen import log_likelihood, score_samples
 from genexp.training import build
@@ -170,6 +171,19 @@ def rbm_against_scikit_learn(data_dir: str, device: torch.device) -> None:
     for name, spent in times.items():
         ratios = [slow / fast for slow, fast in zip(spent, times["genexp"], strict=True)]
         print(f"  {name:24}{statistics.median(spent):7.2f} s, {statistics.median(ratios):.1f} times as long")
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return True if the device multiplies bfloat16 in hardware; emulated products are many times slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return os.uname().machine == "arm64"
+    flags = cpuinfo.read_text()
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16\n", " bf16 "))
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ FAILURES = (HydraException, OmegaConfBaseException, GenexpError, KeyError, TypeE
 
 
 class Shared(NamedTuple):
-    """What Hydra composed of the choices that lines have in common."""
+    """A composition by Hydra of the choices that lines have in common."""
 
     tree: DictConfig
     content: dict[str, Any]  # of the tree, in plain values; interpolations as they are written
