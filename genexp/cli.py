@@ -3,6 +3,7 @@
 Nothing here imports torch, and Hydra is imported only once a command is known: help and mistakes answer at once.
 """
 
+import gc
 import importlib
 import os
 import re
@@ -40,6 +41,7 @@ HELP = ("--help", "-h", "help")
 
 def main() -> int:
     """Run the command line in sys.argv; return the exit code."""
+    gc.disable()  # until all is imported: there is nothing to collect yet
     print_any_text()
     sys.path.append(str(Path.cwd()))  # a user's own models may be there
     with signals.handled_by(signal.default_int_handler):
@@ -54,6 +56,8 @@ def main() -> int:
             return 1
         except Exception as error:
             return explain(error)
+        finally:
+            gc.enable()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -120,6 +124,7 @@ def _run(command: str, words: list[str]) -> int:
     elif line.multirun and command == "train":
         from genexp.sweeps import sweep
 
+        gc.enable()
         sweep.main(_opening(line, runs[0]))
     elif line.multirun or len(runs) > 1:
         lines = each_job(line) if line.multirun else [line]
@@ -171,10 +176,12 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
     if getattr(config, "search", None) is not None:
         from genexp.sweeps import search
 
+        gc.enable()
         return search.main(config, line)
     with alive.doing("loading PyTorch"), signals.deferred():  # an import cut short leaves half a module
         room = "sweeps" if line.command == "reproduce" else "commands"
         module = importlib.import_module(f"genexp.{room}.{line.command}")
+    gc.enable()
     opened = [] if run is None or line.command == "train" else [run]
     return module.main(config, line, *opened)
 

@@ -1,5 +1,6 @@
 """Optimizers with schedules. A schedule is a function of (step, epoch), so resuming needs no state of it."""
 
+import inspect
 import math
 import sys
 from bisect import bisect_right
@@ -54,6 +55,7 @@ class ScheduledOptimizer:
         self.lr_min = 0.0 if rate is None else rate["lr_min"]
         self.max_col_norm = None if rate is None else rate.get("max_col_norm")
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
+        self.plain_step = inspect.unwrap(type(optimizer).step)  # without hooks, of which one imports torch._dynamo
         # On an NVIDIA GPU the learning rate is a float32 tensor, so that a captured step reads it anew.
         on_gpu = self.parameters[0].is_cuda
         self.rate = torch.zeros((), device=self.parameters[0].device) if on_gpu else None
@@ -90,8 +92,10 @@ class ScheduledOptimizer:
         """Update each parameter with its gradient and the settings that were prepared."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        with torch.no_grad():
+            self.plain_step(self.optimizer)
+        for parameter in self.parameters:
+            parameter.grad = None
         if self.max_col_norm is not None:
             for matrix in (parameter.detach() for parameter in self.parameters if parameter.ndim == 2):
                 matrix.renorm_(2, 0, self.max_col_norm)
@@ -107,6 +111,20 @@ class ScheduledOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
+
+
+def _never_compiled() -> None:
+    """Have optimizers not import torch._dynamo, which takes a second and does nothing where no step is compiled.
+
+    torch wraps these methods for `torch.compile`, and looks for what to call under this name first. A torch that has
+    another name imports the module, and all else is as before.
+    """
+    for name in ("add_param_group", "state_dict", "load_state_dict"):
+        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        setattr(method, "__dynamo_disable", method)
+
+
+_never_compiled()
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

@@ -50,6 +50,22 @@ def test_answers_at_once_without_torch(arguments, seconds, code, said, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vae", "gan"])
+def test_a_training_imports_nothing_that_takes_a_second_and_is_not_used(model, tmp_path):
+    """torch._dynamo comes with any step of torch's optimizers, unless they are kept from it."""
+    program = (
+        "import sys; from genexp.cli import main; code = main()\n"
+        "print({'torch._dynamo', 'torchvision', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", f"model={model}", "dataset=digits", "epochs=1"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_python_m_genexp_is_genexp():
     done = subprocess.run([sys.executable, "-m", "genexp", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"genexp {__version__}\n"

@@ -28,6 +28,8 @@ def _mistake(mistake: Any, prefix: str, names: list[str]) -> str:
     hint = ""
     if mistake["type"] == "list_type" and isinstance(mistake["input"], str | int | float):
         wanted, hint = "should be a list", f", as in {key}=[{mistake['input']}]"
+    if mistake["type"] == "dict_type":
+        wanted, hint = "should be a mapping", f"; for an empty one: {key}={{}}"
     if mistake["type"] == "string_type" and isinstance(mistake["input"], bool | int | float):
         hint = f"; if it is meant as a text, quote it twice: {key}='\"{mistake['input']}\"'"
     if (

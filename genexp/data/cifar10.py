@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genexp.data import CHUNK, DataSet
-from genexp.data.download import fetch, read, torchvision_reader, verify_md5
+from genexp.data.download import fetch, split, torchvision_reader, verify_md5
 from genexp.ranges import AsBefore
 
 TRAINING_IMAGES = 40_000  # as in Goodfellow et al. 2014; the last 10,000 of the 50,000 are the validation split
@@ -31,15 +33,22 @@ def cifar10(
     reader = torchvision_reader("CIFAR10")
     folder = data_dir / reader.base_folder
     md5 = dict([*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])])
-    fetch(reader, "CIFAR-10", data_dir, folder, md5, f"the files of {reader.filename}")
+    fetch(lambda: reader, "CIFAR-10", data_dir, folder, md5, f"the files of {reader.filename}")
     for name in md5:
         verify_md5("CIFAR-10", folder / name, md5[name])
 
-    def prepare(images: Tensor) -> Tensor:
-        images = images.permute(0, 3, 1, 2).contiguous()  # torchvision puts the channels last
-        return contrast_normalized(images) if normalization == "gcn" else images
+    train, test = (reader(str(data_dir), train=train) for train in (True, False))
+    images, test_images = (_channels_first(part.data) for part in (train, test))
+    if normalization == "gcn":
+        images, test_images = contrast_normalized(images), contrast_normalized(test_images)
+    labels, test_labels = (torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test))
+    data = split(images, labels, test_images, test_labels, TRAINING_IMAGES, train.classes)
+    return replace(data, flip=flip)
 
-    return replace(read(reader, data_dir, TRAINING_IMAGES, prepare), flip=flip)
+
+def _channels_first(images: NDArray[np.uint8]) -> Tensor:
+    """Return (N, H, W, C) images as (N, C, H, W)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def contrast_normalized(images: Tensor) -> Tensor:

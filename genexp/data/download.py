@@ -1,8 +1,8 @@
-"""Data sets that torchvision downloads once, by one process at a time, and reads; errors name the remedy."""
+"""Data sets that torchvision downloads once, by one process at a time; errors name the remedy."""
 
 import hashlib
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ def torchvision_reader(name: str) -> Any:
     return getattr(torchvision.datasets, name)
 
 
-def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collection[str], files: str) -> None:
-    """Have the reader download the data set if one of the files `names` is missing from `folder`, below `data_dir`.
+def fetch(
+    reader: Callable[[], Any], title: str, data_dir: Path, folder: Path, names: Collection[str], files: str
+) -> None:
+    """Download the data set if one of the files `names` is missing from `folder`, below `data_dir`.
 
-    A second process waits for the first one's download. Messages call the data set `title`, and the files that a user
-    can put there by hand `files`. Raises DataError if a file is missing and cannot be downloaded; no empty folder and
-    no lock is then left behind.
+    `reader` returns torchvision's class, and is called only then. A second process waits for the first one's download.
+    Messages call the data set `title`, and the files that a user can put there by hand `files`.
+    Raises DataError if a file is missing and cannot be downloaded; no empty folder and no lock is then left behind.
     """
     if _first_missing(folder, names) is None:
         return
@@ -52,7 +54,7 @@ def fetch(reader: Any, title: str, data_dir: Path, folder: Path, names: Collecti
                 socket.setdefaulttimeout(CONNECT_SECONDS)
                 if _first_missing(folder, names) is not None:
                     print(f"downloading {title} to {folder}", flush=True)
-                    reader(str(data_dir), download=True)
+                    reader()(str(data_dir), download=True)
             except (OSError, RuntimeError, EOFError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                 raise DataError(
@@ -93,20 +95,16 @@ def damage_error(title: str, file: Path, difference: str) -> DataError:
     )
 
 
-def read(reader: Any, data_dir: Path, n_train: int, prepare: Callable[[Tensor], Tensor]) -> DataSet:
-    """Return the reader's data set, whose validation split is the training images from `n_train` on.
-
-    `prepare` turns the uint8 images as torchvision stores them into (N, C, H, W).
-    """
-    train, test = reader(str(data_dir), train=True), reader(str(data_dir), train=False)
-    images, test_images = (prepare(torch.as_tensor(part.data)) for part in (train, test))
-    labels, test_labels = (torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test))
+def split(
+    images: Tensor, labels: Tensor, test_images: Tensor, test_labels: Tensor, n_train: int, classes: Sequence[str]
+) -> DataSet:
+    """Return the data set whose validation split is the images from `n_train` on."""
     return DataSet(
         images[:n_train],
         images[n_train:],
         test_images,
         labels={"train": labels[:n_train], "valid": labels[n_train:], "test": test_labels},
-        classes=tuple(name.partition(" - ")[0] for name in train.classes),  # MNIST's are "0 - zero", ...
+        classes=tuple(classes),
     )
 
 

@@ -4,6 +4,7 @@ The processes are forked from a server that has imported torch and run nothing, 
 there is no fork, each is a new interpreter. A job whose parent dies saves and leaves.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -29,7 +30,7 @@ from genexp.sweeps.jobs import RUNNING, Ending, Job
 from genexp.text import now, print_any_text
 
 FAREWELL = 5.0  # seconds that a job has to leave when it is told to leave at once
-IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train", "torch._dynamo")  # in this order
+IMPORTED = ("genexp.sweeps.jobserver", "genexp.commands.train")  # in this order
 LONGEST = 10_000  # characters of a job's last message: more would fill the pipe, which is read after it
 SERVER_DIED = 255  # the exit code of a process whose server died: nobody knows its own
 Work = Callable[[TrainConfig, CommandLine], Any]  # what a job's process does
@@ -202,6 +203,7 @@ def _work(
     pipe: Connection,
 ) -> None:
     """Do the work of a job's process. It sends an Ending at its end."""
+    gc.freeze()  # collections look at what the job makes, not at what was imported before
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -151,7 +151,8 @@ def test_a_torchvision_of_another_release_is_explained(genexp, mnist_dir, monkey
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", broken)
-    answer = genexp("train", f"data_dir={mnist_dir}")
+    assert mnist(mnist_dir).classes == tuple("0123456789")  # files that are there need no torchvision
+    answer = genexp("train", "data_dir=elsewhere")
     assert answer.code == 1
     assert "torchvision does not import beside torch" in answer.err
     assert "pip install --upgrade" in answer.err
@@ -204,6 +205,21 @@ def test_fashion_mnist_splits(fashion_dir):
     }  # fmt: skip
     assert data.white == 255
     assert (data.labels["test"].dtype, data.train.dtype) == (torch.int64, torch.uint8)
+
+
+def test_both_mnists_are_read_as_torchvision_reads_them(fashion_dir, mnist_dir):
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    for data, reader, place in (
+        (mnist(mnist_dir), MNIST, mnist_dir),
+        (fashion_mnist(fashion_dir), FashionMNIST, fashion_dir),
+    ):
+        train, test = reader(place, train=True), reader(place, train=False)
+        assert torch.equal(torch.cat([data.train, data.valid])[:, 0], train.data)
+        assert torch.equal(torch.cat([data.labels["train"], data.labels["valid"]]), train.targets)
+        assert torch.equal(data.test[:, 0], test.data)
+        assert torch.equal(data.labels["test"], test.targets)
+        assert [name.partition(" - ")[0] for name in train.classes] == list(data.classes)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -337,7 +337,7 @@ def test_a_failed_download_leaves_nothing(tmp_path):
     (tmp_path / "mine").mkdir()
     for data_dir in (tmp_path / "mine", tmp_path / "new/data"):
         with pytest.raises(DataError, match="no network"):
-            download.fetch(reader, "MNIST", data_dir, data_dir / "MNIST/raw", ["a"], "it")
+            download.fetch(lambda: reader, "MNIST", data_dir, data_dir / "MNIST/raw", ["a"], "it")
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]  # what was there stays
     assert not list((tmp_path / "mine").iterdir())
 
