@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": "list the runs",
     "cache": "list what is kept of what can be made again, such as decoded images",
     "table": "print a table of a paper, with the runs beside the published numbers",
+    "report": "write a page of HTML about a run, several runs, or a table",
     "reproduce": "run what a table still lacks, then print it",
 }
 HELP = ("--help", "-h", "help")
@@ -139,6 +140,8 @@ def _runs(line: "CommandLine") -> "list[Run | None]":
     from genexp.config.schema import REOPENING
     from genexp.rundirs.find import OUTPUTS, matching, named_runs
 
+    if line.command == "report":
+        return []  # one page for all of them
     if line.command == "train":
         outputs_dir = next((w.partition("=")[2] for w in line.overrides if w.startswith("outputs_dir=")), OUTPUTS)
         sources = [run for pattern in line.runs for run in matching(pattern, outputs_dir)]

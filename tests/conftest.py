@@ -23,6 +23,7 @@ from genexp.training import session
 
 ROOT = Path(__file__).parent.parent
 DATA = os.environ.get("GENEXP_DATA_DIR")
+os.environ["GENEXP_REPORT"] = "false"  # pages of HTML take longer than the small trainings here
 if DATA:
     DATA = os.environ["GENEXP_DATA_DIR"] = str((ROOT / DATA).resolve())
 

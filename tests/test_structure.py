@@ -15,6 +15,7 @@ FLOORS = [  # each imports only from those behind it
         "arrays",
         "sweeps",
         "commands",
+        "report",
         "papers",
         "training",
         "figures",
@@ -23,7 +24,7 @@ FLOORS = [  # each imports only from those behind it
     ),
     *("data", "rundirs", "config", "storage"),
 ]
-WITHOUT_TORCH = ("config", "rundirs", "papers", "sweeps", "commands", "training", "figures", "storage")
+WITHOUT_TORCH = ("config", "rundirs", "papers", "sweeps", "commands", "report", "training", "figures", "storage")
 HYDRA = ("config/compose.py", "config/many.py", "config/mistakes.py", "sweeps/elsewhere.py")
 
 

@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from genexp.commands import report
 from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
 from genexp.config.schema import TrainConfig, data_sets
@@ -33,7 +34,7 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     results = run.finished(config)
     has_path = "path" in config.dataset or "path" in (config.dataset_b or {})  # where images may have changed since
     if results is not None and not has_path:
-        _report_finished(config, run, results)
+        _report_finished(config, run, results, str(line))
         return
     if (low := low_learning_rate(config)) is not None:  # of a run that was begun before this was refused
         warn(f"{first_line(low)}: it is taken in its place, as when this run began")
@@ -59,13 +60,13 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
             run.refuse_other_images(digest, data_sets(config), again)
         results = run.finished(config)  # another process may have finished it meanwhile
         if results is not None:
-            _report_finished(config, run, results)
+            _report_finished(config, run, results, str(line))
             return
         if begins and config.device.precision == "bfloat16":
             _compare_precisions(config, data, device)
         run.begin(config, digest, str(line))
         results = Session(run, config, training, data, Stop(patient)).train(str(line))
-    _report(config, run, results)
+    _report(config, run, results, "" if patient else str(line))
 
 
 def _compare_precisions(config: TrainConfig, data: DataSet, device: torch.device) -> None:
@@ -86,9 +87,9 @@ def _name_runs_of_these_images(config: TrainConfig, digest: str) -> None:
             print(f"dataset.known_as={path} says so, and goes on with that run")
 
 
-def _report_finished(config: TrainConfig, run: Run, results: Results) -> None:
+def _report_finished(config: TrainConfig, run: Run, results: Results, command: str) -> None:
     print(f"already finished, {_epochs(run, results)}; epochs=N goes on from there, fresh=true starts over")
-    _report(config, run, results)
+    _report(config, run, results, "" if (run.path / report.NAME).exists() else command)
 
 
 def _epochs(run: Run, results: Results) -> str:
@@ -98,7 +99,8 @@ def _epochs(run: Run, results: Results) -> str:
     return f"{count(of_all, 'epoch')}{last}"
 
 
-def _report(config: TrainConfig, run: Run, results: Results) -> None:
+def _report(config: TrainConfig, run: Run, results: Results, command: str) -> None:
+    """Print the results, and write the page of a run that was made by a `command` of its own."""
     if results.epochs > config.epochs:
         print(f"note: this run has {_epochs(run, results)}, more than the {config.epochs} asked for now")
     for name, score in results.scores.items():
@@ -115,5 +117,7 @@ def _report(config: TrainConfig, run: Run, results: Results) -> None:
         print(f"samples: {max(epochs_of, key=lambda file: epochs_of[file])}")
     pace = f"{duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s"
     print(f"trained {_epochs(run, results)} in {pace}")
-    print(f"curves: tensorboard --logdir {run.tensorboard}")
+    print(f"curves: tensorboard --logdir {run.tensorboard}", flush=True)
+    if config.report and command:
+        report.at_the_end([run], run.path / report.NAME, command)
     print(f"run: {run.path}", flush=True)

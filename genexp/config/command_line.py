@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genexp.config.schema import CONFIGS, REOPENING, SCHEMAS, Start, TrainConfig
+from genexp.config.schema import CONFIGS, NAMING_RUNS, SCHEMAS, Start, TrainConfig
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -79,10 +79,10 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
     multirun = any(name in MULTIRUN for name, _ in flags)
     if multirun and any(word.startswith("out=") and "," not in word for word in overrides):
         raise UsageError("out= names one file for all jobs of a sweep; leave it out, or give each its own: out=a,b")
-    key = {"train": "from="} | dict.fromkeys(REOPENING, "run=")
+    key = {"train": "from="} | dict.fromkeys(NAMING_RUNS, "run=")
     run_words = [word for word in overrides if command in key and word.startswith(key[command])]
     runs = [word.partition("=")[2] for word in run_words]
-    if command in REOPENING:
+    if command in NAMING_RUNS:
         if len(run_words) > 1 or (run_words and bare):
             raise UsageError(f"{' '.join(run_words + bare)}: give one run=, which may be a glob")
         runs, bare = runs + bare, []

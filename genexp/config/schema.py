@@ -109,6 +109,7 @@ class TrainConfig(Schema):
     outputs_dir: Place
     run_dir: Place | None
     fresh: bool
+    report: bool = True
 
     def identity(self, as_typed: bool = False) -> dict[str, Any]:
         """Return what makes the experiment. Epochs, device, places and logging are not part of it.
@@ -238,7 +239,17 @@ class TableConfig(Schema):
     device: Device
 
 
+class ReportConfig(Schema):
+    paper: dict[str, Any]  # checked by `papers.Paper`
+    table: Text | None
+    out: Place | None
+    outputs_dir: Place
+    data_dir: Place
+    device: Device
+
+
 class ReproduceConfig(TableConfig):
+    report: bool
     budget: Literal["quick", "full"]
     seeds: ranges.PositiveInt
     sweep: Sweep
@@ -255,9 +266,11 @@ SCHEMAS: dict[str, type[Schema]] = {
     "runs": RunsConfig,
     "cache": CacheConfig,
     "table": TableConfig,
+    "report": ReportConfig,
     "reproduce": ReproduceConfig,
 }
 REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
+NAMING_RUNS = (*REOPENING, "report")  # commands whose bare words are runs
 RUN_SETTINGS = ("seed", "model", "dataset", "dataset_b", "noise", "data_dir")  # of a run that a command opens
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from genexp.storage.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -22,11 +21,13 @@ SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 FRAME = (255, 221, 0)  # yellow
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
+def grid(images: "Tensor", columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
     """Tile (n, C, H, W) images in [0, 1] in reading order; without `columns`, as a square.
 
     The gaps are grey. The images at the indices `framed` have a yellow frame, half a gap wide.
     """
+    import torch  # curves are drawn without it
+
     columns = columns or ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
     scale = ceil(SMALLEST_TILE / min(images.shape[-2:]))

@@ -70,7 +70,7 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     from matplotlib.figure import Figure
 
     lines = [line for line in lines if _is_logged(line)]
-    panels = _panels(lines)
+    panels = series_of(lines)
     if not panels:
         raise UsageError("kind=curves: nothing logged yet: the run has just begun, or failed at once")
     epoch_lengths = [line["step"] / line["epoch"] for line in lines if line["epoch"] > 0]  # exact at an epoch's end
@@ -124,12 +124,13 @@ def _stages(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return begins
 
 
-def _panels(lines: Sequence[Mapping[str, float]]) -> dict[str, Series]:
+def series_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     """Return the finite values by group, in the order of PANELS; of a line soon after another one, only the scores.
 
     Each score is a group of its own, because scores differ in their units. `loss/generator` is the curve "generator" of
     the group "loss", and `D(x)` is a curve of the group "D". Any other name is both group and curve.
     """
+    lines = [line for line in lines if _is_logged(line)]
     panels: dict[str, Series] = {}
     steps = [0, *(line["step"] for line in lines)]
     widths = [after - before for before, after in pairwise(steps)]

@@ -224,9 +224,7 @@ def yardsticks(config: TableConfig, recipe: TrainConfig, digest: str | None) -> 
     They are computed once and kept in the cache folder; with a `digest`, on images of that digest. Raises GenexpError
     if the data set is missing, or its images have another digest.
     """
-    dataset, metric = recipe.dataset, recipe.metrics["parzen"]
-    key = hashlib.sha256(json.dumps([defining(dataset), defining(metric)], sort_keys=True).encode()).hexdigest()[:8]
-    file = cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"
+    dataset, metric, file = recipe.dataset, recipe.metrics["parzen"], _yardsticks_file(recipe)
 
     def read(file: Path) -> dict[str, Any]:
         content = read_json(file)
@@ -249,3 +247,17 @@ def yardsticks(config: TableConfig, recipe: TrainConfig, digest: str | None) -> 
     with redirect_stdout(sys.stderr):  # a table may be going to a file
         content = derived(file, read=read, make=compute, write=write_json, what=f"yardsticks on {dataset['name']}")
     return {name: Score.from_json(score) for name, score in content["scores"].items()}
+
+
+def kept_yardsticks(recipe: TrainConfig, digest: str | None) -> dict[str, Score]:
+    """Return the same scores if they were computed before, on images of this digest; nothing else."""
+    content = read_json(_yardsticks_file(recipe)) if "parzen" in recipe.metrics else {}
+    if not content or content.get("digest") != digest:
+        return {}
+    return {name: Score.from_json(score) for name, score in content["scores"].items()}
+
+
+def _yardsticks_file(recipe: TrainConfig) -> Path:
+    dataset, metric = recipe.dataset, recipe.metrics["parzen"]
+    key = hashlib.sha256(json.dumps([defining(dataset), defining(metric)], sort_keys=True).encode()).hexdigest()[:8]
+    return cache_folder("yardsticks") / f"{dataset['name']}-{metric['name']}-{key}.json"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from genexp.commands import table
+from genexp.commands import report, table
 from genexp.config.command_line import CommandLine
 from genexp.config.compose import configuration
 from genexp.config.schema import ReproduceConfig
@@ -68,6 +68,8 @@ def main(config: ReproduceConfig, line: CommandLine) -> None:
                 carry_out(jobs, replace(line, command="train"), config.sweep, folder, set(), "the same command")
         print(f"\n{config.budget} budget, {duration(time.perf_counter() - started)}\n", flush=True)
         table.main(config, line)
+        if config.report:
+            report.table_at_the_end(config, line)
     _refuse_unfinished(planned, config.dry_run)
 
 

@@ -72,6 +72,10 @@ def main(config: TrainConfig, line: CommandLine) -> None:
             close(trials.jobs, folder, search.metric, set(fixed.settings))
             print(f"study: sqlite:///{folder / 'study.db'}", flush=True)
             _print_best(trials.jobs, search.metric, config, line.folder)
+        if config.report:
+            from genexp.commands import report  # which takes a tenth of a second to import
+
+            report.at_the_end([job.run for job in trials.jobs if job.run.status()], folder / report.NAME, str(line))
     if failed := sum(job.state == FAILED for job in trials.jobs):  # that is an answer, too, and Optuna is told
         print(f"of {count(len(trials.jobs), 'trial')} {failed} failed; the table says why", flush=True)
     fail_if_any([job for job in trials.jobs if job.state != FAILED], config.again())

@@ -38,6 +38,10 @@ def main(line: CommandLine) -> None:
         if finished := sum(job.state == FINISHED for job in jobs):
             print(f"finished already: {finished} of {count(len(jobs), 'job')}", flush=True)
         carry_out(jobs, line, first.sweep, folder, shared, first.again())
+        if first.report:
+            from genexp.commands import report  # which takes a tenth of a second to import
+
+            report.at_the_end([job.run for job in jobs if job.run.status()], folder / report.NAME, str(line))
     fail_if_any(jobs, first.again())
 
 

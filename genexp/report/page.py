@@ -1,0 +1,144 @@
+"""One self-contained page of HTML: pictures and charts are in it, and it needs no network and no server.
+
+Charts are matplotlib's SVG: it is small, it prints, its text is text, and it is legible without JavaScript, as the
+whole page is. A short script moves the sliders, and sorts and filters tables. Jinja escapes whatever is shown.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genexp.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THUMBNAIL = 140  # pixels
+OF_EPOCH = re.compile(r"epoch-(\d+)(?:-(.+))?\.png$")
+INK = {"#000000": "currentColor", "#ebebeb": "var(--rule)", "#999999": "var(--faint)", "#666666": "var(--faint)"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, and what it shows."""
+
+    label: str
+    source: str  # a data: address
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pictures of one kind, by epoch, of which one is seen at a time."""
+
+    title: str
+    frames: list[Frame]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table, and the value by which its column is sorted."""
+
+    text: str
+    order: str | float = ""
+    picture: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. One that `sorts` can be sorted by each column, and filtered by words."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    left: Sequence[bool]
+    sorts: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page; what is empty is left out."""
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()  # a name, and what it is
+    grids: Sequence[Grid] = ()
+    charts: Sequence[tuple[str, str]] = ()  # the alternative text of an SVG image, and the image
+    films: Sequence[Film] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    subtitle: str
+    sections: list[Section] = field(default_factory=list)
+    command: str = ""  # that repeats what the page shows
+
+    def html(self) -> str:
+        """Return the page. No string in it is taken for HTML, but for the charts."""
+        from jinja2 import Environment, FileSystemLoader
+
+        loader = FileSystemLoader(Path(__file__).parent)
+        template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        return template.get_template("page.html").render(page=self)
+
+
+def svg(figure: "Figure", cropped: bool = False) -> str:
+    """Return a matplotlib figure as SVG that takes the colours of text and lines from the page around it.
+
+    With `cropped` it is as large as what is drawn, for figures that were laid out elsewhere.
+    """
+    from matplotlib import rc_context
+
+    stream = io.StringIO()
+    with rc_context({"svg.hashsalt": "genexp", "svg.fonttype": "none"}):
+        edges = "tight" if cropped else None
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None}, bbox_inches=edges)
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for ink, instead in INK.items():
+        text = text.replace(f": {ink}", f": {instead}")
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', text, count=1)
+
+
+def data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def film(folder: Path, title: str, caption: str = "", most: int = 1) -> Film | None:
+    """Return the pictures of a folder by epoch, `most` of them, evenly spaced, the last one among them."""
+    found = [(match, file) for file in folder.glob("*.png") if (match := OF_EPOCH.search(file.name))]
+    found.sort(key=lambda each: (int(each[0][1]), each[1].name))
+    count = min(most, len(found))
+    chosen = [found[len(found) - 1 - round(k * (len(found) - 1) / max(count - 1, 1))] for k in range(count)][::-1]
+    frames = []
+    for match, file in chosen:
+        stage = f", {match[2].replace('_', ' ')}" if match[2] else ""
+        frames.append(Frame(f"epoch {int(match[1])}{stage}", data_uri(file.read_bytes())))
+    return Film(title, frames, caption) if frames else None
+
+
+def thumbnail(folder: Path) -> str:
+    """Return the newest picture of a folder, made small, as an address; nothing if there is none."""
+    from PIL import Image
+
+    newest = max(folder.glob("epoch-*.png"), key=lambda file: file.name, default=None)
+    if newest is None:
+        return ""
+    with Image.open(newest) as picture:
+        side = min(picture.size)
+        small = picture.convert("RGB").crop((0, 0, side, side)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    small.quantize(64).save(stream, format="PNG", optimize=True)
+    return data_uri(stream.getvalue())
+
+
+def grid_of(table: Table, order: Callable[[Any], str | float] | None = None) -> Grid:
+    """Return a table of the terminal as one of the page."""
+    left = [table.is_left(index) for index in range(len(table.columns))]
+    rows = [[Cell(text, order(text) if order is not None else text) for text in row] for row in table.cells()]
+    return Grid(table.header(), rows, left)
