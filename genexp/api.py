@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genexp.arrays import as_images, as_tensor
 from genexp.config.command_line import parse
 from genexp.config.compose import configuration
 from genexp.errors import UsageError
@@ -144,6 +143,8 @@ class OpenRun:
 
     def decode(self, codes: "Array", **labels: "Tensor") -> "Tensor":
         """Return the images, (n, C, H, W) in [0, 1], of codes (n, d)."""
+        from genexp.training.given import as_tensor
+
         return self._apply("decode", codes=as_tensor(codes).float(), **labels)
 
     def reconstruct(self, images: "Array", **labels: "Tensor") -> "Tensor":
@@ -156,49 +157,18 @@ class OpenRun:
         Of a model with a posterior, such as the vae, it is the importance-weighted bound with k draws (Burda et al.
         2016). Of a Boltzmann machine it rests on the log Z of the run's `ais` score. Others have none: UsageError.
         """
-        import torch
+        from genexp.training.applied import log_prob
 
-        from genexp import rng
-        from genexp.metrics.ais import HasPartition
-        from genexp.metrics.bounds import ROWS, HasPosterior, importance_weighted
-        from genexp.models import evaluating
-
-        model = self.model
-        if not isinstance(model, HasPosterior | HasPartition):
-            raise UsageError(f"model={self.run.config.model['name']} gives no log p(x), not even a bound of it")
-        log_z = 0.0 if isinstance(model, HasPosterior) else self._log_z()
-        batch = {"images": self._images(images), **{name: tensor.to(model.device) for name, tensor in labels.items()}}
-        rows, found = max(1, ROWS // k), []
-        with evaluating(model):
-            for start in range(0, len(batch["images"]), rows):
-                generator = rng.generator(model.device, seed, "iwae", start)
-                part = {name: tensor[start : start + rows] for name, tensor in batch.items()}
-                if isinstance(model, HasPosterior):
-                    found.append(importance_weighted(model, part, k, generator))
-                else:
-                    found.append(model.log_unnormalized(part["images"], generator).double() - log_z)
-        return torch.cat(found).cpu()
-
-    def _log_z(self) -> float:
-        """Return log Z of the newest `ais` score of the run at this checkpoint."""
-        for kept in reversed(self.run.evaluations().values()):
-            if kept.metric == "ais" and kept.step == self._trained.step:
-                return float(kept.score.details["log_z"])
-        remedy = f"genexp evaluate run={self.path} metric@metrics.ais=ais"
-        raise UsageError(f"log p(x) needs log Z, and no ais score of this checkpoint is there: {remedy}")
+        return log_prob(self._trained, self._images(images), k=k, seed=seed, **labels)
 
     def _apply(self, name: str, **given: "Tensor") -> "Tensor":
-        from genexp.models import Asking, evaluating
+        from genexp.training.applied import applied
 
-        method = getattr(self.model, name, None)
-        if method is None:
-            raise UsageError(f"model={self.run.config.model['name']} has no method to {name}")
-        on_device = {key: tensor.to(self.model.device) for key, tensor in given.items()}
-        with evaluating(self.model):
-            answer: Tensor = Asking(method, next(iter(given)))(on_device)
-        return answer.float().cpu()
+        return applied(self._trained, name, **given)
 
     def _images(self, images: "Array") -> "Tensor":
+        from genexp.training.given import as_images
+
         x, shape = as_images(images), self.data.shape
         if x.shape[1:] != shape:
             raise UsageError(f"the images are {tuple(x.shape)}; this run's are (n, {', '.join(map(str, shape))})")

@@ -35,6 +35,7 @@ def parzen(
     """
     from genexp.data import DataSet
     from genexp.metrics.parzen import score_samples
+    from genexp.training.given import as_images
 
     if valid is None and not isinstance(sigma, int | float):
         raise UsageError("give valid=IMAGES, by which σ is chosen, or one sigma=NUMBER")
@@ -80,24 +81,9 @@ def prdc(
     return {name: getattr(shares, name).mean().item() for name in ("precision", "recall", "density", "coverage")}
 
 
-def as_images(images: "Array", name: str = "images") -> "Tensor":
-    """Return images as float32 (n, C, H, W) in [0, 1]; points (n, d) stay as they are.
-
-    uint8 is divided by 255, and (n, H, W) gets one channel. Raises UsageError for other values and shapes.
-    """
-    import torch
-
-    from genexp.models import in_unit_range
-
-    x = as_tensor(images)
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    x = x[:, None] if x.ndim == 3 else x
-    if x.ndim not in (2, 4):
-        raise UsageError(f"{name} are (n, C, H, W), and these are {tuple(x.shape)}")
-    return in_unit_range(x, f"the {name} are")
-
-
 def _features(samples: "Array", images: "Array", features: Any) -> "tuple[Tensor, Tensor]":
+    from genexp.training.given import as_images, as_tensor
+
     if isinstance(features, str | Path):
         import torch
 
@@ -111,13 +97,6 @@ def _features(samples: "Array", images: "Array", features: Any) -> "tuple[Tensor
             raise UsageError("give features=FUNCTION, or features (n, d) in the place of samples and images")
         return x.float(), y.float()
     return features(as_images(samples, "samples")), features(as_images(images))
-
-
-def as_tensor(values: "Array") -> "Tensor":
-    """Return the values on the CPU."""
-    import torch
-
-    return values.detach().cpu() if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))
 
 
 def _shipped(metric: str) -> dict[str, Any]:

@@ -28,6 +28,9 @@ COMMANDS = {
     "train": "train a model, score it, and keep the run",
     "evaluate": "score a run again, under other settings",
     "sample": "draw samples of a run into a file",
+    "encode": "the codes of your own images",
+    "reconstruct": "what a run's model makes of your own images",
+    "denoise": "your own images without their noise, by a model that was trained to remove it",
     "figure": "draw a figure of a run: samples beside their neighbours, interpolations, curves ...",
     "export": "put a run's weights into a folder to share: safetensors, and a model card",
     "rerun": "train a run again, and see whether its scores come out equal",
@@ -37,6 +40,7 @@ COMMANDS = {
     "report": "write a page of HTML about a run, several runs, or a table",
     "reproduce": "run what a table still lacks, then print it",
 }
+PLACES = {"reproduce": "sweeps.reproduce"} | dict.fromkeys(("encode", "reconstruct", "denoise"), "commands.own_images")
 HELP = ("--help", "-h", "help")
 
 
@@ -99,7 +103,7 @@ def _meant(word: str) -> str:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"  {name:12}{summary}" for name, summary in COMMANDS.items())
     return f"""genexp {genexp.__version__}: an experiment runner for the classic deep generative models
 
 usage: genexp <command> [setting=value ...]
@@ -182,8 +186,7 @@ def _main_of(line: "CommandLine", run: "Run | None") -> Any:
         gc.enable()
         return search.main(config, line)
     with alive.doing("loading PyTorch"), signals.deferred():  # an import cut short leaves half a module
-        room = "sweeps" if line.command == "reproduce" else "commands"
-        module = importlib.import_module(f"genexp.{room}.{line.command}")
+        module = importlib.import_module(f"genexp.{PLACES.get(line.command, f'commands.{line.command}')}")
     gc.enable()
     opened = [] if run is None or line.command == "train" else [run]
     return module.main(config, line, *opened)

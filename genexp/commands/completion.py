@@ -13,7 +13,7 @@ from genexp.config.command_line import CommandLine
 from genexp.config.components import declared_settings
 from genexp.config.compose import compose, plain_mistakes
 from genexp.config.mistakes import defaults_of, options_of, players_of
-from genexp.config.schema import REOPENING, SCHEMAS, Schema
+from genexp.config.schema import NAMING_RUNS, SCHEMAS, Schema
 from genexp.errors import GenexpError
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import OUTPUTS, hashes_below
@@ -66,7 +66,7 @@ def _names(line: CommandLine, word: str) -> list[str]:
     """Return the choices with an @, and the runs, that a word without = may become."""
     group, at, _ = word.lstrip("+~").partition("@")
     if not at:
-        return run_paths(line, word) if line.command in REOPENING and not line.runs else []
+        return run_paths(line, word) if line.command in NAMING_RUNS and not line.runs else []
     listed = [key for key in defaults_of(line.command) if key.startswith(f"{group}@")]
     if group == "metric":
         listed += [f"metric@metrics.{name}" for name in _options(line, "metric")]

@@ -5,6 +5,7 @@ import time
 from genexp.config.command_line import CommandLine
 from genexp.config.components import Component
 from genexp.config.schema import RUN_SETTINGS, EvaluateConfig, TrainConfig
+from genexp.errors import UsageError
 from genexp.metrics import Subject
 from genexp.rundirs import results
 from genexp.rundirs.directory import Run
@@ -15,7 +16,17 @@ from genexp.training.reopen import reopen
 
 
 def main(config: EvaluateConfig, line: CommandLine, run: Run) -> dict[str, Score]:
-    """Take the scores that results.json lacks under these settings; print and return all that are asked for."""
+    """Take the scores that results.json lacks under these settings; print and return all that are asked for.
+
+    With `images` each of these is scored instead, see `own_images.score_each`.
+    """
+    if config.images is not None:
+        from genexp.commands.own_images import score_each
+
+        score_each(config, run)
+        return {}
+    if config.out is not None or config.label is not None:
+        raise UsageError("out= and label= go with images=FOLDER, your own images; the scores of a run are kept in it")
     trained = reopen(run, config)
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     build.check_metrics(config.metrics, trained.model, trained.data)

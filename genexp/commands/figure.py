@@ -14,7 +14,6 @@ from genexp.rundirs.directory import Run
 from genexp.storage.files import read_json_lines, writing
 from genexp.training.reopen import Trained, label_of, reopen
 
-WIDTH = 800  # pixels; a narrower picture is enlarged by a whole factor to at most this width
 CURVE_SUFFIXES = (".svg", ".png")
 OF_A_CLASS = ("samples", "neighbours", "interpolation", "manifold")  # kinds that draw or decode under a label
 REMEDY = "Set out=FILE to another place"
@@ -64,7 +63,7 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
     with writing(file, REMEDY):
         if out is None:
             run.refuse_if_moved()
-        save_picture(picture, file)
+        save_picture(picture, file, f"{trained}: {kind}")
     print(f"figure: {file}")
 
 
@@ -77,5 +76,4 @@ def _picture(config: FigureConfig, trained: Trained, label: int | None) -> Pictu
             raise UsageError(f"label={config.label}: kind={config.kind} shows images of all classes; leave it out")
         settings["label"] = label
     picture: Picture = draw_kind(trained.model, trained.data, generator, config.rows, config.columns, **settings)
-    factor = max(1, WIDTH // picture.shape[1])
-    return picture.repeat(factor, 0).repeat(factor, 1)
+    return picture

@@ -176,6 +176,25 @@ class ReopenedConfig(Schema):
 
 class EvaluateConfig(ReopenedConfig):
     metrics: dict[str, Component]
+    images: Place | None = None
+    white: ranges.PositiveInt | None = None
+    invert: bool = False
+    label: Text | None = None
+    out: Place | None = None
+
+
+class OwnImagesConfig(ReopenedConfig):
+    """The settings of `genexp encode`, `reconstruct` and `denoise`."""
+
+    images: Place | None
+    white: ranges.PositiveInt | None
+    invert: bool
+    label: Text | None
+    out: Place | None
+
+
+class DenoiseConfig(OwnImagesConfig):
+    corrupt: bool
 
 
 class SampleConfig(ReopenedConfig):
@@ -260,6 +279,9 @@ SCHEMAS: dict[str, type[Schema]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "sample": SampleConfig,
+    "encode": OwnImagesConfig,
+    "reconstruct": OwnImagesConfig,
+    "denoise": DenoiseConfig,
     "figure": FigureConfig,
     "export": ExportConfig,
     "rerun": RerunConfig,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from genexp import __version__
 from genexp.storage.files import atomic
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
+LEAST_WIDTH = 600  # pixels of a file
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 FRAME = (255, 221, 0)  # yellow
 
@@ -61,7 +64,14 @@ def rendered(figure: "Figure") -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_picture(picture: Picture, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
+def save_picture(picture: Picture, path: Path, title: str) -> None:
+    """Write a PNG file, whole or not at all, with the title of what it shows in it.
+
+    A picture narrower than LEAST_WIDTH is enlarged by a whole factor, which the file says as `Scale`.
+    """
+    scale = ceil(LEAST_WIDTH / picture.shape[1])
+    about = PngInfo()
+    for name, text in {"Title": title, "Software": f"genexp {__version__}", "Scale": str(scale)}.items():
+        about.add_itxt(name, text)
     with atomic(path) as stream:
-        Image.fromarray(picture).save(stream, format="PNG")
+        Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(stream, format="PNG", pnginfo=about)

@@ -81,13 +81,13 @@ def of_reconstructions(
     if not isinstance(model, Autoencoder):
         assert isinstance(model, Model)
         with evaluating(model):
-            return _rows_of_versions([images, model.reconstruct(images)], columns)
+            return rows_of_versions([images, model.reconstruct(images)], columns)
     corrupted = model.noise(images, generator)
     with evaluating(model):
         codes = Asking(model.encode)(batch | {"images": corrupted})
         reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
     versions = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
-    return _rows_of_versions(versions, columns)
+    return rows_of_versions(versions, columns)
 
 
 def of_chains(
@@ -121,11 +121,11 @@ def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: in
             x = images.images("valid", slice(0, rows * columns))
             translated = model.translate(x, there)
             versions = [x, translated, model.translate(translated, back)]
-            pictures.append(_rows_of_versions([each.expand(-1, 3, -1, -1) for each in versions], columns))
+            pictures.append(rows_of_versions([each.expand(-1, 3, -1, -1) for each in versions], columns))
     return np.concatenate(pictures)
 
 
-def _rows_of_versions(versions: list[Tensor], columns: int) -> Picture:
+def rows_of_versions(versions: list[Tensor], columns: int) -> Picture:
     """Draw a row of each version of the images, one below the other, then the next rows; leave out rows not full.
 
     The first row counts as full if there are fewer images.

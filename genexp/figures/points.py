@@ -29,7 +29,7 @@ def of_points(samples: Tensor, data: DataSet, model: object = None) -> Picture:
     assert data.bounds is not None
     dim = len(data.bounds.low)
     judge = model if dim <= 2 and isinstance(model, HasDiscriminator) else None
-    figure = Figure(figsize=(10 if judge else 5, 5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12 if judge else 6, 6), dpi=100, layout="constrained")
     panels = figure.subplots(1, 2 if judge else 1, squeeze=False)[0]
     own, points = data.bounds.coordinates(samples), data.bounds.coordinates(data.train[:POINTS])
     if dim == 1:

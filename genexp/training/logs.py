@@ -57,7 +57,9 @@ class Logs:
     def picture(self, name: str, picture: Picture, tick: Tick) -> None:
         """Log a picture as NAME/epoch-NNNN.png, with the stage's name if there are several, and in TensorBoard."""
         stage = f"-{tick.stage.name.replace(' ', '_')}" if tick.stage.name else ""
-        save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png")
+        config = self.run.config
+        title = f"{config.name} on {config.dataset['name']}, seed {config.seed}, epoch {tick.epoch}: {name}"
+        save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png", title)
         self.tensorboard.picture(name, picture, tick.step)
 
     def flush(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from images import unscaled
 from PIL import Image
 from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
@@ -304,7 +305,7 @@ def test_a_conditional_run_draws_a_row_for_each_class_and_samples_by_label(genex
     answer = genexp(*words)
     assert answer.code == 0, answer.err
     assert answer.out.count("log p(x | y)") == 2
-    picture = Image.open(answer.run / "samples/epoch-0002.png")
+    picture = unscaled(answer.run / "samples/epoch-0002.png")
     assert picture.size == (8 * 33 + 1, 10 * 33 + 1)  # ten classes
     for words in (["label=3"], ["label=3", "n=30", "out=three.npz"]):
         sampled = genexp("sample", f"run={answer.run}", *words)

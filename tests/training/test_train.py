@@ -11,7 +11,7 @@ import filelock
 import pytest
 import torch
 from conftest import SMALL, assert_same_state, interrupted_at, last_checkpoint, read_metrics, without_times
-from PIL import Image
+from images import unscaled
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genexp.commands import train as command
@@ -78,7 +78,7 @@ def test_a_run_leaves_what_the_contract_says(genexp):
 
     pictures = sorted((run / "samples").iterdir())
     assert [picture.name for picture in pictures] == ["epoch-0001.png", "epoch-0002.png"]
-    assert Image.open(pictures[0]).size == (8 * (8 * 4 + 1) + 1,) * 2
+    assert unscaled(pictures[0]).size == (8 * (8 * 4 + 1) + 1,) * 2
     assert len(list((run / "checkpoints").iterdir())) == 2
     assert "n_samples: 200" in (run / "config.yaml").read_text()
     assert not list(run.rglob("*.tmp"))
