@@ -126,7 +126,7 @@ def _named(trained: Trained) -> str:
     return f"model={trained.config.model['name']}"
 
 
-def _given(config: OwnImagesConfig | EvaluateConfig, trained: Trained) -> tuple[list[str], Tensor, dict[str, Any]]:
+def _given(config: OwnImagesConfig, trained: Trained) -> tuple[list[str], Tensor, dict[str, Any]]:
     """Return the images' names, the images, and their label where one is given. Raises UsageError if one is missing."""
     assert config.images is not None
     label = label_of(config.label, trained)

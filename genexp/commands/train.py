@@ -7,7 +7,8 @@ import torch
 from genexp.commands import report
 from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import TrainConfig, data_sets
+from genexp.config.components import data_sets
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.data.remarks import remarks
 from genexp.device import select

@@ -260,3 +260,8 @@ def _is_safe(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in ranges.MARKS
     return isinstance(node, NAMES_OF_TYPES + LITERALS)
+
+
+def data_sets(config: Any) -> str:
+    """Return the data sets of a configuration, as they are chosen: dataset=NAME, dataset_b=NAME."""
+    return ", ".join(f"{key}={each['name']}" for key, each in groups(config).items() if key.startswith("dataset"))

@@ -174,8 +174,9 @@ class ReopenedConfig(Schema):
     device: Device
 
 
-class EvaluateConfig(ReopenedConfig):
-    metrics: dict[str, Component]
+class OwnImagesConfig(ReopenedConfig):
+    """The settings of `genexp encode` and `reconstruct`, and of what takes a user's own images, too."""
+
     images: Place | None = None
     white: ranges.PositiveInt | None = None
     invert: bool = False
@@ -183,18 +184,12 @@ class EvaluateConfig(ReopenedConfig):
     out: Place | None = None
 
 
-class OwnImagesConfig(ReopenedConfig):
-    """The settings of `genexp encode`, `reconstruct` and `denoise`."""
-
-    images: Place | None
-    white: ranges.PositiveInt | None
-    invert: bool
-    label: Text | None
-    out: Place | None
-
-
 class DenoiseConfig(OwnImagesConfig):
     corrupt: bool
+
+
+class EvaluateConfig(OwnImagesConfig):
+    metrics: dict[str, Component]
 
 
 class SampleConfig(ReopenedConfig):
@@ -248,23 +243,23 @@ class CacheConfig(Schema):
     clear: Literal["folders", "classifiers", "yardsticks", "recipes"] | None
 
 
-class TableConfig(Schema):
+class PaperConfig(Schema):
+    """What `genexp table` and `genexp report` have in common."""
+
     paper: dict[str, Any]  # checked by `papers.Paper`
+    out: Place | None
+    outputs_dir: Place
+    data_dir: Place
+    device: Device
+
+
+class TableConfig(PaperConfig):
     table: Text
     format: Literal["terminal", "markdown", "latex", "csv", "json"]
-    out: Place | None
-    outputs_dir: Place
-    data_dir: Place
-    device: Device
 
 
-class ReportConfig(Schema):
-    paper: dict[str, Any]  # checked by `papers.Paper`
+class ReportConfig(PaperConfig):
     table: Text | None
-    out: Place | None
-    outputs_dir: Place
-    data_dir: Place
-    device: Device
 
 
 class ReproduceConfig(TableConfig):
@@ -294,13 +289,6 @@ SCHEMAS: dict[str, type[Schema]] = {
 REOPENING = tuple(command for command, schema in SCHEMAS.items() if "run" in schema.model_fields)
 NAMING_RUNS = (*REOPENING, "report")  # commands whose bare words are runs
 RUN_SETTINGS = ("seed", "model", "dataset", "dataset_b", "noise", "data_dir")  # of a run that a command opens
-
-
-def data_sets(config: Any) -> str:
-    """Return the data sets of a configuration, as they are chosen: dataset=NAME, dataset_b=NAME."""
-    return ", ".join(
-        f"{key}={each['name']}" for key, each in components.groups(config).items() if key.startswith("dataset")
-    )
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

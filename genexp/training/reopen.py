@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genexp.config.components import Component, check_component, movable, settings_of
-from genexp.config.schema import ReopenedConfig, RerunConfig, TrainConfig, data_sets
+from genexp.config.components import Component, check_component, data_sets, movable, settings_of
+from genexp.config.schema import ReopenedConfig, RerunConfig, TrainConfig
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError

@@ -144,13 +144,7 @@ def test_a_folder_of_colour_images_for_a_colour_model(genexp, tmp_path):
     for number in range(12):
         write(tmp_path / "rgb" / f"{number}.png", np.stack([plain(20 * number, 8)] * 3, 2))
     words = ["model=ae", "dataset=folder", "dataset.path=rgb", "dataset.size=8", "epochs=1", "batch_size=2"]
-    run = genexp(
-        "train",
-        *words,
-        "metrics.parzen.n_samples=4",
-        "model.hidden=[8]",
-        "model.latent_dim=2",
-        "model.code_components=2",
-    ).run
+    words += ["model.hidden=[8]", "model.latent_dim=2", "model.code_components=2", "metrics.parzen.n_samples=4"]
+    run = genexp("train", *words).run
     content = written(genexp("reconstruct", f"run={run}", "images=rgb"), "reconstructions")
     assert content["images"].shape == content["reconstructions"].shape == (12, 3, 8, 8)
