@@ -122,6 +122,8 @@ def _run(command: str, words: list[str]) -> int:
     from genexp.config.command_line import parse
     from genexp.config.compose import display, each_job
 
+    if command == "evaluate" and any(word.startswith("samples=") for word in words):
+        command = "evaluate_samples"
     line = parse(command, words)
     runs = _runs(line) or [None]
     if line.display:
@@ -141,7 +143,7 @@ def _run(command: str, words: list[str]) -> int:
 
 def _runs(line: "CommandLine") -> "list[Run | None]":
     """Return the runs that a command line names. Raises UsageError if it names none and has to."""
-    from genexp.config.schema import REOPENING
+    from genexp.config.commands import REOPENING
     from genexp.rundirs.find import OUTPUTS, matching, named_runs
 
     if line.command == "report":

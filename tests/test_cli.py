@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, SMALL
 
 from genexp import __version__, cli
-from genexp.config.schema import CONFIGS, FigureConfig
+from genexp.config.commands import FigureConfig
+from genexp.config.schema import CONFIGS
 from genexp.text import with_error
 
 QUICK = [

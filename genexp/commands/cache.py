@@ -4,7 +4,7 @@ import time
 from typing import NamedTuple
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import CacheConfig
+from genexp.config.commands import CacheConfig
 from genexp.storage import caches
 from genexp.storage.caches import KINDS, Cached
 from genexp.storage.files import cache_folder

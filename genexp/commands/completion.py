@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import NAMING_RUNS, SCHEMAS
 from genexp.config.components import declared_settings
 from genexp.config.compose import compose, plain_mistakes
 from genexp.config.mistakes import defaults_of, options_of, players_of
-from genexp.config.schema import NAMING_RUNS, SCHEMAS, Schema
+from genexp.config.schema import Schema
 from genexp.errors import GenexpError
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import OUTPUTS, hashes_below

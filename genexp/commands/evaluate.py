@@ -3,8 +3,9 @@
 import time
 
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import RUN_SETTINGS, EvaluateConfig
 from genexp.config.components import Component
-from genexp.config.schema import RUN_SETTINGS, EvaluateConfig, TrainConfig
+from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 from genexp.metrics import Subject
 from genexp.rundirs import results

@@ -9,7 +9,7 @@ import genexp
 from genexp import rng
 from genexp.commands import card
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import ExportConfig
+from genexp.config.commands import ExportConfig
 from genexp.errors import UsageError
 from genexp.figures.canvas import save_picture
 from genexp.figures.pictures import of_samples

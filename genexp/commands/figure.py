@@ -5,7 +5,7 @@ from typing import Any
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import FigureConfig
+from genexp.config.commands import FigureConfig
 from genexp.errors import UsageError
 from genexp.figures import kinds
 from genexp.figures.canvas import Picture, save_picture

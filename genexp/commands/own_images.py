@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import DenoiseConfig, EvaluateConfig, OwnImagesConfig
+from genexp.config.commands import DenoiseConfig, EvaluateConfig, OwnImagesConfig
 from genexp.errors import UsageError
 from genexp.figures.canvas import grid, save_picture
 from genexp.figures.pictures import rows_of_versions
@@ -132,7 +132,7 @@ def _given(config: OwnImagesConfig, trained: Trained) -> tuple[list[str], Tensor
     label = label_of(config.label, trained)
     if trained.model.conditional and label is None:
         raise UsageError(f"{trained.run.path} was trained with labels: give label=CLASS, that of these images")
-    names, images = given_images(config.images, trained.data, config.white, config.invert)
+    names, images = given_images("images", config.images, trained.data, config.white, config.invert)
     return names, images, {} if label is None else {"labels": torch.full((len(images),), label)}
 
 

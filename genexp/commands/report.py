@@ -6,8 +6,8 @@ from pathlib import Path
 
 from genexp.commands.table import table_document
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import ReportConfig, TableConfig
 from genexp.config.compose import configuration
-from genexp.config.schema import ReportConfig, TableConfig
 from genexp.errors import UsageError
 from genexp.papers import published
 from genexp.report.page import Page

@@ -9,9 +9,10 @@ import torch
 from genexp.commands import train
 from genexp.config.check import with_checked_components
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import RerunConfig
 from genexp.config.components import Component, data_sets, refuse_strangers
 from genexp.config.kept import differences
-from genexp.config.schema import RerunConfig, TrainConfig, flat
+from genexp.config.schema import TrainConfig, flat
 from genexp.errors import GenexpError, UsageError
 from genexp.rundirs.directory import Run
 from genexp.rundirs.results import Results

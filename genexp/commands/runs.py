@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import RunsConfig
 from genexp.config.components import is_diagnosis, lower_is_better
-from genexp.config.schema import RunsConfig, TrainConfig
+from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
 from genexp.rundirs.find import NewestScore, RunState, differing_settings, find, short_names, without_collection
 from genexp.tables import Column, Document, Table, print_table, render

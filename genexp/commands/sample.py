@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genexp import rng
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import SampleConfig
+from genexp.config.commands import SampleConfig
 from genexp.errors import UsageError
 from genexp.figures.canvas import save_picture
 from genexp.figures.pictures import TILES, of_drawn

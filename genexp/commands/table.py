@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import TableConfig
+from genexp.config.commands import TableConfig
 from genexp.errors import UsageError
 from genexp.layout import terminal_width
 from genexp.papers import published

@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genexp.config import components
+from genexp.config.commands import SCHEMAS, EvaluateConfig, ReopenedConfig
 from genexp.config.components import COLLECTIONS, GROUPS, Component, check_component, is_diagnosis, refuse_strangers
 from genexp.config.mistyped import usage_error
-from genexp.config.schema import SCHEMAS, EvaluateConfig, ReopenedConfig, Schema, TrainConfig
+from genexp.config.schema import Schema, TrainConfig
 from genexp.config.suited import missing_file, refuse_unsuited
 from genexp.errors import UsageError
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genexp.config.schema import CONFIGS, NAMING_RUNS, SCHEMAS, Start, TrainConfig
+from genexp.config.commands import NAMING_RUNS, SCHEMAS
+from genexp.config.schema import CONFIGS, Start, TrainConfig
 from genexp.errors import UsageError
 from genexp.text import nearest
 
@@ -17,7 +18,7 @@ OF_CFG = ("--resolve", "--package", "-p")  # flags that change what --cfg prints
 DISPLAY = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", *OF_CFG)
 VALUED = ("--cfg", "-c", "--package", "-p", "--info", "-i", *CONFIG_DIR)  # their value may be the next word
 FLAGS = (*MULTIRUN, *CONFIG_DIR, *DISPLAY)
-PATHS = ("outputs_dir", "data_dir", "run_dir", "out", "images", "dataset.path", "dataset_b.path")
+PATHS = ("outputs_dir", "data_dir", "run_dir", "out", "images", "samples", "dataset.path", "dataset_b.path")
 UNQUOTED = re.compile(r"[\w./\\+$%*@?|:, -]*", re.ASCII)  # what Hydra reads without quotes; a comma separates values
 
 

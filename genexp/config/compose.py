@@ -25,11 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from genexp.config.check import checked
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import REOPENING, RUN_SETTINGS, SCHEMAS
 from genexp.config.components import GROUPS, refuse_strangers
 from genexp.config.kept import completed
 from genexp.config.mistakes import defaults_of, in_plain_words
 from genexp.config.overrides import with_missing_plus, with_own_settings, without_void_deletions
-from genexp.config.schema import CONFIGS, REOPENING, RUN_SETTINGS, SCHEMAS, TrainConfig
+from genexp.config.schema import CONFIGS, TrainConfig
 from genexp.errors import GenexpError, UsageError
 
 SECOND = "dataset@dataset_b"  # the choice of the second data set

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from genexp.config.command_line import CommandLine
-from genexp.config.schema import CONFIGS, SCHEMAS, flat
+from genexp.config.commands import SCHEMAS
+from genexp.config.schema import CONFIGS, flat
 from genexp.errors import UsageError
 from genexp.text import first_line, nearest
 

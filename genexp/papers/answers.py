@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import TableConfig
 from genexp.config.components import Component, defining
 from genexp.config.composed import configuration
-from genexp.config.schema import AVERAGES, TableConfig, TrainConfig
+from genexp.config.schema import AVERAGES, TrainConfig
 from genexp.errors import GenexpError
 from genexp.rundirs.find import RunState
 from genexp.rundirs.results import RAW, Evaluation

@@ -1,7 +1,7 @@
 """A table of Parzen scores: published numbers, this project's runs beside them, and yardsticks."""
 
+from genexp.config.commands import TableConfig
 from genexp.config.components import Component
-from genexp.config.schema import TableConfig
 from genexp.errors import GenexpError
 from genexp.papers.answers import Answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.beside import CHAINS, WEIGHTS, Named, chains_table, weights_table

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from genexp.config.commands import TableConfig
 from genexp.config.components import Component, lower_is_better
-from genexp.config.schema import TableConfig, TrainConfig
+from genexp.config.schema import TrainConfig
 from genexp.errors import GenexpError
 from genexp.papers.answers import Answer, answer, common_digest, experiment, runs_of, yardsticks
 from genexp.papers.notes import THEIS, Footnotes, minus

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from genexp.commands import report, table
 from genexp.config.command_line import CommandLine
+from genexp.config.commands import ReproduceConfig
 from genexp.config.compose import configuration
-from genexp.config.schema import ReproduceConfig
 from genexp.errors import GenexpError, UsageError
 from genexp.papers import published
 from genexp.papers.answers import stands_in

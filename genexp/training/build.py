@@ -19,7 +19,7 @@ from genexp.config.suited import unusable
 from genexp.data import DataSet, DataSpec, Derived
 from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
-from genexp.metrics import Subject
+from genexp.metrics import GivenSamples, Subject
 from genexp.models import TENSORS, Autoencoder, Model
 from genexp.optimizers import ScheduledOptimizer
 from genexp.score import Score
@@ -206,7 +206,7 @@ def _mistake(built: Any) -> str | None:
     return None
 
 
-def check_metrics(metrics: dict[str, Component], model: Model, data: DataSet) -> None:
+def check_metrics(metrics: dict[str, Component], model: Model | GivenSamples, data: DataSet) -> None:
     """Raise UsageError for a metric that cannot be taken of this model or data set, or with its settings."""
     for name, metric in metrics.items():
         score = target(metric)

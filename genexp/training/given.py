@@ -21,23 +21,26 @@ LISTED = 5  # broken images that a message names
 CONTRARY = 0.2  # by so much nearer to the training images' mean brightness, inverted images are probably meant
 
 
-def given_images(place: str, data: DataSet, white: int | None = None, invert: bool = False) -> tuple[list[str], Tensor]:
+def given_images(
+    key: str, place: str, data: DataSet, white: int | None = None, invert: bool = False
+) -> tuple[list[str], Tensor]:
     """Return the names of images, and the images as a model of `data` takes them: (n, C, H, W) float32 in [0, 1].
 
-    `place` is a folder, an image file, or an .npz file with one array, or one called images or samples. Image files are
-    cut to the largest central part of the model's shape, and resized; those that are broken are left out, and said.
-    `white` is the value of white in the files; with `invert` black and white are exchanged. Prints what was read, and a
-    warning if the inverse would look more like the training images. Raises DataError, UsageError.
+    `key` is the setting that names them. `place` is a folder, an image file, or an .npz file with one array, or one
+    called images or samples. Image files are cut to the largest central part of the model's shape, and resized; those
+    that are broken are left out, and said. `white` is the value of white in the files; with `invert` black and white
+    are exchanged. Prints what was read, and a warning if the inverse would look more like the training images. Raises
+    DataError, UsageError.
     """
     file = Path(place).expanduser()
     if not file.exists():
-        raise UsageError(f"images={place}: there is no such file or folder")
+        raise UsageError(f"{key}={place}: there is no such file or folder")
     if file.suffix in (".npz", ".npy"):
-        names, images = _of_array(file, data)
+        names, images = _of_array(key, file, data)
     elif data.bounds is not None:
-        raise UsageError(f"images={place}: this model is of points of the plane; give FILE.npz with an array (n, 2)")
+        raise UsageError(f"{key}={place}: the data are points of the plane; give FILE.npz with an array (n, 2)")
     else:
-        names, images = _of_files(file, data, white)
+        names, images = _of_files(key, file, data, white)
     if invert:
         images = 1 - images
     if data.bounds is None:
@@ -45,25 +48,25 @@ def given_images(place: str, data: DataSet, white: int | None = None, invert: bo
     return names, images
 
 
-def _of_array(file: Path, data: DataSet) -> tuple[list[str], Tensor]:
+def _of_array(key: str, file: Path, data: DataSet) -> tuple[list[str], Tensor]:
     try:
         content = np.load(file, allow_pickle=False)
-        arrays = {"images": content} if isinstance(content, np.ndarray) else {key: content[key] for key in content}
+        arrays = {key: content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
     except (OSError, ValueError) as error:
-        raise DataError(f"images={file} cannot be read: {error}") from error
-    large = [key for key in arrays if arrays[key].ndim > 1]
-    named = [key for key in ("images", "samples") if key in arrays] or large
-    if len(named) != 1 and named[:1] != ["images"]:
-        raise UsageError(f"images={file} holds the arrays {', '.join(arrays)}: call the one that is meant images")
-    images = as_images(arrays[named[0]]) if data.bounds is None else as_tensor(arrays[named[0]]).float()
+        raise DataError(f"{key}={file} cannot be read: {error}") from error
+    large = [name for name in arrays if arrays[name].ndim > 1]
+    named = [name for name in (key, "images", "samples") if name in arrays][:1] or large
+    if len(named) != 1:
+        raise UsageError(f"{key}={file} holds the arrays {', '.join(arrays)}: call the one that is meant {key}")
+    images = as_images(arrays[named[0]], key) if data.bounds is None else as_tensor(arrays[named[0]]).float()
     if tuple(images.shape[1:]) != tuple(data.shape):
         ours, theirs = ("×".join(map(str, shape)) for shape in (data.shape, images.shape[1:]))
-        raise UsageError(f"images={file} are {theirs}, and the model's are {ours}; image files are cut and resized")
+        raise UsageError(f"{key}={file} are {theirs}, and those of the data {ours}; image files are cut and resized")
     print(f"{count(len(images), 'image')} of {file}", flush=True)
     return [str(number) for number in range(len(images))], images
 
 
-def _of_files(place: Path, data: DataSet, white: int | None) -> tuple[list[str], Tensor]:
+def _of_files(key: str, place: Path, data: DataSet, white: int | None) -> tuple[list[str], Tensor]:
     channels, height, width = data.shape
     root = place if place.is_dir() else place.parent
     names = find_images(root, "exact", skip_broken=True)[0] if place.is_dir() else [place.name]
@@ -71,7 +74,7 @@ def _of_files(place: Path, data: DataSet, white: int | None) -> tuple[list[str],
     if broken:
         listed = "; ".join(broken[:LISTED]) + (f"; and {len(broken) - LISTED} more" if len(broken) > LISTED else "")
         if not len(usable):
-            raise DataError(f"images={place}: none of them can be used: {listed}")
+            raise DataError(f"{key}={place}: none of them can be used: {listed}")
         print(f"warning: {len(broken):,} of {len(names):,} images are left out: {listed}", flush=True)
     shape = f"{height}×{width} {'grey' if channels == 1 else 'colour'}"
     print(f"{count(len(usable), 'image')} of {place}, each cut to its middle and resized to {shape}", flush=True)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genexp.config.commands import ReopenedConfig, RerunConfig
 from genexp.config.components import Component, check_component, data_sets, movable, settings_of
-from genexp.config.schema import ReopenedConfig, RerunConfig, TrainConfig
+from genexp.config.schema import TrainConfig
 from genexp.data import DataSet
 from genexp.device import select
 from genexp.errors import UsageError

@@ -18,7 +18,7 @@ from images import unscaled
 from PIL import Image
 
 from genexp import text
-from genexp.config.schema import EvaluateConfig
+from genexp.config.commands import EvaluateConfig
 from genexp.metrics import Subject
 from genexp.rundirs import results
 from genexp.rundirs.directory import Run

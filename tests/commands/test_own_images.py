@@ -1,6 +1,7 @@
 """`genexp encode`, `reconstruct`, `denoise` and `evaluate images=`: a user's own images through a run's model."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_unlike_images_are_the_least_likely(genexp, finished, own):
         ("encode", VAE, [], "which images? genexp encode run=PATH images=FOLDER"),
         ("encode", VAE, ["images=nowhere"], "images=nowhere: there is no such file or folder"),
         ("encode", VAE, ["images=own.npz", "out=codes.csv"], "written as FILE.npz"),
-        ("encode", VAE, ["images=wrong.npz"], "images=wrong.npz are 1×9×9, and the model's are 1×8×8"),
+        ("encode", VAE, ["images=wrong.npz"], "images=wrong.npz are 1×9×9, and those of the data 1×8×8"),
         ("encode", VAE, ["images=bright.npz"], "the images are from 0 to 7"),
         ("encode", VAE, ["images=two.npz"], "holds the arrays a, b: call the one that is meant images"),
         ("encode", VAE, ["images=own.npz", "label=3"], "is not trained with labels"),
@@ -148,3 +149,50 @@ def test_a_folder_of_colour_images_for_a_colour_model(genexp, tmp_path):
     run = genexp("train", *words).run
     content = written(genexp("reconstruct", f"run={run}", "images=rgb"), "reconstructions")
     assert content["images"].shape == content["reconstructions"].shape == (12, 3, 8, 8)
+
+
+# evaluate samples=
+
+
+def test_samples_of_a_file_score_as_those_of_the_run_that_made_them(genexp, finished):
+    words = ["metric@metrics.fid=fid", "metrics.fid.n_samples=200", "metrics.parzen.n_samples=200"]
+    run = finished(*VAE).run
+    assert genexp("sample", f"run={run}", "n=200", "out=drawn.npz").code == 0
+    assert genexp("evaluate", "samples=drawn.npz", "dataset=digits", *words, "out=scores.json").code == 0
+    scores = json.loads(Path("scores.json").read_text())["scores"]
+    with np.load("drawn.npz") as content:
+        samples = content["samples"]
+    data = digits(Path())
+    test, valid = data.images("test"), data.images("valid")
+    assert scores["parzen"]["mean"] == pytest.approx(door.parzen(samples, test, valid).mean, rel=1e-6)
+    assert scores["fid"]["mean"] > 0
+    assert scores["parzen"]["n_samples"] == 200
+    fewer = genexp("evaluate", "samples=drawn.npz", "dataset=digits")
+    assert "note: parzen is of all 200 samples, not of 10,000" in fewer.out
+
+
+def test_test_images_as_samples_score_best(genexp, own):
+    fid = ["metric@metrics.fid=fid", "~metrics.parzen", "dataset=digits", "metrics.fid.n_samples=300"]
+    images = digits(Path())
+    means = []
+    for name, samples in (("own", images.images("test")), ("noise", torch.rand(300, 1, 8, 8))):
+        np.savez(f"{name}.npz", samples=samples.numpy())
+        assert genexp("evaluate", f"samples={name}.npz", *fid, f"out={name}.json").code == 0
+        means.append(json.loads(Path(f"{name}.json").read_text())["scores"]["fid"]["mean"])
+    assert means[0] == pytest.approx(0, abs=1e-3)
+    assert means[1] > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["samples=own.npz", "dataset=digits", "+metric@metrics.elbo=elbo"], "need a model with a posterior"),
+        (["samples=nowhere", "dataset=digits"], "samples=nowhere: there is no such file or folder"),
+        (["samples=own.npz", "dataset=digits", "run=x"], "there is no setting 'run'"),
+        (["samples=own.npz", "dataset=digits", "out=x.csv"], "written as FILE.json"),
+        (["samples=own.npz", "dataset=ring"], "those of the data 2"),
+    ],
+)
+def test_samples_that_cannot_be_scored_are_said(genexp, own, words, said):
+    answer = genexp("evaluate", *words)
+    assert (answer.code, said in answer.err) == (2, True), answer.err

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from conftest import SMALL, assert_same_state, last_checkpoint
 
-from genexp.config.schema import CONFIGS, DeviceAgain
+from genexp.config.commands import DeviceAgain
+from genexp.config.schema import CONFIGS
 from genexp.rundirs.find import find
 from genexp.training import session as module
 
