@@ -100,6 +100,17 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     return figure
 
 
+def thinned(lines: Sequence[Mapping[str, Any]], most: int = 1000) -> list[Mapping[str, Any]]:
+    """Return about `most` lines, evenly spaced, and all that hold a score: a page shows no more points than that."""
+    every = max(1, len(lines) // most)
+    last = len(lines) - 1
+    return [
+        line
+        for number, line in enumerate(lines)
+        if number % every == 0 or number == last or any(name.startswith("score/") for name in line)
+    ]
+
+
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as .svg or .png, by the path's suffix; the same figure gives the same bytes."""
     from matplotlib import rc_context

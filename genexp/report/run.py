@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from genexp.errors import UsageError
-from genexp.figures.curves import curves
+from genexp.figures.curves import curves, thinned
 from genexp.papers.answers import experiment, follow, kept_yardsticks
 from genexp.papers.parzen_table import YARDSTICKS
 from genexp.papers.published import Cell, LikelihoodTable, Paper, ParzenTable
@@ -37,7 +37,7 @@ def page_of_run(state: RunState, paper: Paper, folder: str | None) -> Page:
     page.sections.append(_scores(state, paper, folder))
     films = [each for each in _films(state) if each is not None]
     page.sections.append(Section("Pictures", films=films))
-    lines = read_json_lines(run.metrics_file)
+    lines = thinned(read_json_lines(run.metrics_file))
     try:
         splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
         page.sections.append(Section("Curves", charts=[("curves over epochs", svg(curves(lines, "", splits)))]))

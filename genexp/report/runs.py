@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from genexp.figures.curves import series_of
+from genexp.figures.curves import series_of, thinned
 from genexp.report.charts import COLOURS, Experiment, overlaid
 from genexp.report.page import Cell, Grid, Page, Section, svg, thumbnail
 from genexp.report.search import study_charts
@@ -87,7 +87,7 @@ def _experiment(group: list[RunState], states: list[RunState], settings: dict[Pa
     names = {(state.config.name, state.config.dataset["name"]) for state in states if state.config is not None}
     if len(names) > 1 or not label:
         label = f"{config.name} on {config.dataset['name']} {label}".strip()
-    lines = [read_json_lines(state.run.metrics_file) for state in group]
+    lines = [thinned(read_json_lines(state.run.metrics_file)) for state in group]
     lengths = [
         min((line["step"] / line["epoch"] for line in each if line.get("epoch", 0) > 0), default=1.0) for each in lines
     ]

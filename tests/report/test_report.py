@@ -243,3 +243,14 @@ def test_in_a_browser_the_slider_moves_and_the_table_sorts_and_filters(genexp, f
     assert values == sorted(values)
     assert down.split(",") == up.split(",")[::-1]
     assert (none, all_of_them) == ("0", "3")
+
+
+def test_a_long_log_makes_no_heavy_page(genexp, finished):
+    run = finished(*VAE).run
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    lines = [last | {"step": step, "epoch": step // 100, "score/parzen": 1.0} for step in range(1000, 60_000, 2000)]
+    lines += [last | {"step": step, "epoch": step // 100} for step in range(1, 60_001)]
+    lines = sorted(lines, key=lambda line: line["step"])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, _ = read(genexp("report", str(run)))
+    assert len(page) < 3_000_000
