@@ -134,7 +134,7 @@ def test_samples_are_those_of_the_model_in_rows_and_columns():
     picture = figures.samples(model, data, generator(), rows=2, columns=5)
     assert np.array_equal(picture, grid(draw(model, 10, generator(), data), columns=5))
     model, data = untrained("gan", dataset="ring")
-    assert figures.samples(model, data, generator(), rows=2, columns=5).shape == (500, 1000, 3)  # with D(x) beside
+    assert figures.samples(model, data, generator(), rows=2, columns=5).shape == (600, 1200, 3)  # with D(x) beside
 
 
 @pytest.mark.parametrize("kind", ["vae", "gan"])
