@@ -133,6 +133,11 @@ def _run(command: str, words: list[str]) -> int:
 
         gc.enable()
         sweep.main(_opening(line, runs[0]))
+    elif _lays_over(line) and len(runs) > 1:
+        from genexp.commands.figure import lay_over
+        from genexp.config.compose import configuration
+
+        lay_over(configuration(_opening(line, runs[0])), [run for run in runs if run is not None])
     elif line.multirun or len(runs) > 1:
         lines = each_job(line) if line.multirun else [line]
         return _one_after_another([(job, run) for run in runs for job in lines])
@@ -144,7 +149,8 @@ def _run(command: str, words: list[str]) -> int:
 def _runs(line: "CommandLine") -> "list[Run | None]":
     """Return the runs that a command line names. Raises UsageError if it names none and has to."""
     from genexp.config.commands import REOPENING
-    from genexp.rundirs.find import OUTPUTS, matching, named_runs
+    from genexp.rundirs.find import matching, named_runs
+    from genexp.rundirs.names import OUTPUTS
 
     if line.command == "report":
         return []  # one page for all of them
@@ -159,9 +165,14 @@ def _runs(line: "CommandLine") -> "list[Run | None]":
     if line.command in REOPENING and not line.runs and not line.display:
         raise UsageError(f"which run? genexp {line.command} run=PATH, or PATH alone; `genexp runs` lists them")
     runs = named_runs(line.runs)
-    if len(runs) > 1 and any(word.startswith("out=") for word in line.overrides):
+    if len(runs) > 1 and any(word.startswith("out=") for word in line.overrides) and not _lays_over(line):
         raise UsageError(f"out= names one place, but {' '.join(line.runs)} names {len(runs)} runs; leave it out")
     return list(runs)
+
+
+def _lays_over(line: "CommandLine") -> bool:
+    """Return True if one figure is of all the runs that a command names."""
+    return line.command == "figure" and "kind=curves" in line.overrides and not line.multirun
 
 
 def _opening(line: "CommandLine", run: "Run | None") -> "CommandLine":
@@ -230,7 +241,7 @@ def _complete(words: list[str]) -> int:
 
 def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
     """Run several jobs of a command in this process; print a table of them. Return the exit code."""
-    from genexp.rundirs.find import short_name
+    from genexp.rundirs.names import short_name
     from genexp.tables import Column, Table, print_table
 
     common = set.intersection(*(set(line.overrides) for line, _ in lines)) if len(lines) > 1 else set()

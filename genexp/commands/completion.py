@@ -17,7 +17,8 @@ from genexp.config.mistakes import defaults_of, options_of, players_of
 from genexp.config.schema import Schema
 from genexp.errors import GenexpError
 from genexp.rundirs.directory import Run
-from genexp.rundirs.find import OUTPUTS, hashes_below
+from genexp.rundirs.find import hashes_below
+from genexp.rundirs.names import OUTPUTS
 
 OF_SCORES = ("sweep.rank_by", "checkpoint.keep_best", "search.metric")  # settings that name one of the run's scores
 

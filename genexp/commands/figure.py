@@ -10,7 +10,10 @@ from genexp.errors import UsageError
 from genexp.figures import kinds
 from genexp.figures.canvas import Picture, save_picture
 from genexp.figures.curves import curves, save_figure
+from genexp.report.runs import curves_of
 from genexp.rundirs.directory import Run
+from genexp.rundirs.find import state_of
+from genexp.rundirs.names import common_folder
 from genexp.storage.files import read_json_lines, writing
 from genexp.training.reopen import Trained, label_of, reopen
 
@@ -21,6 +24,16 @@ REMEDY = "Set out=FILE to another place"
 
 def main(config: FigureConfig, _line: CommandLine, run: Run) -> None:
     """Draw the figure `kind` into `out`, or into figures/ in the run directory; print where it is."""
+    out = _out(config)
+    if config.kind == "curves":
+        _write_curves(run, [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in CURVE_SUFFIXES])
+    else:
+        _write_picture(config, run, out)
+    print(f"run: {run.path}", flush=True)
+
+
+def _out(config: FigureConfig) -> Path | None:
+    """Return the file that the figure is asked to be written to. Raises UsageError if it could not be."""
     out = Path(config.out).expanduser() if config.out is not None else None
     suffixes = CURVE_SUFFIXES if config.kind == "curves" else (".png",)
     if out is not None and out.suffix not in suffixes:
@@ -28,11 +41,21 @@ def main(config: FigureConfig, _line: CommandLine, run: Run) -> None:
         raise UsageError(f"out={out}: kind={config.kind} is written as {formats}")
     if config.kind == "curves" and config.label is not None:
         raise UsageError(f"label={config.label}: kind=curves shows no images; leave it out")
-    if config.kind == "curves":
-        _write_curves(run, [out] if out is not None else [run.figures / f"curves{suffix}" for suffix in suffixes])
-    else:
-        _write_picture(config, run, out)
-    print(f"run: {run.path}", flush=True)
+    return out
+
+
+def lay_over(config: FigureConfig, runs: list[Run]) -> None:
+    """Draw the curves of several runs over each other: those that differ in their seeds alone as a line in a band."""
+    out = _out(config)
+    figure, notes = curves_of([state_of(run) for run in runs])
+    if figure is None:
+        raise UsageError("kind=curves: nothing is logged yet")
+    folder = common_folder([run.path for run in runs])
+    for file in [out] if out is not None else [folder / f"curves{suffix}" for suffix in CURVE_SUFFIXES]:
+        with writing(file, REMEDY):
+            save_figure(figure, file)
+        print(f"figure: {file}")
+    print("\n".join(notes), flush=True)
 
 
 def _write_curves(run: Run, files: list[Path]) -> None:

@@ -16,6 +16,7 @@ from genexp.report.runs import page_of_runs
 from genexp.report.table import page_of_table
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import RunState, find, named_runs, state_of, without_collection
+from genexp.rundirs.names import common_folder
 from genexp.storage.files import atomic, would_write, writing
 from genexp.text import first_line
 
@@ -79,8 +80,7 @@ def _place(patterns: tuple[str, ...], runs: list[Run]) -> Path:
         return folder / NAME
     if len(runs) == 1:
         return runs[0].path / NAME
-    parents = [set(run.path.parents) for run in runs]
-    return max(set.intersection(*parents), key=lambda path: len(path.parts)) / NAME
+    return common_folder([run.path for run in runs]) / NAME
 
 
 def _named(patterns: tuple[str, ...]) -> list[RunState]:

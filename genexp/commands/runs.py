@@ -12,7 +12,8 @@ from genexp.config.commands import RunsConfig
 from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.config.schema import TrainConfig
 from genexp.errors import UsageError
-from genexp.rundirs.find import NewestScore, RunState, differing_settings, find, short_names, without_collection
+from genexp.rundirs.find import NewestScore, RunState, differing_settings, find, without_collection
+from genexp.rundirs.names import short_names
 from genexp.tables import Column, Document, Table, print_table, render
 from genexp.text import TIME, age, number, with_decimals
 

@@ -12,7 +12,8 @@ from genexp.papers.likelihood_table import likelihood_document
 from genexp.papers.parzen_table import parzen_document
 from genexp.papers.published import LikelihoodTable, ParzenTable, TextTable, experiments
 from genexp.papers.scores_table import scores_document, text_document
-from genexp.rundirs.find import OUTPUTS, find, without_collection
+from genexp.rundirs.find import find, without_collection
+from genexp.rundirs.names import OUTPUTS
 from genexp.storage.files import atomic, would_write, writing
 from genexp.tables import Document, render
 

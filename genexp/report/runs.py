@@ -5,14 +5,19 @@ import math
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genexp.figures.curves import series_of, thinned
 from genexp.report.charts import COLOURS, Experiment, overlaid
 from genexp.report.page import Cell, Grid, Page, Section, svg, thumbnail
 from genexp.report.search import study_charts
-from genexp.rundirs.find import RunState, differing_settings, short_names
+from genexp.rundirs.find import RunState, differing_settings
+from genexp.rundirs.names import short_names
 from genexp.storage.files import read_json_lines
 from genexp.text import with_decimals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_CURVES = 6  # groups of curves
 LEFT_OUT = ("lr", "momentum", "grad_norm", "images_per_second", "beta")  # groups that hardly differ, or tell little
@@ -28,15 +33,24 @@ def page_of_runs(states: list[RunState], command: str, place: Path, study: Path 
     page.sections.append(_table(states, settings, place))
     if study is not None:
         page.sections.append(Section("Search", charts=study_charts(study)))
+    figure, notes = curves_of(states)
+    charts = [("curves of all runs over epochs", svg(figure))] if figure is not None else []
+    page.sections.append(Section("Curves", charts=charts, notes=notes))
+    return page
+
+
+def curves_of(states: list[RunState]) -> "tuple[Figure | None, list[str]]":
+    """Return the curves of the runs over each other, none if nothing is logged, and notes on what they show."""
+    settings = differing_settings(states)
     alike = _alike(states)
     shown = [_experiment(group, states, settings) for group in alike[: len(COLOURS)]]
     groups = _groups(shown)
+    if not groups:
+        return None, ["Nothing is logged yet."]
     notes = ["A line is the mean over seeds, its band reaches from the least to the greatest."]
     if len(alike) > len(shown):
         notes.append(f"The {len(shown)} best of {len(alike)} experiments are drawn.")
-    charts = [("curves of all runs over epochs", svg(overlaid(shown, groups)))] if groups else []
-    page.sections.append(Section("Curves", charts=charts, notes=notes if charts else ["Nothing is logged yet."]))
-    return page
+    return overlaid(shown, groups), notes
 
 
 def _table(states: list[RunState], settings: dict[Path, str], place: Path) -> Section:

@@ -5,7 +5,7 @@ import glob
 import math
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,12 +19,11 @@ from genexp.config.kept import read_config
 from genexp.config.schema import TrainConfig, flat
 from genexp.errors import UsageError
 from genexp.rundirs.directory import Run
+from genexp.rundirs.names import OUTPUTS, hash_of
 from genexp.rundirs.results import Evaluation, Results
 from genexp.score import Score
 from genexp.storage.files import identity, json_lines_with, was_set_aside
 
-OUTPUTS = "outputs"  # the folder of all runs, unless outputs_dir says another
-HASH = re.compile(r"-([0-9a-f]{8})$")  # at the end of the names that `TrainConfig.directory` gives
 HASH_BEGINS = re.compile(r"[0-9a-f]{2,8}")
 HASH_DIGITS = re.compile(r"[0-9a-f]{1,8}")
 OF_A_RUN = (  # folders of a run in which no other run is sought, since listings take the longer the more they look into
@@ -215,26 +214,6 @@ def hashes_below(beginning: str, outputs_dir: str = OUTPUTS) -> list[str]:
         return []
     names = {hash_of(path) or "" for path in run_folders(Path(folder or outputs_dir).expanduser())}
     return sorted(f"{folder}{sign}{name}" for name in names if name.startswith(digits))
-
-
-def hash_of(run_dir: Path) -> str | None:
-    """Return the hash at the end of the name of a run's directory; None if the directory was named by hand."""
-    match = HASH.search(run_dir.name)
-    return match and match[1]
-
-
-def short_name(run_dir: Path) -> str:
-    """Return the shortest name that `run=` takes: HASH below the usual folder, FOLDER/HASH elsewhere, or the path."""
-    name = hash_of(run_dir)
-    if name is None:
-        return str(run_dir)
-    return name if run_dir.parts[0] == OUTPUTS else str(run_dir.with_name(name))
-
-
-def short_names(run_dirs: list[Path]) -> dict[Path, str]:
-    """Return the short name of each run; the path of one that has its hash in common with another, as copies have."""
-    hashes = Counter(map(hash_of, run_dirs))
-    return {path: short_name(path) if hashes[hash_of(path)] == 1 else str(path) for path in run_dirs}
 
 
 def named_runs(patterns: Iterable[str], outputs_dir: str = OUTPUTS) -> list[Run]:

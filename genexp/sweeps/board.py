@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from genexp.config.components import is_diagnosis, lower_is_better
 from genexp.layout import terminal_width
-from genexp.rundirs.find import short_name
+from genexp.rundirs.names import common_folder, short_name
 from genexp.score import Score
 from genexp.storage.files import atomic, last_json_line
 from genexp.sweeps.jobs import FAILED, FINISHED, PRUNED, RUNNING, STOPPED, WAITING, Job
@@ -237,11 +237,3 @@ def _epochs(job: Job) -> str:
 
 def _time(job: Job) -> str:
     return "" if job.results is None else duration(job.results.train_seconds)
-
-
-def common_folder(runs: list[Path]) -> Path:
-    """Return the folder that all runs are in; a trial that could not be a run has no path."""
-    try:
-        return Path(os.path.commonpath([run.parent for run in runs if run != Path()]))
-    except ValueError:  # no run at all, or some given by whole paths and some not
-        return Path()

@@ -254,3 +254,19 @@ def test_a_long_log_makes_no_heavy_page(genexp, finished):
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page, _ = read(genexp("report", str(run)))
     assert len(page) < 3_000_000
+
+
+def test_curves_of_several_runs_are_laid_over_each_other(genexp):
+    assert genexp("train", "-m", *VAE, "seed=0,1", "optimizer.lr=1e-3,1e-4").code == 0
+    answer = genexp("figure", "outputs/digits/*", "kind=curves")
+    assert answer.code == 0, answer.err
+    assert "figure: outputs/digits/curves.svg" in answer.out
+    assert "A line is the mean over seeds" in answer.out
+    drawn = Path("outputs/digits/curves.svg").read_text()
+    assert list(Path("outputs/digits").glob("*/figures")) == []
+    assert Path("outputs/digits/curves.png").exists()
+    assert drawn.startswith("<?xml")
+    assert genexp("figure", "outputs/digits/*", "kind=curves", "out=both.svg").code == 0
+    assert Path("both.svg").exists()
+    wrong = genexp("figure", "outputs/digits/*", "kind=curves", "out=both.npz")
+    assert (wrong.code, "FILE.svg" in wrong.err) == (2, True)

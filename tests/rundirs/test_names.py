@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT
 
 from genexp.errors import UsageError
-from genexp.rundirs.find import matching, short_name, short_names
+from genexp.rundirs.find import matching
+from genexp.rundirs.names import short_name, short_names
 
 KEPT = ROOT / "tests/kept/vae-adam-seed0-88c605f2"
 
