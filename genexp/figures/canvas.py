@@ -72,6 +72,6 @@ def save_picture(picture: Picture, path: Path, title: str) -> None:
     scale = ceil(LEAST_WIDTH / picture.shape[1])
     about = PngInfo()
     for name, text in {"Title": title, "Software": f"genexp {__version__}", "Scale": str(scale)}.items():
-        about.add_itxt(name, text)
+        about.add_itxt(name, text.encode(errors="replace").decode())  # a name may be in another encoding
     with atomic(path) as stream:
         Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(stream, format="PNG", pnginfo=about)

@@ -18,8 +18,9 @@ class Logs:
     metrics.jsonl is cut back to that step. `tensorboard` has the event files, which are optional.
     """
 
-    def __init__(self, run: Run, from_step: int, model: str = "model") -> None:
-        self.run, self.from_step, self.model = run, from_step, model
+    def __init__(self, run: Run, from_step: int, model: str = "model", about: str = "") -> None:
+        """`about` says in the pictures what they are of."""
+        self.run, self.from_step, self.model, self.about = run, from_step, model, about
 
     def __enter__(self) -> "Logs":
         with ExitStack() as opened:
@@ -57,9 +58,8 @@ class Logs:
     def picture(self, name: str, picture: Picture, tick: Tick) -> None:
         """Log a picture as NAME/epoch-NNNN.png, with the stage's name if there are several, and in TensorBoard."""
         stage = f"-{tick.stage.name.replace(' ', '_')}" if tick.stage.name else ""
-        config = self.run.config
-        title = f"{config.name} on {config.dataset['name']}, seed {config.seed}, epoch {tick.epoch}: {name}"
-        save_picture(picture, self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png", title)
+        file = self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png"
+        save_picture(picture, file, f"{self.about}, epoch {tick.epoch}: {name}")
         self.tensorboard.picture(name, picture, tick.step)
 
     def flush(self) -> None:

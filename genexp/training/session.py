@@ -59,7 +59,9 @@ class Session:
             self.run.add_session(self.training.step, made_by)
             keep_patch(self.run.path)
             with self.stop.listening():
-                with Logs(self.run, self.training.step, self.config.model["name"]) as logs:
+                config = self.config
+                about = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
+                with Logs(self.run, self.training.step, config.model["name"], about) as logs:
                     scores = self._train(logs)
                     self.stop.at_once()
                     on_the_way = bool(scores.averaged)

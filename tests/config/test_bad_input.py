@@ -312,7 +312,7 @@ SETTINGS = [
     row("a truth value for a number", "train epochs=true", 2, "epochs=True: should be an integer"),
     row("a number for a group", "train log=3", 2, "log=3"),
     row("a list for a folder", "train outputs_dir=[a]", 2, "outputs_dir=['a']", "string"),
-    row("nothing for the metrics", "train metrics=null", 2, "metrics=None", "dictionary"),
+    row("nothing for the metrics", "train metrics=null", 2, "metrics=None", "metrics={}"),
     row("a negative seed", "train seed=-1", 2, "seed=-1: should be greater than or equal to 0"),
     row("an infinite rate", "train optimizer.lr=inf", 2, "optimizer.lr=inf"),
     row("a list with a wrong member", "train metrics.parzen.sigma_grid=[0.1,-1]", 2, "metrics.parzen.sigma_grid.1=-1"),
