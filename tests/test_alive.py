@@ -69,6 +69,7 @@ with alive.watched():
 
 
 @pytest.mark.parametrize("columns", [60, 120])
+@pytest.mark.slow
 def test_a_terminal_shows_what_takes_long_and_forgets_it(columns):
     printed, code = on_a_terminal(columns, "-c", SLOW, "1.0", "0.2")
     assert code == 0
@@ -82,6 +83,7 @@ def test_a_terminal_shows_what_takes_long_and_forgets_it(columns):
     assert after.startswith("\x1b[2K", after.index("\r") + 1)  # erased before what is printed next
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_nothing_of_it():
     done = subprocess.run(
         [sys.executable, "-c", SLOW, "0.2", "0.05"], capture_output=True, text=True, check=True, cwd=ROOT
@@ -91,6 +93,7 @@ def test_a_pipe_gets_nothing_of_it():
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.slow
 def test_training_on_a_terminal_shows_a_bar_of_one_line(columns, tmp_path):
     words = ["train", *SMALL, "epochs=8", f"outputs_dir={tmp_path}"]
     printed, code = on_a_terminal(columns, "-m", "genexp", *words)
@@ -107,6 +110,7 @@ def test_training_on_a_terminal_shows_a_bar_of_one_line(columns, tmp_path):
     assert any(line.startswith("parzen: ") for line in shown)
 
 
+@pytest.mark.slow
 def test_checking_many_jobs_shows_how_far_it_is(tmp_path):
     program = (
         "import sys, time\nfrom genexp import alive, cli\nfrom genexp.sweeps import sweep\nalive.PATIENCE = 0.0\n"

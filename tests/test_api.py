@@ -43,6 +43,7 @@ def runs(folder, monkeypatch):
     return {row["model"]: door.load(row["run"]) for row in door.runs()}
 
 
+@pytest.mark.slow
 def test_importing_it_and_listing_runs_costs_no_torch(folder):
     program = "import sys, genexp; genexp.runs(); genexp.load; assert 'torch' not in sys.modules; print(dir(genexp))"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
@@ -181,6 +182,7 @@ def test_fid_and_prdc_are_of_features_or_of_images_by_a_function():
         door.fid(x, y)
 
 
+@pytest.mark.slow
 def test_the_lecture_runs(tmp_path, monkeypatch):
     """The notebook's cells in order, with a hundredth of the epochs."""
     import matplotlib as mpl

@@ -160,6 +160,7 @@ BAD = [  # arguments, exit code, what the answer must say
 @pytest.mark.parametrize(
     ("arguments", "code", "said"), BAD, ids=lambda value: "_".join(value[1:]) if isinstance(value, list) else ""
 )
+@pytest.mark.slow
 def test_mistakes_are_named_and_leave_nothing(genexp, tmp_path, arguments, code, said):
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
@@ -415,6 +416,7 @@ def test_a_wheel_finds_its_configs_from_another_folder(tmp_path):
     assert done.stdout.strip() == str(place / "genexp" / "configs")
 
 
+@pytest.mark.slow
 def test_paths_that_are_printed_are_there_whatever_hydra_would_do_with_the_folder(genexp, tmp_path):
     """Hydra's own programs change into a folder of the job with this setting; genexp stays where it was started."""
     chdir = "hydra.job.chdir=true"

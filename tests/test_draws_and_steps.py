@@ -174,6 +174,7 @@ def test_a_momentum_that_rises_from_0_keeps_its_first_gradients_if_the_first_epo
     assert torch.allclose(w.detach().double(), x, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_number_of_the_first_epoch_makes_an_experiment_only_where_there_is_a_ramp():
     words = ["model=gan", "dataset=digits"]
     without, ramp = config_of(*words), config_of(*words, "optimizer.momentum_final=0.7")
@@ -217,6 +218,7 @@ def test_epochs_of_schedules_are_those_of_the_stage():
         assert values == [pytest.approx(pair) for pair in zip(rates, (0.5, 0.6, 0.7), strict=True)]
 
 
+@pytest.mark.slow
 def test_more_epochs_than_a_falling_learning_rate_lasts_are_refused():
     data, words = digits(None), ["model=stacked_cae", "dataset=digits", "batch_size=100", "model.hidden=[8,4]"]
     settings = [*words, "model.pretrain_epochs=2", "optimizer.lr_epochs=2"]

@@ -39,6 +39,7 @@ def compiled(folder, *parts: str) -> str:
 
 
 @pytest.mark.parametrize("name", TABLES)
+@pytest.mark.slow
 def test_the_shipped_tables_compile(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = parse("table", [f"table={name}", "data_dir=nothing"])

@@ -110,6 +110,7 @@ def test_a_cell_of_several_lines_is_one_row(form):
 
 
 @pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.slow
 def test_genexp_runs_fits_a_real_terminal(tmp_path, width):
     for seed in range(2):
         shutil.copytree(KEPT, tmp_path / f"outputs/digits/vae-adam-with-a-long-name-seed{seed}-0000000{seed}")

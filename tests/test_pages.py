@@ -26,6 +26,7 @@ def examples(tmp_path):
 
 
 @pytest.mark.usefixtures("examples")
+@pytest.mark.slow
 def test_a_model(genexp):
     words = ["train", *CONF, "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
     answer = genexp(*words, "epochs=2")
@@ -48,6 +49,7 @@ def test_a_data_set_and_an_optimizer(genexp):
 
 
 @pytest.mark.usefixtures("examples")
+@pytest.mark.slow
 def test_a_metric_of_which_less_is_better_is_ranked_sought_and_kept_the_right_way(genexp, tmp_path):
     """Also under a name of the user's own."""
     own = ["+metric@metrics.gap=darkness", "metrics.gap.n_samples=100", "~metrics.parzen"]
@@ -95,6 +97,7 @@ def test_which_way_is_better_is_known_of_a_metric_that_a_module_imports_and_refu
 GROWN = "spread: PositiveFloat, mirrored: Annotated[bool, AsBefore(False)]):"
 
 
+@pytest.mark.slow
 def test_a_setting_that_came_later_loses_no_run(genexp, examples):
     words = [*CONF, "model=constant", "dataset=digits", "metrics.parzen.n_samples=100"]
     before = genexp("train", *words, "epochs=2")
@@ -124,6 +127,7 @@ def test_a_setting_that_came_later_loses_no_run(genexp, examples):
     assert (copy.code, copy.run.name) == (0, before.run.name)
 
 
+@pytest.mark.slow
 def test_a_metric_from_outside_may_have_a_setting_called_features(genexp, tmp_path):
     (tmp_path / "theirs.py").write_text(
         "from genexp.ranges import Count\n\n\n"

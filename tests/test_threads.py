@@ -39,6 +39,7 @@ def generator():
     ("given", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
+@pytest.mark.slow
 def test_threads_spin_briefly_unless_the_user_says_otherwise(module, given, spins):
     code = f"""
 import os, sys

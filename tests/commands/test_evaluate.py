@@ -40,6 +40,7 @@ def kept(run):
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_score_is_kept_under_its_settings_and_never_overwritten(genexp, trained):
     before = kept(trained)
     (first,) = before["evaluations"].values()
@@ -74,6 +75,7 @@ def test_an_evaluation_is_what_the_end_of_training_scored(genexp, trained):
     assert found["score"] == wanted
 
 
+@pytest.mark.slow
 def test_going_on_training_keeps_the_evaluations(genexp, trained):
     genexp("evaluate", f"run={trained}", "metrics.parzen.n_samples=50")
     before = Run(trained).evaluations()
@@ -157,6 +159,7 @@ def retrained(genexp):
         (["export"], "genexp.commands.export.card.text"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_made_of_a_run_is_not_put_into_another_that_took_its_place(genexp, trained, monkeypatch, words, hooked):
     module, _, name = hooked.rpartition(".")
     original = operator.attrgetter(name)(pkgutil.resolve_name(module))
@@ -203,6 +206,7 @@ def test_runs_are_found_through_links_to_folders(genexp, trained, tmp_path):
     assert answer.out.count("finished") == 1
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_a_resume(genexp, trained):
     path = trained / "checkpoints" / "best.pt"
     state = torch.load(path, weights_only=True)
@@ -229,6 +233,7 @@ def test_the_best_checkpoint_outlives_a_resume(genexp, trained):
         (["seed=-1"], "seed=-1"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_are_answered_with_exit_code_2_and_change_nothing(genexp, words, said):
     run = genexp("train", *DAE, "epochs=1").run
     before = kept(run)
@@ -240,6 +245,7 @@ def test_mistakes_are_answered_with_exit_code_2_and_change_nothing(genexp, words
     assert kept(run) == before
 
 
+@pytest.mark.slow
 def test_a_command_without_a_run_says_so(genexp):
     for command in ("evaluate", "sample", "figure"):
         answer = genexp(command)
@@ -248,6 +254,7 @@ def test_a_command_without_a_run_says_so(genexp):
         assert genexp(command, "--help").code == 0
 
 
+@pytest.mark.slow
 def test_the_sampler_may_be_changed_and_the_change_is_kept(genexp):
     run = genexp("train", *DAE, "epochs=1").run
     answer = genexp("evaluate", f"run={run}", "model.burn_in=9", "model.chains=7", "noise.probability=0.3")
@@ -259,6 +266,7 @@ def test_the_sampler_may_be_changed_and_the_change_is_kept(genexp):
     assert plain.score.mean != changed.score.mean
 
 
+@pytest.mark.slow
 def test_several_runs_by_a_glob_end_in_a_table(genexp, trained):
     other = genexp("train", *DAE, "epochs=1").run
     answer = genexp("evaluate", f"run={trained.parent}/*", "metrics.parzen.n_samples=40")
@@ -320,6 +328,7 @@ def test_a_damaged_results_file_is_moved_aside_and_not_replaced(genexp, trained)
     assert len(kept(trained)["evaluations"]) == 1
 
 
+@pytest.mark.slow
 def test_a_score_by_another_extractor_is_another_score(genexp, trained, monkeypatch, tmp_path):
     from genexp.metrics import classifier
 
@@ -372,6 +381,7 @@ def test_a_score_that_cannot_be_kept_is_still_said(genexp, trained, monkeypatch)
     assert "No space left on device\nThe scores are not kept" in answer.err
 
 
+@pytest.mark.slow
 def test_an_older_score_is_listed_with_its_epoch(genexp, trained):
     status = json.loads((trained / "status.json").read_text())
     (trained / "status.json").write_text(json.dumps(status | {"status": "interrupted", "epoch": 7}))
@@ -451,6 +461,7 @@ def test_samples_have_a_place_in_the_run_and_may_be_a_picture_alone(genexp, trai
     assert (wrong.code, "FILE.npz" in wrong.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_every_kind_of_figure_of_an_autoencoder(genexp, tmp_path):
     run = genexp("train", "model=vae", "dataset=digits", "epochs=1", "model.hidden=[32]", "model.latent_dim=4").run
     for kind in ("samples", "neighbours", "interpolation", "reconstructions", "manifold"):
@@ -474,6 +485,7 @@ def test_figures_that_a_model_does_not_have_are_refused(genexp, trained):
     assert (answer.code, "FILE.png" in answer.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_runs_are_listed_sorted_and_filtered(genexp, trained):
     other = genexp("train", *DAE, "epochs=1").run
     listed = genexp("runs").out
@@ -512,6 +524,7 @@ def test_ages_are_said_in_words():
     assert [text.age(seconds) for seconds in (5, 300, 7200, 3 * 86400)] == ["now", "5 min", "2 h", "3 days"]
 
 
+@pytest.mark.slow
 def test_runs_are_listed_with_the_settings_in_which_they_differ(genexp, trained):
     genexp("train", *SMALL, "epochs=1", "optimizer.lr=0.07", "seed=5")
     genexp("train", *SMALL, "epochs=1", "optimizer=adam", "seed=5")

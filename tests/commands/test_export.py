@@ -62,6 +62,7 @@ def squares(folder):
 
 
 @pytest.mark.parametrize("model", [*MODELS, "ae model.tied=true", "cae model.tied=false model.hidden=[20]"])
+@pytest.mark.slow
 def test_every_model_comes_back_from_its_export(genexp, tmp_path, model):
     name, *settings = model.split()
     overrides = ["dataset=digits", *FAST, *DIGITS[name]] if name in DIGITS else ["metrics.parzen.n_samples=10"]
@@ -145,6 +146,7 @@ def test_the_card_says_what_was_recorded(exported):
     assert "None" not in body
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_snippet_of_the_card_run(genexp, exported, monkeypatch, tmp_path):
     text = (exported / "README.md").read_text()
     moved = tmp_path / "shared with others"
@@ -162,6 +164,7 @@ def test_the_commands_and_the_snippet_of_the_card_run(genexp, exported, monkeypa
     assert np.array_equal(drawn, archived)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_with_the_scores_of_its_step(genexp, trained):
     path = trained / "checkpoints" / "best.pt"
     first = min((trained / "checkpoints").glob("step-*.pt"))
@@ -206,6 +209,7 @@ def test_a_file_that_another_program_wrote_is_not_taken(tmp_path):
         weights.read(tmp_path / "w.safetensors")
 
 
+@pytest.mark.slow
 def test_an_export_is_no_run(genexp, trained, exported):
     (run,) = runs.find(trained.parent)
     assert run.run.path == trained
@@ -222,6 +226,7 @@ def test_an_export_is_no_run(genexp, trained, exported):
     assert genexp("train", *SMALL, "epochs=3").code == 0  # the run goes on, with an export in it
 
 
+@pytest.mark.slow
 def test_an_older_export_is_replaced_and_what_was_added_to_it_kept(genexp, trained, exported):
     assert genexp("export", str(trained)).code == 0
     assert not exported.with_name("export.old-1").exists()
@@ -280,6 +285,7 @@ def test_what_a_killed_export_leaves_is_swept_up(genexp, trained):
     assert not [name for name in names(trained) if name.endswith(PARTIAL)]
 
 
+@pytest.mark.slow
 def test_code_from_outside_is_not_run_unless_trusted(genexp, trained, exported, tmp_path):
     (tmp_path / "exported_stranger.py").write_text("print('executed')\nfrom genexp.models.gan import GAN\n")
     for folder in (trained, exported):
@@ -305,6 +311,7 @@ def test_settings_are_completed_behind_a_bare_word(genexp, trained, monkeypatch)
         assert genexp("-sc", "query=bash").out.split() == ["model.latent_dim="]
 
 
+@pytest.mark.slow
 def test_the_run_may_be_a_bare_word(genexp, trained, tmp_path):
     run = str(trained)
     (tmp_path / "conf").mkdir()
@@ -319,6 +326,7 @@ def test_the_run_may_be_a_bare_word(genexp, trained, tmp_path):
     assert several.out.count("(30 samples") == 2
 
 
+@pytest.mark.slow
 def test_the_card_gives_the_epochs_of_all_stages(genexp):
     settings = ["model=stacked_dae", "dataset=digits", *FAST, *DIGITS["stacked_dae"], "model.pretrain_epochs=2"]
     run = genexp("train", *settings, "epochs=3", "log.scores_every_epochs=1", "checkpoint.keep_best=parzen").run

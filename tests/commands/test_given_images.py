@@ -36,6 +36,7 @@ def written(answer, name):
         return dict(content)
 
 
+@pytest.mark.slow
 def test_codes_and_reconstructions_are_those_of_the_model(genexp, finished, own):
     run = finished(*VAE).run
     opened = door.load(run)
@@ -66,6 +67,7 @@ def test_image_files_are_cut_and_resized_as_a_folder_is(genexp, finished, own):
     assert np.allclose(one["codes"], content["codes"][4:5], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_denoising_removes_noise(genexp, finished, own):
     run = finished(*DAE, "epochs=40").run
     content = written(genexp("denoise", f"run={run}", "images=own.npz", "corrupt=true"), "denoised")
@@ -78,6 +80,7 @@ def test_denoising_removes_noise(genexp, finished, own):
     assert np.array_equal(clean["denoised"], content["denoised"])
 
 
+@pytest.mark.slow
 def test_unlike_images_are_the_least_likely(genexp, finished, own):
     run = finished(*VAE, "epochs=30").run
     noise = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
@@ -115,6 +118,7 @@ def test_unlike_images_are_the_least_likely(genexp, finished, own):
         ("evaluate", VAE, ["out=scores.csv"], "go with images=FOLDER"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said(genexp, finished, own, command, model, words, said):
     run = finished(*model).run
     np.savez("wrong.npz", images=np.zeros((3, 9, 9), np.float32))
@@ -132,6 +136,7 @@ def test_only_broken_files_are_an_error(genexp, finished, tmp_path):
     assert (answer.code, "none of them can be used: a.png" in answer.err) == (1, True), answer.err
 
 
+@pytest.mark.slow
 def test_a_conditional_model_needs_the_label(genexp, finished, own):
     run = finished(*VAE, "model.conditional=true").run
     answer = genexp("encode", f"run={run}", "images=own.npz")
@@ -154,6 +159,7 @@ def test_a_folder_of_colour_images_for_a_colour_model(genexp, tmp_path):
 # evaluate samples=
 
 
+@pytest.mark.slow
 def test_samples_of_a_file_score_as_those_of_the_run_that_made_them(genexp, finished):
     words = ["metric@metrics.fid=fid", "metrics.fid.n_samples=200", "metrics.parzen.n_samples=200"]
     run = finished(*VAE).run
@@ -171,6 +177,7 @@ def test_samples_of_a_file_score_as_those_of_the_run_that_made_them(genexp, fini
     assert "note: parzen is of all 200 samples, not of 10,000" in fewer.out
 
 
+@pytest.mark.slow
 def test_test_images_as_samples_score_best(genexp, own):
     fid = ["metric@metrics.fid=fid", "~metrics.parzen", "dataset=digits", "metrics.fid.n_samples=300"]
     images = digits(Path())

@@ -25,6 +25,7 @@ def edit(file, change):
     file.write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_a_rerun_is_equal_bit_for_bit_and_no_run_to_count(genexp, trained):
     before = {file: file.read_bytes() for file in trained.rglob("*") if file.is_file()}
     answer = genexp("rerun", str(trained))
@@ -53,6 +54,7 @@ def test_a_rerun_is_equal_bit_for_bit_and_no_run_to_count(genexp, trained):
     assert len(find(trained.parent)) == 1
 
 
+@pytest.mark.slow
 def test_it_computes_as_the_run_did_unless_told_otherwise(genexp, trained):
     def made_by(run):
         return json.loads((run / "results.json").read_text())["provenance"]
@@ -127,6 +129,7 @@ def test_an_interrupted_rerun_goes_on(genexp, trained, monkeypatch):
     assert "weights after step 22: equal, bit for bit" in answer.out
 
 
+@pytest.mark.slow
 def test_a_run_of_several_sessions_is_equal_and_so_it_says(genexp, trained):
     assert genexp("train", *SMALL, "epochs=3", "device.threads=1").code == 0
     answer = genexp("rerun", str(trained))
@@ -135,6 +138,7 @@ def test_a_run_of_several_sessions_is_equal_and_so_it_says(genexp, trained):
     assert "weights after step 33: equal, bit for bit" in answer.out
 
 
+@pytest.mark.slow
 def test_a_run_without_scores_is_compared_by_its_weights(genexp):
     trained = genexp("train", *SMALL, "epochs=1", "~metrics.parzen").run
     assert genexp("rerun", str(trained)).code == 0

@@ -671,6 +671,7 @@ def contents(place: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize(("words", "code", "said", "before", "leaves"), TABLE)
+@pytest.mark.slow
 def test_bad_input_is_named_and_costs_nothing(genexp, trained, tmp_path, words, code, said, before, leaves):
     if before is not None or any("run" in word for word in words):
         shutil.copytree(trained, tmp_path / "run")

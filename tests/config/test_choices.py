@@ -13,6 +13,7 @@ OWN_ADAM = {"lr": 1e-3, "lr_epochs": None, "weight_decay": 0.0, "beta1": 0.9}
 
 
 @pytest.mark.parametrize("model", options_of("model"))
+@pytest.mark.slow
 def test_every_model_takes_every_optimizer_and_noise(model):
     words = [f"model={model}", *(["dataset@dataset_b=other_half"] if model == "cyclegan" else [])]
     choices = [f"optimizer={name}" for name in options_of("optimizer")]
@@ -22,6 +23,7 @@ def test_every_model_takes_every_optimizer_and_noise(model):
 
 
 @pytest.mark.parametrize("experiment", options_of("experiment"))
+@pytest.mark.slow
 def test_every_experiment_takes_other_optimizers_and_data(experiment):
     for choice in ("optimizer=adam", "optimizer=sgd", "optimizer=rmsprop", "dataset=cifar10", "dataset=ring"):
         config_of(f"experiment={experiment}", choice)
@@ -69,6 +71,7 @@ def test_what_does_not_go_together_is_said_in_the_words_typed(words, message):
         config_of(*words)
 
 
+@pytest.mark.slow
 def test_sweeps_and_launchers_take_the_same():
     lines = [parse("train", ["model=rbm", "optimizer=adam", f"optimizer.lr={lr}"]) for lr in (0.5, 0.25)]
     for line, config in zip(lines, configurations(lines), strict=True):
@@ -79,6 +82,7 @@ def test_sweeps_and_launchers_take_the_same():
         list(configurations([parse("train", ["model=rbm", "optimizer=adam", "optimizer.momentum=0.5"])]))
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_is_trained(genexp):
     answer = genexp("train", "model=dbn", "optimizer=adam", "--cfg", "job", "--package", "optimizer")
     assert answer.code == 0, answer.err

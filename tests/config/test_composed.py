@@ -28,6 +28,7 @@ def calls(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("words", LINES, ids=" ".join)
+@pytest.mark.slow
 def test_a_kept_configuration_is_the_composed_one_and_is_composed_once(calls, words, monkeypatch):
     for data_dir in ("here", "there"):
         monkeypatch.setenv("GENEXP_DATA_DIR", data_dir)
@@ -64,6 +65,7 @@ def test_a_damaged_or_forbidden_cache_is_of_no_consequence(calls, content, tmp_p
     assert composed.configuration(line) == config
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_as_ever(calls):
     for words in (["sede=1"], ["model=vea"], ["seed=-1"]):
         with pytest.raises(UsageError) as alone:

@@ -26,6 +26,7 @@ CHOICES.remove("dataset=other_half")  # the second data set of model=cyclegan, a
 
 
 @pytest.mark.parametrize("choice", CHOICES + [f"experiment={name}" for name in EXPERIMENTS])
+@pytest.mark.slow
 def test_every_choice_composes_and_passes_its_schema(choice):
     config = config_of(choice)
     assert config.directory().parts[0] == "outputs"

@@ -34,6 +34,7 @@ from genexp.errors import UsageError
         (["metrics.parzen.n_samples=1e4"], "metrics.parzen.n_samples", 10_000),
     ],
 )
+@pytest.mark.slow
 def test_a_setting_is_taken_as_it_is_typed(words, key, value):
     found = config_of(*words).model_dump()
     for part in key.split("."):

@@ -184,6 +184,7 @@ def same(one: typing.Any, other: typing.Any) -> bool:
 
 @pytest.mark.parametrize("choice", CHOICES)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_settings_in_their_ranges_are_kept_and_checked_again_are_the_same(choice, data):
     component = drawn(data, shipped(choice))
     valid = check_component("it", component)
@@ -499,6 +500,7 @@ def test_a_damaged_line_costs_no_other_line(tmp_path_factory, before, after, bet
 
 @given(content=OBJECTS)
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_what_is_written_is_read(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "written" / "some.json"
     write_json(file, content)

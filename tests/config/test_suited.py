@@ -102,6 +102,7 @@ def test_a_model_from_outside_is_refused_only_if_its_source_says_so(tmp_path, mo
         (["metric@metrics.ms_ssim=ms_ssim", "metrics.ms_ssim.n_samples=1"], "metrics.ms_ssim.n_samples=1: should be"),
     ],
 )
+@pytest.mark.slow
 def test_it_is_refused_before_torch_is_loaded(tmp_path, words, message):
     command = "import sys; from genexp import cli; code = cli.main(); sys.exit(50 if 'torch' in sys.modules else code)"
     settings = ["train", "model=gan", "dataset=digits", "epochs=1", *words]

@@ -162,6 +162,7 @@ def test_folds_are_drawn_as_the_splits_that_they_are(tmp_path):
     assert_bernoulli(fresh.of_folds()[0].images("valid"), grey.images("test"))
 
 
+@pytest.mark.slow
 def test_a_run_is_known_by_how_its_images_are_binarized(tmp_path):
     plain = config_of("model=vae", "dataset=digits")
     assert "binarize" not in plain.identity()["dataset"]
@@ -196,6 +197,7 @@ def test_one_classifier_serves_the_scores_of_all_seeds(tmp_path, monkeypatch):
     assert torch.equal(asked[2], asked[3])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_where_an_uninterrupted_one_ends(genexp):
     whole = genexp(*VAE)
     assert whole.code == 0, whole.err
@@ -211,6 +213,7 @@ def test_a_stopped_run_goes_on_to_where_an_uninterrupted_one_ends(genexp):
     assert (resumed.run / reconstructions).read_bytes() == (whole.run / reconstructions).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_again_as_at_its_end_and_every_picture_is_drawn(genexp, tmp_path):
     run = genexp(*VAE).run
     first = json.loads((run / "results.json").read_text())["scores"]
@@ -231,6 +234,7 @@ def test_a_run_is_scored_again_as_at_its_end_and_every_picture_is_drawn(genexp, 
     assert (picture[1:33, 34:66] == 255 * np.kron(image, np.ones((4, 4)))).all()
 
 
+@pytest.mark.slow
 def test_a_model_of_stages_takes_fresh_draws_for_its_codes(genexp):
     words = [
         "train",
@@ -249,6 +253,7 @@ def test_a_model_of_stages_takes_fresh_draws_for_its_codes(genexp):
     assert_same_state(last_checkpoint(genexp(*words, "outputs_dir=stopped").run), last_checkpoint(whole.run))
 
 
+@pytest.mark.slow
 def test_images_that_are_not_grey_are_refused(genexp, tmp_path):
     colours = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(UsageError, match="images of 3 channels"):
@@ -271,6 +276,7 @@ def test_images_that_are_not_grey_are_refused(genexp, tmp_path):
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 def test_the_other_half_is_of_images_that_stay(genexp):
     small = ["model.channels=2", "model.blocks=1", "model.discriminator_channels=2", "model.pool=7", "epochs=1"]
     words = ["train", "model=cyclegan", "dataset=digits", *small, "~metric@metrics.translation_accuracy"]

@@ -65,6 +65,7 @@ def test_digits_splits_are_whole_and_fixed(tmp_path):
     assert {len(labels) for labels in data.labels.values()} == {1197, 300}
 
 
+@pytest.mark.slow
 def test_mnist_splits_are_the_papers(mnist_dir):
     data = mnist(mnist_dir)
     assert [tuple(split.shape) for split in (data.train, data.valid, data.test)] == [
@@ -120,6 +121,7 @@ def test_a_missing_file_without_network_is_named_with_the_remedy(genexp, mnist_d
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_then_reads(mnist_dir, tmp_path):
     """The first is played by this test: it holds the lock, and puts the files there before it lets go."""
     place = tmp_path / "data"
@@ -207,6 +209,7 @@ def test_fashion_mnist_splits(fashion_dir):
     assert (data.labels["test"].dtype, data.train.dtype) == (torch.int64, torch.uint8)
 
 
+@pytest.mark.slow
 def test_both_mnists_are_read_as_torchvision_reads_them(fashion_dir, mnist_dir):
     from torchvision.datasets import MNIST, FashionMNIST
 

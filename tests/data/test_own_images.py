@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def photos(tmp_path):
 # What is read
 
 
+@pytest.mark.slow
 def test_pictures_of_runs_are_no_images(genexp, photos, monkeypatch):
     monkeypatch.chdir(photos)
     first = genexp(*TRAIN, "dataset.path=.")
@@ -187,6 +189,7 @@ def test_white_of_files_with_8_bits_and_of_floats():
         decoded(Image.new("L", (2, 2), 9), "PNG", 4095)
 
 
+@pytest.mark.slow
 def test_hardly_any_contrast_is_said(genexp, tmp_path):
     noise = np.random.default_rng(0)
     for index in range(30):
@@ -198,6 +201,7 @@ def test_hardly_any_contrast_is_said(genexp, tmp_path):
     assert not list(remarks(digits.digits(None), False))
 
 
+@pytest.mark.slow
 def test_sizes_that_are_not_square(tmp_path):
     picture = np.arange(60, dtype=np.uint8).reshape(6, 10)
     for index in range(10):
@@ -217,6 +221,7 @@ def test_sizes_that_are_not_square(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["vae", "gan"])
+@pytest.mark.slow
 def test_a_model_of_images_that_are_not_square(genexp, photos, model):
     small = ["epochs=1", "batch_size=4", "metrics.parzen.n_samples=20"]
     answer = genexp("train", f"model={model}", "dataset=folder", "dataset.path=photos", "dataset.size=[8,6]",
@@ -228,6 +233,7 @@ def test_a_model_of_images_that_are_not_square(genexp, photos, model):
 # Where they lie
 
 
+@pytest.mark.slow
 def test_a_place_is_no_identity(genexp, photos):
     first = genexp(*TRAIN, "dataset.path=photos")
     for path in ("photos/", "./photos", "photos/../photos"):
@@ -244,6 +250,7 @@ def test_where_the_faces_lie_is_no_identity():
     assert elsewhere.identity(as_typed=True) != here.identity(as_typed=True)
 
 
+@pytest.mark.slow
 def test_runs_of_earlier_versions_stay_found(genexp, photos):
     words = [*TRAIN[1:], "dataset.path=photos/", "dataset.skip_broken=true"]
     config = config_of(*words)
@@ -256,6 +263,7 @@ def test_runs_of_earlier_versions_stay_found(genexp, photos):
     assert config_of(*TRAIN[1:], "dataset.path=photos").directory() != earlier
 
 
+@pytest.mark.slow
 def test_images_that_moved_are_the_same_run(genexp, photos):
     first = genexp(*TRAIN, "dataset.path=photos")
     photos.rename(photos.with_name("moved"))
@@ -271,6 +279,7 @@ def test_images_that_moved_are_the_same_run(genexp, photos):
     assert genexp("evaluate", str(first.run), "dataset.path=moved").code == 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_moved_is_run_again(genexp, photos):
     first = genexp(*TRAIN, "dataset.path=photos")
     photos.rename(photos.with_name("moved"))
@@ -299,6 +308,7 @@ def test_a_path_that_reads_as_a_number_is_to_be_quoted(genexp, tmp_path):
 
 
 def test_decoded_images_are_in_the_cache_folder_and_no_more_than_the_limit(tmp_path, monkeypatch, capfd, genexp):
+    Path(os.environ["GENEXP_CACHE_DIR"], "classifiers").unlink()  # other tests may have trained some meanwhile
     for name in ("one", "two", "three"):
         for index in range(10):
             write(tmp_path / name / f"{index}.png", plain(index, size=64))

@@ -23,6 +23,7 @@ def made(name, *words):
 
 
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.slow
 def test_points_lie_within_their_bounds_and_are_the_same_each_time(name):
     data, again, more = made(name), made(name), made(name, "dataset.n=700")
     assert data.shape == (SETS[name],)
@@ -108,6 +109,7 @@ def test_points_where_they_do_not_belong_are_refused(genexp, tmp_path, words, sa
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("model", ["gan", "vae"])
+@pytest.mark.slow
 def test_models_train_on_all_of_them(genexp, name, model):
     small = {
         "gan": ["model.generator_hidden=[16]", "model.discriminator_hidden=[8]", "model.latent_dim=4"],

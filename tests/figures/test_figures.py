@@ -97,6 +97,7 @@ def test_training_images_are_at_distance_0_from_themselves():
     assert torch.equal(data.train[rows], data.train)
 
 
+@pytest.mark.slow
 def test_nearest_among_all_of_mnist_is_fast(mnist_dir):
     data = mnist(mnist_dir)
     images = torch.rand(100, 1, 28, 28, generator=generator())
@@ -129,6 +130,7 @@ def test_the_last_column_holds_the_nearest_training_images_of_the_one_beside_it(
     assert not framed[:, : left - frame].any()
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_model_in_rows_and_columns():
     model, data = untrained("vae")
     picture = figures.samples(model, data, generator(), rows=2, columns=5)
@@ -261,6 +263,7 @@ ORANGE = (255, 127, 14)  # the second class
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.slow
 def test_a_map_of_codes_is_coloured_by_class(monkeypatch, method):
     monkeypatch.setattr(figures, "MAPPED", 60)
     model, data = untrained("ae")
@@ -272,6 +275,7 @@ def test_a_map_of_codes_is_coloured_by_class(monkeypatch, method):
     assert not has(figures.manifold(model, bare, generator(), 5, 5, method), ORANGE)
 
 
+@pytest.mark.slow
 def test_maps_of_a_few_images_many_classes_and_points():
     model, data = untrained("ae")
     few = replace(data, test=data.test[:5], labels={"test": data.labels["test"][:5]})

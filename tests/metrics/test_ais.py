@@ -190,6 +190,7 @@ def test_what_cannot_be_scored_is_refused(data):
         ais(Subject(large, data, 0), **SETTINGS | {"exact": True})
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_and_its_settings_are_checked(genexp):
     words = ["train", "model=rbm", "dataset=digits", "epochs=1", "metrics.parzen.n_samples=100", "model.burn_in=2"]
     scored = genexp(*words, "model.hidden=30", "+metric@metrics.ais=ais", "metrics.ais.temperatures=100")

@@ -89,6 +89,7 @@ def test_shares_are_counted_in_rows():
     assert shares(points, 2).tolist() == [0, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_too_coarse_is_refused():
     data = grid(None, n=100, spacing=2.0, std=1e-4)
     with pytest.raises(UsageError, match="bins=20 is too coarse for so sharp a density: its mass on the grid is "):
@@ -105,6 +106,7 @@ def test_sharp_modes_are_integrated_by_finer_cells(std):
     assert 0 < kl(Subject(Fixed(data.train), data, 0), **SETTINGS | {"bins": 50}).mean < 50 / (2 * 200_000) * 3
 
 
+@pytest.mark.slow
 def test_a_cell_of_hardly_any_mass_is_not_cut_off():
     """Samples at the middle of the ring, 100 deviations from each mode."""
     data = ring(None, n=1000, radius=1.0, std=0.01)
@@ -115,6 +117,7 @@ def test_a_cell_of_hardly_any_mass_is_not_cut_off():
     assert 0.5 * nearest**2 < score.mean < 0.5 * nearest**2 + 30
 
 
+@pytest.mark.slow
 def test_a_run_searches_by_them_and_lower_is_better(genexp):
     small = ["model.generator_hidden=[16]", "model.discriminator_hidden=[8]", "model.latent_dim=4", "dataset.n=500"]
     words = ["train", "model=gan", "dataset=gaussian_1d", *small, "epochs=2", "batch_size=100"]

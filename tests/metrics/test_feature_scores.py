@@ -132,6 +132,7 @@ def test_kid_of_one_distribution_is_zero_on_average_and_even_negative():
     assert not torch.equal(distances, subset_distances(gaussian(4000, 8), gaussian(4000, 8, 1), 50, 100, seed=1))
 
 
+@pytest.mark.slow
 def test_inception_scores_that_are_known():
     assert split_scores(torch.zeros(100, 7), 10, 0) == pytest.approx((1.0, 0.0))
     each = 60 * torch.eye(10).repeat(50, 1)
@@ -235,6 +236,7 @@ def test_as_many_scales_as_windows_fit_into(side, expected):
         assert similarity(torch.rand(1, 1, side, side), torch.rand(1, 1, side, side)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_more_scales_are_impossible():
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
@@ -299,6 +301,7 @@ def images_of(size=28, n=40):
     return DataSet(images, images[:5], images[:20], labels={})
 
 
+@pytest.mark.slow
 def test_diversity_of_a_collapsed_model_is_1_and_more_varied_images_score_less():
     data = images_of()
     one = Subject(Fixed(torch.rand(1, 1, 28, 28).expand(30, 1, 28, 28)), data, 0)
@@ -447,6 +450,7 @@ def test_the_shipped_settings_are_what_a_score_takes(name):
 # The classifier
 
 
+@pytest.mark.slow
 def test_the_classifier_of_the_digits_is_good_and_kept(monkeypatch, cache, dataset, capsys):
     monkeypatch.setattr(classifier_module, "STEPS", 400)
     state = torch.get_rng_state()
@@ -468,6 +472,7 @@ def test_the_classifier_of_the_digits_is_good_and_kept(monkeypatch, cache, datas
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_training_again_makes_the_same_classifier_whatever_is_set_outside(cache, dataset, tmp_path, monkeypatch):
     threads, names = torch.get_num_threads(), []
     for seed, used in ((1, 1), (2, 2)):
@@ -487,6 +492,7 @@ def test_classifiers_in_the_caches_of_users_still_serve():
     assert classifier_module.recipe_digest() == "3952e49f"
 
 
+@pytest.mark.slow
 def test_another_recipe_or_other_data_are_another_classifier(cache, dataset, monkeypatch):
     names = {classifier_module.classifier(dataset).name}
     monkeypatch.setattr(classifier_module, "STEPS", 61)
@@ -497,6 +503,7 @@ def test_another_recipe_or_other_data_are_another_classifier(cache, dataset, mon
 
 
 @pytest.mark.parametrize("how", ["cut", "changed", "something else"])
+@pytest.mark.slow
 def test_a_damaged_cache_is_said_and_mended(cache, dataset, capsys, how):
     extractor = classifier_module.classifier(dataset)
     (file,) = cache.glob("*.pt")
@@ -605,6 +612,7 @@ def inception_file(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_inception_with_given_weights(inception_file, dataset):
     import hashlib
 
@@ -627,6 +635,7 @@ def test_inception_with_given_weights(inception_file, dataset):
     assert torch.equal(outputs.logits, logits)
 
 
+@pytest.mark.slow
 def test_scores_by_inception_need_no_labels(inception_file):
     data = images_of(16, n=6)
     small = DataSet(data.train[:4], data.valid[:4], data.test[:4], labels={})
@@ -656,6 +665,7 @@ def test_weights_that_would_execute_something_are_refused(tmp_path):
     assert not touched.exists()
 
 
+@pytest.mark.slow
 def test_weights_of_something_else_are_refused(inception_file, tmp_path):
     file = tmp_path / "weights.pth"
     for other in ({"weight": torch.zeros(3)}, [1, 2], torch.zeros(3)):

@@ -61,6 +61,7 @@ def with_split_of(data, n):
 
 @pytest.mark.parametrize("few_images", [False, True], ids=["few samples", "few test images"])
 @pytest.mark.parametrize("name", [*IMAGES, *POINTS])
+@pytest.mark.slow
 def test_what_is_not_refused_before_training_has_a_score(quick_classifier, images, name, few_images):
     whole = images if name in IMAGES else ring(None, n=500, radius=1.0, std=0.2)
     samples, taken = whole.images("valid"), 0

@@ -161,6 +161,7 @@ def test_samples_that_are_not_numbers_are_refused():
         parzen(Subject(Fixed(torch.full((30, 1, 3, 3), math.nan)), toy(), 0), **SETTINGS)
 
 
+@pytest.mark.slow
 def test_training_images_as_samples_score_as_published(mnist_dir):
     """The original protocol gives 242.5 ± 1; Sohl-Dickstein et al. 2015 report 241.9 with its code.
 
@@ -184,6 +185,7 @@ def test_the_shipped_grid_is_the_published_one():
     assert OmegaConf.load(CONFIGS / "metric" / "parzen.yaml").sigma_grid == pytest.approx(GRID, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_memory_stays_under_a_gibibyte():
     program = """
 import resource, torch

@@ -44,6 +44,7 @@ def data():
     return digits(Path())
 
 
+@pytest.mark.slow
 def test_codes_that_are_the_labels_make_no_errors_and_codes_of_nothing_only_errors(data):
     known = {image.numpy().tobytes(): int(label) for split in ("train", "test")
              for image, label in zip(data.images(split), data.labels[split], strict=True)}  # fmt: skip
@@ -112,6 +113,7 @@ def test_what_cannot_be_probed_is_refused(data, genexp):
         assert (answer.code, said in answer.err) == (2, True), answer.err
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_by_the_command(genexp):
     words = ["model=ae", "dataset=digits", "epochs=2", "metrics.parzen.n_samples=50", "metric@metrics.probe=probe"]
     answer = genexp("train", *words, "metrics.probe.draws=2")

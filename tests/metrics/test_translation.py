@@ -59,6 +59,7 @@ def test_doing_nothing_and_a_known_gap(pair):
     assert score.mean == pytest.approx(0.05, abs=0.003)
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_a_classifier_of_the_other_side(pair, monkeypatch, tmp_path):
     monkeypatch.setenv("GENEXP_CACHE_DIR", str(tmp_path))
     score = translation_accuracy(Subject(Translation(invert, invert), pair, 0), split="test")

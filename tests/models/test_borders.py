@@ -114,6 +114,7 @@ def test_a_learning_rate_below_its_least_value_is_refused(genexp, tmp_path, key)
     config_of("model=gan", "optimizer.lr=0.1", "optimizer.lr_min=0.1")
 
 
+@pytest.mark.slow
 def test_a_run_that_began_with_such_a_rate_goes_on_as_it_was(genexp, monkeypatch):
     """Version 0.1.0 took lr_min in its place without a word."""
     words = ["train", *SMALL, "epochs=2", "optimizer.lr=0.01", "optimizer.lr_min=0.02"]
@@ -132,6 +133,7 @@ def test_a_run_that_began_with_such_a_rate_goes_on_as_it_was(genexp, monkeypatch
     assert "is less than optimizer.lr_min=0.02" in again.err
 
 
+@pytest.mark.slow
 def test_a_run_that_began_with_more_epochs_than_its_rate_has_goes_on_and_no_further(genexp, monkeypatch):
     words = ["train", *SMALL, "epochs=3", "optimizer.lr_epochs=2"]
     with monkeypatch.context() as patch, interrupted_at(5):

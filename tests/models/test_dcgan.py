@@ -38,6 +38,7 @@ def shapes(network, x):
 
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize(("side", "maps"), [(8, [4]), (28, [7, 14]), (32, [4, 8, 16]), (64, [4, 8, 16, 32])])
+@pytest.mark.slow
 def test_sides_are_halved_and_maps_doubled(side, maps, colours):
     model = build("dcgan", (colours, side, side), "model.channels=4")
     levels = range(len(maps))
@@ -55,6 +56,7 @@ def test_sides_are_halved_and_maps_doubled(side, maps, colours):
     assert 0 <= samples.min() <= samples.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_published_architecture_for_64_pixels():
     """Radford et al. 2016, figure 1 and section 3: 1024 to 128 maps, batch norm but at two ends, N(0, 0.02²)."""
     model = build("dcgan", (3, 64, 64), "model.channels=128")

@@ -177,12 +177,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda words: "+".join(words[:4]))
+@pytest.mark.slow
 def test_every_variant_trains(genexp, settings):
     answer = genexp("train", *settings, "dataset=digits", "epochs=1", *FAST)
     assert answer.code == 0, answer.err
     assert np.isfinite(json.loads((answer.run / "results.json").read_text())["scores"]["parzen"]["mean"])
 
 
+@pytest.mark.slow
 def test_a_player_may_have_an_optimizer_of_its_own(genexp):
     words = ["train", "model=gan", "dataset=digits", "epochs=1", *FAST, *DIGITS["gan"]]
     common = genexp(*words)
@@ -197,6 +199,7 @@ def test_a_player_may_have_an_optimizer_of_its_own(genexp):
     assert "momentum_buffer" in state["discriminator"]["state"][0]
 
 
+@pytest.mark.slow
 def test_an_optimizer_for_a_player_that_is_not_there(genexp, tmp_path):
     answer = genexp("train", "model=ae", "dataset=digits", "optimizer@optimizers.generator=adam")
     assert (answer.code, "offers no optimizers.generator" in answer.err) == (2, True)
@@ -224,6 +227,7 @@ def test_the_projector_shows_codes_with_labels_and_pictures(genexp):
     assert (answer.run / "projector_config.pbtxt").exists()
 
 
+@pytest.mark.slow
 def test_the_projector_may_be_asked_for_later_and_needs_codes(genexp):
     words = ["train", "dataset=digits", "epochs=1", *FAST]
     first = genexp(*words, "model=vae", *DIGITS["vae"])
@@ -236,6 +240,7 @@ def test_the_projector_may_be_asked_for_later_and_needs_codes(genexp):
     assert (gan.code, "gan has no encoder" in gan.out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_models_and_mixtures_shows_every_score(genexp):
     words = ["dataset=ring,grid", "dataset.n=500", "epochs=1", "batch_size=100", "model.latent_dim=4"]
     answer = genexp("train", "-m", "model=gan,conv_gan", *words, "metrics.high_quality.n_samples=100")
@@ -250,6 +255,7 @@ def test_a_sweep_over_models_and_mixtures_shows_every_score(genexp):
 
 @pytest.mark.parametrize("dataset", ["ring", "grid"])
 @pytest.mark.parametrize("model", ON_POINTS)
+@pytest.mark.slow
 def test_fully_connected_models_run_on_mixtures_and_are_scored_by_modes(genexp, model, dataset):
     words = ["train", f"model={model}", f"dataset={dataset}", "dataset.n=1000", "epochs=1", *DIGITS[model]]
     if model != "gan":
@@ -312,6 +318,7 @@ SMALL_TFD = [
 
 
 @pytest.mark.parametrize("step", [3, 6, 9])  # 2 steps an epoch: in the first stage, at its end, in the second
+@pytest.mark.slow
 def test_the_recipe_for_faces_goes_on_in_either_stage(genexp, tmp_path, step):
     small_tfd(tmp_path / "data")
     words = ["train", "experiment=goodfellow2014/gan_tfd", *SMALL_TFD, "epochs=3", "data_dir=data"]
@@ -326,6 +333,7 @@ def test_the_recipe_for_faces_goes_on_in_either_stage(genexp, tmp_path, step):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_faces_are_scored_on_all_folds_and_stand_in_the_table(genexp, tmp_path):
     small_tfd(tmp_path / "data")
     words = ["experiment=goodfellow2014/gan_tfd", *SMALL_TFD]
@@ -359,6 +367,7 @@ tables:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.slow
 def test_every_experiment_makes_its_first_steps(genexp, monkeypatch, tmp_path, experiment, request):
     """As it ships, sizes included; stopped after two steps, and not saved, for some weigh a gigabyte."""
     dataset = config_of(f"experiment={experiment}").dataset["name"]
@@ -399,6 +408,7 @@ def squares(index):
 
 
 @pytest.mark.parametrize("model", ["dcgan", "vae"])
+@pytest.mark.slow
 def test_colour_images_from_a_folder_train_and_are_scored(genexp, tmp_path, model):
     folder = tmp_path / "pictures"
     folder_of(folder, 60, squares)
@@ -412,6 +422,7 @@ def test_colour_images_from_a_folder_train_and_are_scored(genexp, tmp_path, mode
     assert unscaled(answer.run / "samples" / "epoch-0001.png").size == (8 * 33 + 1, 8 * 33 + 1)
 
 
+@pytest.mark.slow
 def test_a_folder_that_has_changed_is_not_the_run_that_was_trained_on_it(genexp, tmp_path):
     folder = tmp_path / "pictures"
     folder_of(folder, 60, squares)

@@ -94,6 +94,7 @@ def test_the_pseudo_likelihood_is_the_sum_of_conditionals(data):
     assert ((estimates.mean(1) - by_hand).abs() < 4 * estimates.std(1) / 20_000**0.5).all()
 
 
+@pytest.mark.slow
 def test_training_raises_the_likelihood_and_logs_free_energies(genexp):
     scores = []
     for epochs in (1, 20):
@@ -129,6 +130,7 @@ def test_the_free_energies_are_those_of_the_first_images_of_each_split(data):
     assert watched["free_energy/train"] != watched["free_energy/valid"]
 
 
+@pytest.mark.slow
 def test_gaussian_units_learn_points(genexp):
     answer = genexp("train", "model=rbm", "dataset=two_moons", "model.visible=gaussian", "model.hidden=8", "epochs=1",
                     "model.burn_in=5")  # fmt: skip

@@ -99,6 +99,7 @@ def test_settings_that_do_not_go_together_are_refused():
         StackedDAE(DataSpec((2,), torch.full((2,), 0.5), 0.3, 10), noise.none(), **SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_published_sizes():
     model = config_of("model=stacked_dae").model
     assert (model["hidden"], model["masking"]) == ([1000, 1000, 1000], [0.1, 0.2, 0.3])

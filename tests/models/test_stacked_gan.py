@@ -87,6 +87,7 @@ def test_sparse_weights_are_normal_and_of_inputs_chosen_evenly():
 
 
 @pytest.mark.parametrize("updates", [[], ["model.updates=alternating", "model.discriminator_steps=2"]])
+@pytest.mark.slow
 def test_the_first_stage_is_the_gan_and_the_second_moves_all_layers_of_both_generators(updates):
     updates = [*updates, "model.generator_init=0.5", "model.discriminator_init=0.5", "model.generator_sigmoid_bias=0"]
     config, data = config_of(*SMALL, *updates), digits(None)
@@ -165,6 +166,7 @@ def test_every_row_of_every_layer_stays_within_the_bound():
 
 
 @pytest.mark.parametrize("step", [3, 2 * LENGTH - 1, 2 * LENGTH, 2 * LENGTH + 1, 3 * LENGTH, 4 * LENGTH - 2])
+@pytest.mark.slow
 def test_stopped_within_and_between_the_stages_the_end_is_the_same(genexp, step):
     words = ["train", *SMALL, "ema=0.9", "log.scores_every_epochs=1", "log.samples_every_epochs=1"]
     whole = genexp(*words, "outputs_dir=whole")
@@ -178,6 +180,7 @@ def test_stopped_within_and_between_the_stages_the_end_is_the_same(genexp, step)
     assert all((whole.run / picture).read_bytes() == (resumed.run / picture).read_bytes() for picture in pictures)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_first_stage_is_sampled_by_the_first_generator(genexp):
     with interrupted_at(LENGTH):
         answer = genexp("train", *SMALL)
@@ -199,6 +202,7 @@ def test_a_run_stopped_in_its_first_stage_is_sampled_by_the_first_generator(gene
     assert torch.equal(*drawn)
 
 
+@pytest.mark.slow
 def test_points_pictures_figures_and_exports_are_of_the_trained_nets(genexp):
     """On a line, where the discriminator of each stage is drawn beside the density of the samples."""
     words = [word for word in SMALL if "dataset" not in word and "parzen" not in word and "bias" not in word]
@@ -226,6 +230,7 @@ def test_settings_that_do_not_fit_are_refused():
         config_of(*SMALL, "model.pretrain_epochs=0")
 
 
+@pytest.mark.slow
 def test_the_experiment_is_the_published_recipe():
     """The values of tfd_pretrain/pretrain.yaml and train.yaml in goodfeli/adversarial."""
     config = config_of("experiment=goodfellow2014/gan_tfd")

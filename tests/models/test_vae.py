@@ -299,6 +299,7 @@ def test_samples_have_the_asked_class_or_those_of_the_data():
         assert torch.equal(draw(model, 50, generator(), data), model.decode(model.draw_codes(50, state), expected))
 
 
+@pytest.mark.slow
 def test_a_conditional_run_draws_a_row_for_each_class_and_samples_by_label(genexp):
     words = ["train", "model=vae", "model.conditional=true", "dataset=digits", "epochs=2", "model.hidden=[32]"]
     words += ["model.latent_dim=2", "metrics.parzen.n_samples=100", "metrics.iwae.n_samples=2"]
@@ -325,6 +326,7 @@ def test_a_conditional_run_draws_a_row_for_each_class_and_samples_by_label(genex
         assert (refused.code, said in refused.err) == (2, True), refused.err
 
 
+@pytest.mark.slow
 def test_labels_where_there_are_none_are_refused(genexp, tmp_path):
     small = ["epochs=1", "model.hidden=[8]", "model.latent_dim=2", "metrics.parzen.n_samples=50"]
     plain = genexp("train", "model=vae", "dataset=digits", *small)
@@ -352,6 +354,7 @@ def test_labels_where_there_are_none_are_refused(genexp, tmp_path):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 128, 128)])
+@pytest.mark.slow
 def test_large_images_are_learned_as_small_ones_are(shape, likelihood):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(20, shape[0], 5, 5, generator=generator)

@@ -158,6 +158,7 @@ def test_a_run_without_a_short_form_is_left_out_of_the_quick_budget(toy, tmp_pat
     assert {each.config.model["name"] for each in find(tmp_path / "outputs")} == {"dae"}
 
 
+@pytest.mark.slow
 def test_faces_are_marked_as_never_run_on_the_real_file(genexp):
     answer = genexp("table", "data_dir=nothing")
     assert answer.code == 0, answer.err
@@ -393,6 +394,7 @@ def test_a_likelihood_by_a_metric_that_the_recipe_has_not_is_a_mistake_of_the_pa
     assert f"{file} is wrong: VAE has metric ais, and its runs are scored by parzen, elbo, iwae" in answer.err
 
 
+@pytest.mark.slow
 def test_published_likelihoods_are_of_images_as_the_recipes_make_them(genexp):
     table = paper("goodfellow2014").tables["likelihood"]
     assert isinstance(table, LikelihoodTable)
@@ -496,6 +498,7 @@ def test_the_scores_table_has_a_column_for_each_extractor_and_the_floor(toy):
     assert float(found[2][fid]) < found[0][fid]
 
 
+@pytest.mark.slow
 def test_a_table_of_scores_that_no_run_has_needs_no_data_and_no_torch(tmp_path):
     """Runs of digits, and a table of MNIST; a process of its own shows what is imported."""
     run = tmp_path / "outputs/digits/vae-adam-seed0-88c605f2"

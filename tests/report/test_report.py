@@ -54,6 +54,7 @@ def rows_of(page: str) -> list[list[str]]:
     return [[html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run(genexp, finished):
     answer = finished(*VAE)
     page, reader = read(genexp("report", str(answer.run)))
@@ -67,6 +68,7 @@ def test_the_page_of_a_run(genexp, finished):
     assert len(page.encode()) < 1_000_000
 
 
+@pytest.mark.slow
 def test_a_page_loads_nothing_from_elsewhere(genexp, finished):
     run = finished(*VAE).run
     for page, reader in (read(genexp("report", str(run))), read(genexp("report", "table=2"))):
@@ -75,6 +77,7 @@ def test_a_page_loads_nothing_from_elsewhere(genexp, finished):
         assert not re.search(r"@import|url\((?!#)", page)
 
 
+@pytest.mark.slow
 def test_text_is_shown_as_text(genexp, finished):
     """A status is written by whoever trained the run; a page that is passed on must not run what it says."""
     run = finished(*VAE).run
@@ -86,6 +89,7 @@ def test_text_is_shown_as_text(genexp, finished):
     assert page.count("<script>") == 1
 
 
+@pytest.mark.slow
 def test_the_page_of_several_runs(genexp):
     assert genexp("train", "-m", *VAE, "seed=0,1", "optimizer.lr=1e-3,1e-4").code == 0
     page, reader = read(genexp("report", "outputs/digits/*"))
@@ -102,6 +106,7 @@ def test_the_page_of_several_runs(genexp):
     assert page.count("lr=0.001 autoencoder") == 1  # a curve for each experiment, not for each seed
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_and_of_a_folder(genexp):
     assert genexp("train", "-m", *VAE, "seed=0,1").code == 0
     (sweep,) = Path("outputs/sweeps").iterdir()
@@ -115,6 +120,7 @@ def test_the_runs_of_a_sweep_and_of_a_folder(genexp):
         assert sorted(row[4] for row in rows_of(each)[1:]) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_table_says_in_words_what_was_reached(genexp, finished, tmp_path):
     own = tmp_path / "own" / "paper"
     own.mkdir(parents=True)
@@ -141,6 +147,7 @@ def test_the_page_of_a_table_says_in_words_what_was_reached(genexp, finished, tm
     ]
 
 
+@pytest.mark.slow
 def test_training_ends_with_a_page_and_so_do_sweeps_and_searches(genexp, monkeypatch):
     monkeypatch.setenv("GENEXP_REPORT", "true")
     answer = genexp("train", *VAE)
@@ -160,6 +167,7 @@ def test_training_ends_with_a_page_and_so_do_sweeps_and_searches(genexp, monkeyp
     assert "Parallel Coordinate" in page
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_made_is_no_error_of_the_training(genexp, monkeypatch):
     monkeypatch.setenv("GENEXP_REPORT", "true")
     monkeypatch.setattr("genexp.commands.report.page_of_run", lambda *_: 1 / 0)
@@ -180,6 +188,7 @@ def test_a_page_that_cannot_be_made_is_no_error_of_the_training(genexp, monkeypa
         (["outputs", "out=/proc/none/page.html"], 1, "Set out=FILE.html to another place"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_reported_is_said(genexp, finished, words, code, said):
     finished(*VAE)
     answer = genexp("report", *words)
@@ -245,6 +254,7 @@ def test_in_a_browser_the_slider_moves_and_the_table_sorts_and_filters(genexp, f
     assert (none, all_of_them) == ("0", "3")
 
 
+@pytest.mark.slow
 def test_a_long_log_makes_no_heavy_page(genexp, finished):
     run = finished(*VAE).run
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -256,6 +266,7 @@ def test_a_long_log_makes_no_heavy_page(genexp, finished):
     assert len(page) < 3_000_000
 
 
+@pytest.mark.slow
 def test_curves_of_several_runs_are_laid_over_each_other(genexp):
     assert genexp("train", "-m", *VAE, "seed=0,1", "optimizer.lr=1e-3,1e-4").code == 0
     answer = genexp("figure", "outputs/digits/*", "kind=curves")

@@ -49,6 +49,7 @@ def test_the_same_command_finds_the_run_and_reports_it(genexp, kept):
     assert {file: file.read_bytes() for file in kept.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_to_where_an_uninterrupted_one_ends(genexp, kept):
     answer = genexp(*COMMAND, "epochs=4", "~metrics.fid")
     assert answer.code == 0, answer.err
@@ -97,6 +98,7 @@ def test_it_samples_as_it_did(genexp, request, what):
     assert np.abs(drawn - picture).max() <= 1  # grey levels, on any processor
 
 
+@pytest.mark.slow
 def test_the_export_scores_and_is_not_trained(genexp, export):
     answer = genexp("evaluate", str(export), "metrics.parzen.n_samples=50", "~metrics.fid")
     assert answer.code == 0, answer.err

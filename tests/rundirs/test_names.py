@@ -30,6 +30,7 @@ def test_a_hash_opens_the_run(genexp, run, words):
     assert str(answer.run) == run
 
 
+@pytest.mark.slow
 def test_a_hash_names_a_run_for_every_command(genexp, run, tmp_path):
     for command in ("sample", "export", "figure", "rerun"):
         answer = genexp(command, "88c605f2", "--cfg", "job")
@@ -88,6 +89,7 @@ def test_copies_have_their_paths_for_names(run, genexp, tmp_path):
         matching("88c605f2")
 
 
+@pytest.mark.slow
 def test_bare_words_filter_the_runs(genexp, run, tmp_path):
     other = tmp_path / "outputs/digits/dae-adam-seed3-abcdabcd"
     shutil.copytree(KEPT, other)

@@ -284,6 +284,7 @@ def test_a_search_that_was_stopped_goes_on_with_its_trials(genexp, tmp_path, mon
         ([RATES, "search=grid"], "optuna"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_searches_are_refused_before_anything_runs(genexp, tmp_path, words, said):
     answer = genexp("train", "search=optuna", *SMALL, *words)
     assert answer.code == 2, answer.out + answer.err

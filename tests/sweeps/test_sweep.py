@@ -177,6 +177,7 @@ def test_a_ranking_by_what_no_job_is_scored_by_is_refused(genexp, by, remedy):
     assert remedy in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_directory_for_all_jobs_is_refused(genexp):
     answer = genexp("train", *SMALL, "-m", "epochs=1", "seed=0,1", "run_dir=here")
     assert answer.code == 2

@@ -166,6 +166,7 @@ def test_an_error_that_is_no_number_is_unknown(stderr):
     assert Score.of({"mean": 1.0, "stderr": stderr}, "mine", False).stderr is None
 
 
+@pytest.mark.slow
 def test_results_with_bare_nan_of_earlier_versions_are_read_and_become_strict(genexp, fickle, tmp_path):
     answer = genexp(*fickle, "seed=1")
     file = answer.run / "results.json"

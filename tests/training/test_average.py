@@ -164,6 +164,7 @@ def test_an_average_by_power_is_another_experiment_and_goes_on_as_if_never_stopp
     assert "\nema_power: 2.0\n" in (new.run / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_two_averages_are_refused(genexp):
     answer = genexp(*GAN, "ema_power=1")
     assert (answer.code, "ema=0.9 and ema_power=1 are two averages; set one of them" in answer.err) == (2, True)

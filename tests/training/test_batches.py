@@ -112,6 +112,7 @@ def test_what_no_minibatch_holds_is_refused_before_training(genexp, mine, tmp_pa
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_one_data_set_refuses_a_second_one(genexp, mine):
     answer = genexp(*WORDS, "dataset=digits", "dataset@dataset_b=digits")
     assert (answer.code, "model=mine is trained on one data set: leave out dataset_b" in answer.err) == (2, True)

@@ -12,6 +12,7 @@ RBM = ["model=rbm", "dataset=digits", "model.hidden=16", "model.chains=10", "mod
 
 
 @pytest.mark.parametrize("words", [["model=gan", *SMALL], RBM], ids=["gan", "rbm"])
+@pytest.mark.slow
 def test_what_the_first_picture_takes_longer_is_not_counted_at_each_epoch(monkeypatch, words):
     """A ratio within one process: with pictures that wait, the first one 40 times as long as the others."""
     waits = iter([0.8, *[0.02] * 100])

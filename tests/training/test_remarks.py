@@ -90,6 +90,7 @@ def test_a_run_says_so_at_its_end_and_in_its_results_and_the_sweep_in_its_table(
     assert len(re.findall(r"seed=[01]: the generator gives nearly the same image", sweep.out)) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_forgets_what_no_longer_holds(genexp, monkeypatch):
     words = ["train", *SMALL]
     run = genexp(*words, "epochs=1").run

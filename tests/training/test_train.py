@@ -271,6 +271,7 @@ def test_another_experiment_in_a_given_directory_is_refused_with_the_differences
     assert "fresh=true" in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_left_alone(genexp, finished):
     first = finished(*SMALL, "epochs=1")
     with filelock.FileLock(first.run / ".lock"):
@@ -312,6 +313,7 @@ def test_who_waits_for_a_run_that_is_moved_aside_does_not_come_to_hold_it(genexp
                 filelock.FileLock(place / ".lock").acquire(timeout=0)
 
 
+@pytest.mark.slow
 def test_divergence_fails_the_run_and_names_step_losses_and_checkpoint(genexp, tmp_path):
     grown = ["train", *SMALL, "optimizer=sgd"]
     assert genexp(*grown, "epochs=1").code == 0
@@ -399,6 +401,7 @@ def test_every_variant_trains(genexp, settings):
 
 
 @pytest.mark.parametrize(("slow", "told"), [("bfloat16", True), ("float32", False)])
+@pytest.mark.slow
 def test_where_bfloat16_is_slower_a_training_says_so_and_is_the_same(genexp, monkeypatch, slow, told):
     def autocast(device, precision):
         time.sleep(0.05 if precision == slow else 0)
