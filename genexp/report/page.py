@@ -95,6 +95,9 @@ def svg(figure: "Figure", cropped: bool = False) -> str:
     from matplotlib import rc_context
 
     stream = io.StringIO()
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)  # once: savefig would do it twice, and it takes longer than all the rest
+        figure.set_layout_engine("none")
     with rc_context({"svg.hashsalt": "genexp", "svg.fonttype": "none"}):
         edges = "tight" if cropped else None
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None}, bbox_inches=edges)
