@@ -105,7 +105,7 @@ class CacheConfig(Schema):
 
 
 class PaperConfig(Schema):
-    """What `genexp table` and `genexp report` have in common."""
+    """The settings that `genexp table` and `genexp report` have in common."""
 
     paper: dict[str, Any]  # checked by `papers.Paper`
     out: Place | None

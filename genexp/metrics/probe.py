@@ -1,4 +1,4 @@
-"""What the codes of a model are worth: the errors of simple classifiers on them, from few labels and from all."""
+"""Errors of simple classifiers on a model's codes, from few labels and from all: how much the codes are worth."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a trained model makes of images and codes: codes, reconstructions, log p(x) of each image."""
+"""Methods of a trained model, applied to images and codes; log p(x) of each image."""
 
 from typing import Any
 
