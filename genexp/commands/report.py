@@ -31,16 +31,17 @@ def main(config: ReportConfig, line: CommandLine) -> None:
         raise UsageError("what about? genexp report PATH, a glob or a folder of runs, or genexp report table=1")
     if config.out is not None and Path(config.out).suffix not in (".html", ".htm"):
         raise UsageError(f"out={config.out}: a report is written as FILE.html")
+    asked_for = Path(config.out).expanduser() if config.out is not None else None
     if config.table is not None:
         names = ("paper", "table", "out", "outputs_dir", "data_dir", "device")
         asked = TableConfig(format="terminal", **{name: getattr(config, name) for name in names})
         page, out = _of_table(asked, line)
     else:
         states = _named(line.runs)
-        out = _place(line.runs, [state.run for state in states])
+        out = asked_for or _place(line.runs, [state.run for state in states])  # pages of runs link to them from there
         study = next((study for each in line.runs if (study := _study(Path(each).expanduser()))), None)
         page = _of_runs(states, config, line, out.parent, study)
-    write(page, Path(config.out).expanduser() if config.out is not None else out)
+    write(page, asked_for or out)
 
 
 def write(page: Page, out: Path) -> None:
@@ -54,6 +55,8 @@ def write(page: Page, out: Path) -> None:
 
 def at_the_end(runs: list[Run], out: Path, command: str) -> None:
     """Write the page of runs that were trained just now. What goes wrong is told, and is no error: they are whole."""
+    if not runs:  # all failed before they began
+        return
     try:
         states = [state_of(run) for run in runs]
         if len(states) == 1:

@@ -115,6 +115,9 @@ def test_the_runs_of_a_sweep_and_of_a_folder(genexp):
     page, _ = read(genexp("report", str(sweep)))
     assert (sweep / "report.html").read_text() == page
     of_folder, _ = read(genexp("report", "outputs"))
+    _, elsewhere = read(genexp("report", "outputs", "out=sent/page.html"))
+    links = [each["href"] for tag, each in elsewhere.tags if tag == "a"]
+    assert all(Path("sent", link, "results.json").is_file() for link in links)
     assert len(paths) == 2
     for each in (page, of_folder):
         assert sorted(row[4] for row in rows_of(each)[1:]) == ["0", "1"]
