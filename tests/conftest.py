@@ -99,8 +99,8 @@ def genexp(monkeypatch, tmp_path, tmp_path_factory, classifiers, capfd):
 
     def run(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["genexp", *arguments])
-        for name, module in list(sys.modules.items()):  # a user's own module may have changed since
-            if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+        for name, module in list(sys.modules.items()):  # a user's own module may have changed, or be another test's
+            if str(getattr(module, "__file__", None)).startswith(str(tmp_path_factory.getbasetemp())):
                 del sys.modules[name]
         capfd.readouterr()
         try:
