@@ -7,10 +7,10 @@ whole page is. A short script moves the sliders, and sorts and filters tables. J
 import base64
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genexp.tables import Table
 
@@ -114,8 +114,7 @@ def data_uri(png: bytes) -> str:
 
 def film(folder: Path, title: str, caption: str = "", most: int = 1) -> Film | None:
     """Return the pictures of a folder by epoch, `most` of them, evenly spaced, the last one among them."""
-    found = [(match, file) for file in folder.glob("*.png") if (match := OF_EPOCH.search(file.name))]
-    found.sort(key=lambda each: (int(each[0][1]), each[1].name))
+    found = _by_epoch(folder)
     count = min(most, len(found))
     chosen = [found[len(found) - 1 - round(k * (len(found) - 1) / max(count - 1, 1))] for k in range(count)][::-1]
     frames = []
@@ -125,14 +124,20 @@ def film(folder: Path, title: str, caption: str = "", most: int = 1) -> Film | N
     return Film(title, frames, caption) if frames else None
 
 
+def _by_epoch(folder: Path) -> list[tuple[re.Match[str], Path]]:
+    """Return the pictures of a folder, the newest last, each with what its name says."""
+    found = [(match, file) for file in folder.glob("*.png") if (match := OF_EPOCH.search(file.name))]
+    return sorted(found, key=lambda each: (int(each[0][1]), each[1].name))
+
+
 def thumbnail(folder: Path) -> str:
     """Return the newest picture of a folder, made small, as an address; nothing if there is none."""
     from PIL import Image
 
-    newest = max(folder.glob("epoch-*.png"), key=lambda file: file.name, default=None)
-    if newest is None:
+    found = _by_epoch(folder)
+    if not found:
         return ""
-    with Image.open(newest) as picture:
+    with Image.open(found[-1][1]) as picture:
         side = min(picture.size)
         small = picture.convert("RGB").crop((0, 0, side, side)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     stream = io.BytesIO()
@@ -140,8 +145,8 @@ def thumbnail(folder: Path) -> str:
     return data_uri(stream.getvalue())
 
 
-def grid_of(table: Table, order: Callable[[Any], str | float] | None = None) -> Grid:
+def grid_of(table: Table) -> Grid:
     """Return a table of the terminal as one of the page."""
     left = [table.is_left(index) for index in range(len(table.columns))]
-    rows = [[Cell(text, order(text) if order is not None else text) for text in row] for row in table.cells()]
+    rows = [[Cell(text) for text in row] for row in table.cells()]
     return Grid(table.header(), rows, left)
