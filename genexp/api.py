@@ -83,7 +83,10 @@ def runs(outputs_dir: str | Path = "outputs", filter: str = "") -> list[dict[str
 
 
 class OpenRun:
-    """A run, or an export of one: what it was, how it scored, and what its model does with images and codes."""
+    """A run, or an export of one: what it was, how it scored, and what its model does with images and codes.
+
+    Tensors that its methods return are on the CPU, wherever the model is.
+    """
 
     def __init__(self, run: Run, settings: Sequence[str] = ()) -> None:
         self.run, self.settings = run, tuple(settings)
@@ -130,7 +133,7 @@ class OpenRun:
         return self._trained.data
 
     def sample(self, n: int = 64, *, seed: int = 0, label: int | str | None = None) -> "Tensor":
-        """Return n samples, (n, C, H, W) in [0, 1], on the CPU: those of `genexp sample n=N seed=SEED label=LABEL`."""
+        """Return n samples, (n, C, H, W) in [0, 1]: those of `genexp sample n=N seed=SEED label=LABEL`."""
         from genexp.commands.sample import samples_of
         from genexp.training.reopen import label_of
 
@@ -159,12 +162,12 @@ class OpenRun:
         """
         from genexp.training.applied import log_prob
 
-        return log_prob(self._trained, self._images(images), k=k, seed=seed, **labels)
+        return log_prob(self._trained, self._images(images), k=k, seed=seed, **labels).cpu()
 
     def _apply(self, name: str, **given: "Tensor") -> "Tensor":
         from genexp.training.applied import applied
 
-        return applied(self._trained, name, **given)
+        return applied(self._trained, name, **given).cpu()
 
     def _images(self, images: "Array") -> "Tensor":
         from genexp.training.given import as_images

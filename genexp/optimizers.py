@@ -56,9 +56,12 @@ class ScheduledOptimizer:
         self.max_col_norm = None if rate is None else rate.get("max_col_norm")
         self.parameters: list[Parameter] = optimizer.param_groups[0]["params"]
         self.plain_step = inspect.unwrap(type(optimizer).step)  # without hooks, of which one imports torch._dynamo
-        # On an NVIDIA GPU the learning rate is a float32 tensor, so that a captured step reads it anew.
-        on_gpu = self.parameters[0].is_cuda
-        self.rate = torch.zeros((), device=self.parameters[0].device) if on_gpu else None
+        # The learning rate is a tensor, so that a captured step reads it anew: float32 on an NVIDIA GPU. On the CPU
+        # it is float64, as a Python number is, and fused optimizers read it in place.
+        device, on_gpu = self.parameters[0].device, self.parameters[0].is_cuda
+        in_tensor = on_gpu or (device.type == "cpu" and bool(optimizer.defaults.get("fused")))
+        dtype = torch.float32 if on_gpu else torch.float64
+        self.rate = torch.zeros((), dtype=dtype, device=device) if in_tensor else None
         self.capturable = {"capturable": on_gpu} if "capturable" in optimizer.defaults else {}
         setattr(optimizer, "_warned_capturable_if_run_uncaptured", True)  # noqa: B010 steps are made both ways
 
@@ -73,8 +76,8 @@ class ScheduledOptimizer:
         return settings
 
     def constants(self, step: int, epoch: float) -> dict[str, float]:
-        """Return the settings that a captured step holds as numbers: all but the learning rate."""
-        return {name: value for name, value in self.settings(step, epoch).items() if name != "lr"}
+        """Return the settings that a captured step holds as numbers: all but a learning rate in a tensor."""
+        return {k: value for k, value in self.settings(step, epoch).items() if k != "lr" or self.rate is None}
 
     def prepare(self, step: int, epoch: float) -> None:
         """Set the settings of this step and epoch."""

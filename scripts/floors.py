@@ -1,9 +1,15 @@
 """A step of each shipped model against its floor: the time of its matrix products and convolutions alone.
 
 `scripts/bench floors [MODEL...]` prints a table in Markdown, a row for each stage of training, and writes
-`floors.json`. All models are at their shipped sizes and batches, on MNIST, in float32. The products of one step are
-recorded, and each kind is timed by itself on random numbers of the same shapes, in the same process. What a row has
-above its floor goes into everything else: sigmoids, random numbers, the optimizer, and Python.
+`floors.json`. All models are at their shipped sizes and batches, on MNIST, in float32. The operations of one step are
+recorded on a tape, and groups of them are played again, in the same process:
+
+floor: each product by itself, repeated. This is the rate that the machine reaches in a product of this shape.
+products: all products of the step, one after another, as in the step. Weights come from farther away than the
+    nearest caches then, so this takes longer, whoever calls them.
+optimizer: its operations alone. They go once through weights, gradients and what the optimizer keeps.
+others: the other operations alone, such as sigmoids, random numbers and losses.
+Python: what the step takes beyond all its operations; less than 0 where these are slower on tape.
 """
 
 import json
@@ -12,14 +18,13 @@ import platform
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from peers import peers
 from torch.utils.flop_counter import FlopCounterMode
 
 from genexp.config.command_line import CommandLine
@@ -31,41 +36,15 @@ from genexp.errors import GenexpError
 from genexp.rundirs.provenance import processor
 from genexp.training import build
 from genexp.training.loop import Training, train
+from genexp.training.minibatches import Minibatches
+from genexp.training.moves import Moves
 from genexp.training.plan import PlannedStage
+from genexp.training.tape import Tape
 
-SECONDS, PRODUCT_SECONDS, LEAST = 2.0, 0.1, 5  # of steps, of each kind of product; the least number of both
-PRODUCTS = {
-    getattr(torch.ops.aten, name)
-    for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm", "convolution", "convolution_backward")
-}
+SECONDS, GROUP_SECONDS, PRODUCT_SECONDS, LEAST = 2.0, 0.5, 0.1, 5  # of steps, of each group, of each product
+PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "mv", "addmv_", "convolution", "convolution_backward"}
+OPTIMIZERS = {"_fused_adam_", "_fused_sgd_", "_foreach_add_"}
 ON_32 = {"conv_gan": "experiment=goodfellow2014/conv_gan_cifar10"}  # on random images of CIFAR-10's shape
-
-
-class Recorder(TorchDispatchMode):
-    """Count the products that are computed within it, by operation and by shapes, strides and types of arguments."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[tuple[Any, Any, Any]] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in PRODUCTS:
-            self.calls[(func, _described(args), _described(tuple((kwargs or {}).items())))] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def _described(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return ("tensor", tuple(value.shape), value.stride(), value.dtype)
-    return tuple(map(_described, value)) if isinstance(value, list | tuple) else value
-
-
-def _made(value: Any, device: torch.device) -> Any:
-    """Return arguments like those described, of random numbers."""
-    if isinstance(value, tuple) and value[:1] == ("tensor",):
-        _, shape, stride, dtype = value
-        return torch.empty_strided(shape, stride, dtype=dtype, device=device).normal_()
-    return [_made(each, device) for each in value] if isinstance(value, tuple) else value
 
 
 def median_seconds(act: Callable[[], Any], least_seconds: float) -> float:
@@ -80,31 +59,53 @@ def median_seconds(act: Callable[[], Any], least_seconds: float) -> float:
     return statistics.median(times)
 
 
-def floor_of(calls: Counter[tuple[Any, Any, Any]], device: torch.device) -> float:
-    """Return the seconds that the recorded products take alone."""
-    total = 0.0
-    for (func, args, kwargs), times in calls.items():
-        given, named = _made(args, device), dict(_made(kwargs, device))
-        total += times * median_seconds(lambda f=func, a=given, k=named: f(*a, **k), PRODUCT_SECONDS)
-    return total
+def group_of(call: Callable[[], object]) -> str:
+    """Return the group of a call of a tape."""
+    inner = next((each for each in getattr(call, "args", ()) if isinstance(each, partial)), call)
+    name = getattr(inner.func, "overloadpacket", inner.func).__name__ if isinstance(inner, partial) else ""
+    return "products" if name in PRODUCTS else "optimizer" if name in OPTIMIZERS else "others"
+
+
+def play(calls: list[Callable[[], object]]) -> None:
+    with torch.no_grad():
+        for call in calls:
+            call()
+
+
+def recorded(config: TrainConfig, training: Training, data: DataSet, stage: PlannedStage) -> tuple[Tape, float]:
+    """Return a step of the stage on tape, and the floating-point operations of its products."""
+    minibatches = Minibatches(data, stage, training.plan.batch_size, config.seed, training.model)
+    minibatches.begin()
+    players = {player: training.optimizers[player] for player in stage.players}
+    moves = Moves(training.model, players, minibatches, config.seed, config.device.precision)
+    for step in range(3):
+        moves.make(stage.first_step + step)
+    moves.prepare(stage.first_step + 3)
+    given, tape = minibatches.given(stage.first_step + 3), Tape(most=2**40)
+    with FlopCounterMode(display=False) as flops, tape.recording():
+        moves.make_prepared(given)
+    return tape, float(flops.get_total_flops())
 
 
 def measured(config: TrainConfig, training: Training, data: DataSet, stage: PlannedStage) -> dict[str, float]:
-    """Return seconds of a step of the stage, GFLOP of its products, and their seconds alone."""
-    training.step, training.window = stage.first_step, []
+    """Return GFLOP of the stage's step, and the seconds of the step and of its parts."""
+    tape, flop = recorded(config, training, data, stage)
+    training.step, training.window = stage.first_step + 4, []
     steps = train(config, training, data, config.epochs)
-    for _ in range(3):
+    for _ in range(7):  # captured, and checked
         next(steps)
-    with FlopCounterMode(display=False) as flops, Recorder() as recorder:
-        next(steps)
-    left = stage.steps_per_epoch - 5  # an epoch's end looks at validation images
+    left = stage.steps_per_epoch - 12  # an epoch's end looks at validation images
     times: list[float] = []
     while len(times) < min(left, LEAST) or (sum(times) < SECONDS and len(times) < left):
         started = time.perf_counter()
         next(steps)
         times.append(time.perf_counter() - started)
-    floor = floor_of(recorder.calls, training.model.device)
-    return {"step": statistics.median(times), "gflop": flops.get_total_flops() / 1e9, "floor": floor}
+    groups: dict[str, list[Callable[[], object]]] = {"products": [], "optimizer": [], "others": []}
+    for call in tape.calls:
+        groups[group_of(call)].append(call)
+    floor = sum(median_seconds(partial(play, [call]), PRODUCT_SECONDS) for call in groups["products"])
+    parts = {name: median_seconds(partial(play, calls), GROUP_SECONDS) for name, calls in groups.items() if calls}
+    return {"step": statistics.median(times), "gflop": flop / 1e9, "floor": floor, **parts}
 
 
 def rows(name: str, device: torch.device) -> dict[str, dict[str, float]]:
@@ -120,7 +121,22 @@ def rows(name: str, device: torch.device) -> dict[str, dict[str, float]]:
         data = build.data_set(config.dataset, config.data_dir, config.dataset_b).to(device)
     training = build.training(config, data, device)
     stages = training.plan.stages
-    return {f"{name}, {each.name}" if each.name else name: measured(config, training, data, each) for each in stages}
+    of_rows = {f"{name}, {each.name}" if each.name else name: measured(config, training, data, each) for each in stages}
+    for peer, step in peers(name, config, data).items():
+        of_rows[f"{name}, {peer}"] = {"step": median_seconds(step, SECONDS)}
+    return of_rows
+
+
+def in_table(name: str, values: dict[str, float]) -> str:
+    """Return a row of the table; a peer has its step alone."""
+    if "floor" not in values:
+        return f"| {name} | {1e3 * values['step']:.2f} | | | | | | | |"
+    parts = [values.get(part, 0.0) for part in ("products", "optimizer", "others")]
+    rest = values["step"] - sum(parts)
+    milliseconds = " | ".join(f"{1e3 * seconds:.2f}" for seconds in (values["floor"], *parts, rest))
+    rate = values["gflop"] / values["floor"]
+    numbers = f"{1e3 * values['step']:.2f} | {values['gflop']:.3f} | {rate:.0f} | {milliseconds}"
+    return f"| {name} | {numbers} | {values['step'] / values['floor']:.2f} |"
 
 
 def main(names: list[str]) -> None:
@@ -128,15 +144,14 @@ def main(names: list[str]) -> None:
     threads = torch.get_num_threads()
     known = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{processor()}, {threads} threads"
-    print(f"{machine}, torch {torch.__version__}, Python {platform.python_version()}\n", flush=True)
-    print("| model | step, ms | GFLOP | floor, ms | GFLOP/s of the floor | step / floor |\n|---|---|---|---|---|---|")
+    print(f"{machine}, torch {torch.__version__}, Python {platform.python_version()}; milliseconds\n", flush=True)
+    print("| model | step | GFLOP | GFLOP/s | floor | products | optimizer | others | Python | step / floor |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     kept: dict[str, dict[str, float]] = {}
     for name in names or known:
         for row, values in rows(name, device).items():
             kept[row] = values
-            step, gflop, floor = values["step"], values["gflop"], values["floor"]
-            numbers = f"{1e3 * step:.2f} | {gflop:.3f} | {1e3 * floor:.2f} | {gflop / floor:.0f} | {step / floor:.2f}"
-            print(f"| {row} | {numbers} |", flush=True)
+            print(in_table(row, values), flush=True)
     Path("floors.json").write_text(json.dumps({"machine": machine, "torch": torch.__version__, "rows": kept}, indent=2))
 
 

@@ -203,7 +203,7 @@ def without_times(lines: list[dict]) -> list[dict]:
 
 
 def last_checkpoint(run: Path) -> dict:
-    return torch.load(max((run / "checkpoints").glob("*.pt")), weights_only=True)
+    return torch.load(max((run / "checkpoints").glob("*.pt")), map_location="cpu", weights_only=True)
 
 
 def assert_same_state(one, other, path="state") -> None:

@@ -110,6 +110,6 @@ class Unruly(Model):
         return Outcome({"image": (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()}, {})
 
     def sample(self, n, generator, data):
-        noise = torch.randn(n, self.image.weight.numel(), generator=generator)
+        noise = torch.randn(n, self.image.weight.numel(), generator=generator, device=generator.device)
         return (self.image.weight[:, 0] + 0.1 * noise).view(n, *self.shape).clamp(0, 1)
 '''

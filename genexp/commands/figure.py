@@ -91,7 +91,7 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
 
 
 def _picture(config: FigureConfig, trained: Trained, label: int | None) -> Picture:
-    generator = rng.generator(trained.data.train.device, config.seed, "figure")
+    generator = rng.generator(trained.data.device, config.seed, "figure")
     draw_kind = getattr(kinds, config.kind)  # each kind has a function of its name
     settings: dict[str, Any] = {"method": config.method} if config.kind == "manifold" else {}
     if label is not None:

@@ -59,6 +59,6 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
 
 def samples_of(trained: Trained, n: int, seed: int, label: int | None = None) -> Tensor:
     """Return n samples, (n, C, H, W) in [0, 1], of a class if the model is conditional and `label` is given."""
-    generator = rng.generator(trained.data.train.device, seed, "samples")
+    generator = rng.generator(trained.data.device, seed, "samples")
     labels = None if label is None else torch.full((n,), label, device=generator.device)
     return draw(trained.model, n, generator, trained.data, labels)

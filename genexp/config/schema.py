@@ -36,7 +36,7 @@ class Device(Schema):
     kind: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["float32", "bfloat16"]
     threads: Threads | None
-    capture: bool = True  # steps as CUDA graphs, where there are any
+    capture: bool = True  # record a step once and replay it
 
 
 class Log(Schema):

@@ -104,11 +104,22 @@ class DataSet:
         """Return the shape of one image, (C, H, W), or of one point, (d,)."""
         return tuple(self.train.shape[1:])
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the images that `images` returns, and of everything but training images that are `on_host`."""
+        return self.valid.device
+
+    @property
+    def on_host(self) -> bool:
+        """True if training images stay in the host's memory, since they would fill a GPU's."""
+        return self.train.device != self.device
+
     def to(self, device: torch.device) -> "DataSet":
-        """Return the same data on another device."""
+        """Return the same data on another device, but for training images that are too large for it."""
         return replace(
             self,
-            **{split: getattr(self, split).to(device) for split in SPLITS},
+            train=self.train if too_large(self.train, device) else self.train.to(device),
+            **{split: getattr(self, split).to(device) for split in ("valid", "test")},
             labels={split: labels.to(device) for split, labels in self.labels.items()},
             folds=tuple((valid.to(device), test.to(device)) for valid, test in self.folds),
             second=None if self.second is None else self.second.to(device),
@@ -127,12 +138,21 @@ class DataSet:
     def images(self, split: str, rows: Tensor | slice = slice(None)) -> Tensor:
         """Return the images of a split at `rows` as float32 in [0, 1], shape (n, C, H, W); or points, (n, d)."""
         if self.fresh and self.draws is not None:
-            return self._drawn_split(split)[rows].float()
-        images: Tensor = getattr(self, split)[rows] / self.white
+            return self._at(self._drawn_split(split), rows).float()
+        return self.seen(split, self._at(getattr(self, split), rows))
+
+    def seen(self, split: str, stored: Tensor) -> Tensor:
+        """Return stored images of a split as a model sees them: in [0, 1], mirrored and binary where that is asked."""
+        images = stored / self.white
         if self.flip and self.draws is None and split == "train":
             mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(mirrored, images.flip(3), images)
         return torch.bernoulli(images) if self.fresh else images
+
+    def _at(self, stored: Tensor, rows: Tensor | slice) -> Tensor:
+        if stored.device == self.device:
+            return stored[rows]
+        return stored[rows.to(stored.device) if isinstance(rows, Tensor) else rows].to(self.device)
 
     def binarized(self, how: Binarization) -> "DataSet":
         """Return the data set with binary images, made of grey ones in the way that `dataset.binarize` names.
@@ -184,9 +204,9 @@ class DataSet:
     def _drawn_splits(self) -> dict[str, Tensor]:
         return {}
 
-    def batch(self, split: str, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
-        """Return `images`, and `labels` (n,) if there are any, of a split at `rows`."""
-        batch = {"images": self.images(split, rows)}
+    def batch(self, split: str, rows: Tensor | slice = slice(None), stored: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `images`, and `labels` (n,) if there are any, of a split at `rows`; `stored` are its images there."""
+        batch = {"images": self.images(split, rows) if stored is None else self.seen(split, stored)}
         return batch | {"labels": self.labels[split][rows].long()} if split in self.labels else batch
 
     @property
@@ -243,34 +263,17 @@ class DataSet:
             digest.update(self.second.digest().encode())
         return digest.hexdigest()[:16]
 
-    def mistake(self) -> str | None:
-        """Return what is wrong with the data set, for data sets from outside; None if nothing is."""
-        ndim = 4 if self.bounds is None else 2
-        for split in SPLITS:
-            images: Tensor = getattr(self, split)
-            if images.ndim != ndim or images.shape[1:] != self.train.shape[1:] or not len(images):
-                expected = "(N, C, H, W), N ≥ 1" if ndim == 4 else "(N, d), N ≥ 1, since there are bounds"
-                return f"its {split} split has the shape {tuple(images.shape)}; it should be {expected}, as train"
-            low, high = (end.item() for end in images.aminmax())
-            if not 0 <= low <= high <= self.white:  # NaN is not
-                return f"its {split} split has values from {low:g} to {high:g}; they should be in [0, {self.white}]"
-            labels = self.labels.get(split)
-            if labels is None:
-                continue
-            if labels.shape != (len(images),) or labels.is_floating_point() or labels.dtype == torch.bool:
-                return f"its {split} labels should be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
-            last = len(self.class_names()) - 1
-            outside = labels[(labels < -1) | (labels > last)]
-            if len(outside):
-                return f"its {split} labels have {int(outside[0])}, which is no class: 0 to {last}, or −1 for none"
-        return None
-
 
 @dataclass(frozen=True)
 class Derived:
     """A second data set that is made of the first: what a data set's function may return instead of a DataSet."""
 
     pair: Callable[[DataSet], DataSet]  # the first data set -> the first data set of the run, with its `second`
+
+
+def too_large(images: Tensor, device: torch.device) -> bool:
+    """Return True if the images would take more than half of an NVIDIA GPU's memory."""
+    return device.type == "cuda" and images.nbytes > torch.cuda.get_device_properties(device).total_memory / 2
 
 
 def _bernoulli(images: Tensor, white: int, seed: int, split: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Remarks about a data set that are made before training: copies across splits, hardly any contrast."""
+"""What is said about a data set before training: what is wrong with it, copies across splits, hardly any contrast."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from genexp.data import CHUNK, DataSet
+from genexp.data import CHUNK, SPLITS, DataSet
 
 LEAST_RANGE = 0.3  # between the least and the largest value of training images, of the range from black to white
 LEAST_STD = 0.05  # of the values of training images
@@ -33,6 +33,29 @@ def remarks(data: DataSet, has_white: bool) -> Iterator[str]:
             f"the training images have almost no contrast: values from {low:.3f} to {high:.3f}, standard deviation "
             f"{std:.3f}, where 0 is black and 1 is white{remedy if has_white else ''}"
         )
+
+
+def mistake(data: DataSet) -> str | None:
+    """Return what is wrong with the data set, for data sets from outside; None if nothing is."""
+    ndim = 4 if data.bounds is None else 2
+    for split in SPLITS:
+        images: Tensor = getattr(data, split)
+        if images.ndim != ndim or images.shape[1:] != data.train.shape[1:] or not len(images):
+            expected = "(N, C, H, W), N ≥ 1" if ndim == 4 else "(N, d), N ≥ 1, since there are bounds"
+            return f"its {split} split has the shape {tuple(images.shape)}; it should be {expected}, as train"
+        low, high = (end.item() for end in images.aminmax())
+        if not 0 <= low <= high <= data.white:  # NaN is not
+            return f"its {split} split has values from {low:g} to {high:g}; they should be in [0, {data.white}]"
+        labels = data.labels.get(split)
+        if labels is None:
+            continue
+        if labels.shape != (len(images),) or labels.is_floating_point() or labels.dtype == torch.bool:
+            return f"its {split} labels should be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
+        last = len(data.class_names()) - 1
+        outside = labels[(labels < -1) | (labels > last)]
+        if len(outside):
+            return f"its {split} labels have {int(outside[0])}, which is no class: 0 to {last}, or −1 for none"
+    return None
 
 
 def copies(data: DataSet) -> dict[tuple[str, str], int]:

@@ -39,7 +39,7 @@ def samples(
     if data.bounds is None:
         labels = _labels_of_rows(model, data, rows, columns, label)
     else:
-        labels = None if label is None else torch.full((POINTS,), label, device=data.train.device)
+        labels = None if label is None else torch.full((POINTS,), label, device=data.device)
     return pictures.of_samples(model, data, generator, rows * columns, columns, labels)
 
 
@@ -169,7 +169,7 @@ def _labels_of_rows(model: object, data: DataSet, rows: int, columns: int, label
     if not isinstance(model, Model) or not model.conditional:
         return None
     classes = torch.arange(rows).remainder(len(data.class_names())) if label is None else torch.full((rows,), label)
-    return classes.repeat_interleave(columns).to(data.train.device)
+    return classes.repeat_interleave(columns).to(data.device)
 
 
 def prior_quantiles(model: LatentVariableModel, generator: torch.Generator, rows: int, columns: int) -> Tensor:

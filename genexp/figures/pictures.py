@@ -52,7 +52,7 @@ def of_samples(
         n = POINTS
     elif model.conditional and labels is None:
         columns = columns or ceil(sqrt(n))
-        labels = rows_of_classes(data, n, columns).to(data.train.device)
+        labels = rows_of_classes(data, n, columns).to(data.device)
         n = len(labels)
     return of_drawn(draw(model, n, generator, data, labels, preview), data, columns, model)
 

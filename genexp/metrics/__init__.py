@@ -62,7 +62,7 @@ class Subject:
         return cast(Content, self._cache[key])
 
     def _draw(self, model: Model, n: int) -> Tensor:
-        generator = rng.generator(self.data.train.device, self.seed, "scored samples")
+        generator = rng.generator(self.data.device, self.seed, "scored samples")
         samples = draw(model, n, generator, self.data).float()
         if not samples.isfinite().all():
             raise GenexpError("the model's samples are not all finite numbers, so they have no score")

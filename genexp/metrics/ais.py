@@ -153,7 +153,7 @@ def _unnormalized(model: HasPartition, data: DataSet, split: str, seed: int) -> 
     """Return log p(x) + log Z of a split's images, (n,) float64; those of a chunk follow from the chunk's own seed."""
     of_chunks = []
     for start in range(0, len(getattr(data, split)), CHUNK):
-        generator = rng.generator(data.train.device, seed, "ais images", start)
+        generator = rng.generator(data.device, seed, "ais images", start)
         images = data.images(split, slice(start, start + CHUNK))
         of_chunks.append(model.log_unnormalized(images, generator).cpu().double())
     return torch.cat(of_chunks)

@@ -60,7 +60,7 @@ def _bound(subject: Subject, name: str, split: str, k: int, draws: str) -> Score
     bounds = []
     with evaluating(model):
         for start in range(0, n, rows):
-            generator = rng.generator(data.train.device, seed, name, start)
+            generator = rng.generator(data.device, seed, name, start)
             batch = data.batch(split, slice(start, start + rows))
             if name == "elbo":
                 bounds.append(Asking(model.lower_bound)(batch, generator))

@@ -28,7 +28,7 @@ def chain(subject: Subject, **protocol: Unpack[SampleProtocol]) -> Score:
     `control`: the Parzen score of the chains' first images, passed through the model without a walk;
     `from_noise`: the Parzen score of chains that begin at uniform noise.
     """
-    model, data, device = subject.model, subject.data, subject.data.train.device
+    model, data, device = subject.model, subject.data, subject.data.device
     assert isinstance(model, ChainSampler)
     n_samples, split = protocol["n_samples"], protocol["split"]
     starts = model.starts(n_samples, rng.generator(device, subject.seed, "scored samples"), data)
@@ -86,7 +86,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 def between_images(data: DataSet, n: int, seed: int) -> Tensor:
     """Return the distances of up to n pairs of training images, drawn at random, (n,)."""
-    device, size = data.train.device, len(data.train)
+    device, size = data.device, len(data.train)
     generator = rng.generator(device, seed, "pairs of images")
     n = min(n, COMPARED)
     first, second = (rand(2, n, generator=generator, device=device) * size).long()

@@ -81,7 +81,7 @@ def classifier(data: DataSet) -> Extractor:
     state = derived(file, read=_read, make=train, write=write, what="the classifier")
     network = _untrained(data)
     network.load_state_dict(state["weights"])
-    network = network.to(data.train.device).eval()
+    network = network.to(data.device).eval()
     return Extractor(f"classifier-{state['sha256'][:8]}", state["accuracy"], network, CHUNK)
 
 
@@ -115,7 +115,7 @@ def train_classifier(data: DataSet) -> Classifier:
 
     Learning rates follow the one-cycle schedule (Smith and Topin 2018). Default generators are left as they were.
     """
-    device = data.train.device
+    device = data.device
     network = _untrained(data).to(device)
     network.to(memory_format=torch.channels_last)  # a fifth faster on processors
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)

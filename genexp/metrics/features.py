@@ -140,7 +140,7 @@ def extractor(subject: Subject, features: str, weights: str | None) -> Extractor
     if weights is None:
         return subject.once(("extractor", features), lambda: classifier(subject.data))
     file = Path(weights).expanduser()
-    return subject.once(("extractor", file), lambda: inception(file, subject.data.train.device))
+    return subject.once(("extractor", file), lambda: inception(file, subject.data.device))
 
 
 def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any]) -> str | None:
@@ -153,7 +153,7 @@ def features_refusal(_model: object, data: DataSet, settings: Mapping[str, Any])
     if settings["features"] == "classifier":
         return None if has_classes(data) else f"{FEW_CLASSES}; features=inception and weights=FILE do without"
     try:  # a damaged file is known before training, and is not read again at its end
-        inception(Path(settings["weights"]).expanduser(), data.train.device)
+        inception(Path(settings["weights"]).expanduser(), data.device)
     except UsageError as error:
         return str(error)
     return None

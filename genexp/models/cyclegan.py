@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
 from genexp.models import Model, Outcome, Side, Update
-from genexp.models.layers import Affine
+from genexp.models.layers import Affine, ReflectionPad
 from genexp.noise import Corruption, unchanged
 from genexp.ranges import Count, NonNegativeFloat, PositiveInt
 
@@ -163,7 +163,7 @@ def generator(inputs: int, outputs: int, channels: int, halvings: int, blocks: i
     convolutions double the sides again.
     """
     maps = [channels * 2**level for level in range(halvings + 1)]
-    layers: list[nn.Module] = [Affine(2, -1), nn.ReflectionPad2d(3), convolution(inputs, channels, 7)]
+    layers: list[nn.Module] = [Affine(2, -1), ReflectionPad(3), convolution(inputs, channels, 7)]
     layers += [nn.InstanceNorm2d(channels), nn.ReLU()]
     for fewer, more in pairwise(maps):
         layers += [convolution(fewer, more, 3, stride=2, padding=1), nn.InstanceNorm2d(more), nn.ReLU()]
@@ -174,7 +174,7 @@ def generator(inputs: int, outputs: int, channels: int, halvings: int, blocks: i
             nn.InstanceNorm2d(fewer),
             nn.ReLU(),
         ]
-    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(channels, outputs, 7), nn.Tanh(), Affine(0.5, 0.5))
+    return nn.Sequential(*layers, ReflectionPad(3), nn.Conv2d(channels, outputs, 7), nn.Tanh(), Affine(0.5, 0.5))
 
 
 class Residual(nn.Module):
@@ -184,7 +184,7 @@ class Residual(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for units in ([nn.ReLU()], []):
-            layers += [nn.ReflectionPad2d(1), convolution(maps, maps, 3), nn.InstanceNorm2d(maps), *units]
+            layers += [ReflectionPad(1), convolution(maps, maps, 3), nn.InstanceNorm2d(maps), *units]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ They may be conditional (Sohn et al. 2015), and trained on the importance-weight
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -137,7 +138,8 @@ class VAE(Autoencoder):
         Over the first `beta_warmup` epochs β rises linearly from 0 (Sønderby et al. 2016); `epoch` of them are done.
         """
         posterior = self.posterior(self.noise(images), labels)
-        log_likelihoods, ratios = self._terms(images, posterior, self.k, None, labels)
+        codes, log_ratios = self._draws(posterior, self.k)
+        log_likelihoods = self._log_likelihoods(images, codes, self.k, labels)
         reconstruction = -log_likelihoods.mean()
         divergence = kl_from_prior(*posterior).mean()  # here, or gradients are added in another order than in kept runs
         watched = {
@@ -150,7 +152,7 @@ class VAE(Autoencoder):
             beta = watched["beta"] = self.beta * (epoch / self.beta_warmup).clamp(max=1)
         if self.objective == "elbo":
             return Outcome({"autoencoder": reconstruction + beta * divergence}, watched)
-        bounds = (log_likelihoods + ratios).logsumexp(1) - math.log(self.k)
+        bounds = (log_likelihoods + log_ratios()).logsumexp(1) - math.log(self.k)
         return Outcome({"autoencoder": -bounds.mean()}, watched)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -194,23 +196,25 @@ class VAE(Autoencoder):
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
-        log_likelihoods, ratios = self._terms(images, self.posterior(images, labels), k, generator, labels)
-        return log_likelihoods + ratios
+        codes, log_ratios = self._draws(self.posterior(images, labels), k, generator)
+        return self._log_likelihoods(images, codes, k, labels) + log_ratios()
 
-    def _terms(
-        self,
-        images: Tensor,
-        posterior: tuple[Tensor, Tensor],
-        k: int,
-        generator: torch.Generator | None,
-        labels: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return log p(x | z) and log p(z) − log q(z | x) for k draws of each image, each (n, k)."""
-        mean, log_variance = (moment.repeat_interleave(k, 0) for moment in posterior)
+    def _draws(
+        self, posterior: tuple[Tensor, Tensor], k: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Return k codes for each image, (n·k, latent_dim), and what computes their log p(z) − log q(z | x), (n, k)."""
+        mean, log_variance = posterior if k == 1 else (moment.repeat_interleave(k, 0) for moment in posterior)
         codes, noise = reparameterized(mean, log_variance, generator)
-        ratios = 0.5 * (noise.square() + log_variance - codes.square()).sum(1)  # the constants cancel
-        labels = None if labels is None else labels.repeat_interleave(k)
-        return self.log_likelihood(images, codes, labels).view(-1, k), ratios.view(-1, k)
+
+        def log_ratios() -> Tensor:  # the constants cancel
+            return 0.5 * (noise.square() + log_variance - codes.square()).sum(1).view(-1, k)
+
+        return codes, log_ratios
+
+    def _log_likelihoods(self, images: Tensor, codes: Tensor, k: int, labels: Tensor | None) -> Tensor:
+        """Return log p(x | z) of k codes for each image, (n, k)."""
+        of_codes = labels if labels is None or k == 1 else labels.repeat_interleave(k)
+        return self.log_likelihood(images, codes, of_codes).view(-1, k)
 
 
 def reparameterized(

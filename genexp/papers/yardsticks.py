@@ -48,7 +48,7 @@ def score_yardsticks(data: DataSet, metric: Component) -> dict[str, Score]:
 def training_images(data: DataSet, n: int) -> Tensor:
     """Return n random training images without repetition; all of them if there are fewer."""
     order = torch.randperm(len(data.train), generator=rng.generator(torch.device("cpu"), SEED, "yardstick images"))
-    return data.images("train", order[:n].to(data.train.device))
+    return data.images("train", order[:n].to(data.device))
 
 
 def centroids(data: DataSet, n: int) -> Tensor:
@@ -61,17 +61,17 @@ def centroids(data: DataSet, n: int) -> Tensor:
     with one_for_blas(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans = KMeans(k, init="random", n_init=1, max_iter=ITERATIONS, tol=0, random_state=SEED).fit(images)
-    return torch.as_tensor(kmeans.cluster_centers_, device=data.train.device).view(-1, *data.train.shape[1:])
+    return torch.as_tensor(kmeans.cluster_centers_, device=data.device).view(-1, *data.train.shape[1:])
 
 
 def mean_image(data: DataSet, n: int) -> Tensor:
     """Return the mean training image once: n copies of it would have the same density."""
-    return data.spec().pixel_mean[None].to(data.train.device)
+    return data.spec().pixel_mean[None].to(data.device)
 
 
 def pixel_gaussian(data: DataSet, n: int) -> Tensor:
     """Return n draws of the Gaussian with the mean and covariance of the training images, clipped to [0, 1]."""
-    device = data.train.device
+    device = data.device
     images = data.images("train").flatten(1).double()
     mean = images.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(images.T))

@@ -17,6 +17,7 @@ from genexp.config.components import Component, lower_is_better, settings_of
 from genexp.config.schema import TrainConfig
 from genexp.config.suited import unusable
 from genexp.data import DataSet, DataSpec, Derived
+from genexp.data.remarks import mistake as mistake_of
 from genexp.device import why_not_in_memory
 from genexp.errors import GenexpError, UsageError
 from genexp.metrics import GivenSamples, Subject
@@ -83,7 +84,7 @@ def _one_data_set(key: str, component: Component, data_dir: str) -> DataSet | De
         data = make(key, component, Path(data_dir).expanduser())
     if not isinstance(data, DataSet) and not isinstance(data, Derived):
         raise UsageError(f"{key}._target_={component['_target_']} gives a {type(data).__name__}, no DataSet")
-    mistake = data.mistake() if isinstance(data, DataSet) else None
+    mistake = mistake_of(data) if isinstance(data, DataSet) else None
     if mistake is not None:
         raise UsageError(f"{key}._target_={component['_target_']}: {mistake}")
     return data

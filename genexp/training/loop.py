@@ -17,7 +17,7 @@ from genexp.errors import DivergedError
 from genexp.models import Model, evaluating
 from genexp.optimizers import ScheduledOptimizer
 from genexp.training.average import Average
-from genexp.training.captured import CapturedMoves
+from genexp.training.captured import MovesAsGraph, MovesOnTape
 from genexp.training.minibatches import Minibatches
 from genexp.training.moves import Moves
 from genexp.training.plan import Plan, PlannedStage
@@ -106,6 +106,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
+    kind = _kind_of_moves(config, device)
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
@@ -116,9 +117,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             if training.step == stage.first_step:
                 minibatches.begin()
             players = {player: training.optimizers[player] for player in stage.players}
-            moves = Moves(training.model, players, minibatches, seed, config.device.precision)
-            if device.type == "cuda" and config.device.capture:
-                moves = CapturedMoves(moves)
+            moves = kind(training.model, players, minibatches, seed, config.device.precision)
         position = (training.step - stage.first_step) % stage.steps_per_epoch
         ends_epoch = position + 1 == stage.steps_per_epoch
         logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
@@ -148,6 +147,20 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
                 values |= training.model.watch(data, rng.generator(device, seed, "watch", training.step))
         epoch = stage.first_epoch + stage.epoch(training.step)
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
+
+
+def _kind_of_moves(config: TrainConfig, device: torch.device) -> type[Moves]:
+    """Return how steps are made. On the CPU those of somebody's own component are always made as usual.
+
+    Its Python may do something else at a later step, which the first replays do not show.
+    """
+    if not config.device.capture:
+        return Moves
+    if device.type == "cuda":
+        return MovesAsGraph
+    components = [config.model, config.noise, config.optimizer, *config.optimizers.values()]
+    ours = all(str(component["_target_"]).startswith("genexp.") for component in components)
+    return MovesOnTape if device.type == "cpu" and ours else Moves
 
 
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from genexp import rng
 from genexp.data import DataSet
 from genexp.models import Batch, Model, Update, evaluating
 from genexp.models.samplers import CHUNK
+from genexp.training.ahead import CopiedAhead
 from genexp.training.plan import PlannedStage
 
 BEGINNING = 10_000  # training images that a stage may look at before its first step
@@ -23,6 +24,8 @@ class Minibatches:
     def __init__(self, data: DataSet, stage: PlannedStage, batch_size: int, seed: int, model: Model) -> None:
         self.data, self.stage, self.batch_size, self.seed, self.model = data.drawn(None), stage, batch_size, seed, model
         self.epoch, self.orders = -1, dict[str, Tensor]()
+        self.sets = {"rows": self.data} if self.data.second is None else {"rows": self.data, "rows_b": self.data.second}
+        self.copied = {name: CopiedAhead(each.train, each.device) for name, each in self.sets.items() if each.on_host}
         self.codes = self._all_codes()
 
     def begin(self) -> None:
@@ -45,19 +48,24 @@ class Minibatches:
         """Return what the step after `step` completed ones is given, on the model's device.
 
         "rows" and "rows_b" are the rows, (minibatches, batch_size), of the first and second data set that it takes;
-        "epoch" is the place in the stage, if an update asks for it.
+        "images of rows" are the stored images at these rows, if they stay on the host; "epoch" is the place in the
+        stage, if an update asks for it.
         """
         epoch, position = divmod(step - self.stage.first_step, self.stage.steps_per_epoch)
         n = self.stage.images_per_step
         if self.epoch != epoch:
             self.epoch, length = epoch, self.stage.steps_per_epoch * n
             index = self.stage.first_epoch + epoch
-            self.orders = {"rows": _order(len(self.data.train), length, self.seed, "order", index, self.model.device)}
-            if self.data.second is not None:
-                second = self.data.second.train
-                self.orders["rows_b"] = _order(len(second), length, self.seed, "order b", index, self.model.device)
+            for name, purpose in {"rows": "order", "rows_b": "order b"}.items():
+                if name in self.sets:
+                    images = self.sets[name].train
+                    self.orders[name] = _order(len(images), length, self.seed, purpose, index, images.device)
         here = slice(position * n, (position + 1) * n)
         given = {name: order[here].view(-1, self.batch_size) for name, order in self.orders.items()}
+        for name, copied in self.copied.items():
+            stored = copied.take(self.orders[name], position * n, n)
+            given[f"images of {name}"] = stored.view(-1, self.batch_size, *stored.shape[1:])
+            given[name] = given[name].to(self.model.device)
         if any("epoch" in update.asking.names for update, _ in self.stage.moves):
             given["epoch"] = torch.tensor(self.stage.progress(step), device=self.model.device)
         return given
@@ -65,17 +73,22 @@ class Minibatches:
     def batch(self, update: Update, given: dict[str, Tensor], minibatch: int) -> Batch:
         """Return the tensors of a minibatch that the update asks for, made from what the step is given."""
         batch: Batch = {}
-        names, first, second = set(update.asking.names), given["rows"][minibatch], self.data.second
+        names = set(update.asking.names)
         if names & {"images", "labels"} or ("codes" in names and self.codes is None):
-            batch |= self.data.batch("train", first)
-        if second is not None and names & {"images_b", "labels_b"}:
-            others = second.batch("train", given["rows_b"][minibatch])
-            batch |= {f"{name}_b": tensor for name, tensor in others.items()}
+            batch |= self._of("rows", given, minibatch)
+        if "rows_b" in self.sets and names & {"images_b", "labels_b"}:
+            batch |= {f"{name}_b": tensor for name, tensor in self._of("rows_b", given, minibatch).items()}
         if "codes" in names:
-            batch["codes"] = self._codes(batch["images"]) if self.codes is None else self.codes[first]
+            rows = given["rows"][minibatch]
+            batch["codes"] = self._codes(batch["images"]) if self.codes is None else self.codes[rows]
         if "epoch" in names:
             batch["epoch"] = given["epoch"]
         return batch
+
+    def _of(self, name: str, given: dict[str, Tensor], minibatch: int) -> Batch:
+        stored = given.get(f"images of {name}")
+        at = None if stored is None else stored[minibatch]
+        return self.sets[name].batch("train", given[name][minibatch], at)
 
     def _codes(self, images: Tensor) -> Tensor:
         codes = self.stage.stage.codes

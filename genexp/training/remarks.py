@@ -26,7 +26,7 @@ def remarks(subject: Subject, run: Run) -> list[str]:
 def _of_alike_samples(subject: Subject) -> str | None:
     data = subject.data
     generator = rng.generator(torch.device("cpu"), subject.seed, "compared images")
-    rows = torch.randperm(len(data.train), generator=generator)[:COMPARED].to(data.train.device)
+    rows = torch.randperm(len(data.train), generator=generator)[:COMPARED].to(data.device)
     between_images = _distance(data.images("train", rows))
     try:
         between_samples = _distance(subject.some_samples(COMPARED))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from genexp import text
 from genexp.config.commands import EvaluateConfig
+from genexp.device import select
 from genexp.metrics import Subject
 from genexp.rundirs import results
 from genexp.rundirs.directory import Run
@@ -105,11 +106,12 @@ def test_the_best_checkpoint_is_the_one_with_the_best_validation_score(genexp, t
     assert len(scored(lines)) == 2
     best = torch.load(trained / "checkpoints" / "best.pt", weights_only=True)
     config = Run(trained).config
-    data = build.data_set(config.dataset, "")
+    device = select("auto", None)
+    data = build.data_set(config.dataset, "").to(device)
     found = {}
     for path in (trained / "checkpoints").glob("step-*.pt"):
         state = torch.load(path, weights_only=True)
-        model = build.model(config.model, config.noise, data.spec(), 0, torch.device("cpu"))
+        model = build.model(config.model, config.noise, data.spec(), 0, device)
         model.load_state_dict(state["model"])
         found[state["step"]] = build.scores(config.metrics, Subject(model, data, 0))["parzen"].valid_mean
     assert len(found) == 2

@@ -155,7 +155,7 @@ def test_the_commands_and_the_snippet_of_the_card_run(genexp, exported, monkeypa
     commands = re.search(r"\n```\n(.*?)```", text, re.DOTALL)[1].splitlines()
     assert [command.split()[1] for command in commands] == ["sample", "evaluate"]
     for command in commands:
-        answer = genexp(*command.split()[1:])
+        answer = genexp(*command.split()[1:], "device=cpu")  # as the snippet
         assert answer.code == 0, answer.err
     snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     program = f"{snippet}\nimport numpy\nnumpy.save('drawn.npy', samples.numpy())\n"

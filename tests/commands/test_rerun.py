@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -65,7 +66,7 @@ def test_it_computes_as_the_run_did_unless_told_otherwise(genexp, trained):
     other = genexp("rerun", str(trained), "device=cpu", "device.threads=2", "fresh=true")
     assert made_by(trained.with_name(f"{trained.name}.rerun"))["threads"] == 2
     if other.code:
-        assert "threads  1      2" in other.out
+        assert re.search(r"threads +1 +2", other.out)
     refused = genexp("rerun", str(trained), "device.precision=bfloat16")
     assert (refused.code, "another precision is another experiment" in refused.err) == (2, True)
 

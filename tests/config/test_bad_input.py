@@ -31,7 +31,8 @@ from genexp.storage import checkpoint
 
 Damage = Callable[[Path], object]
 FOREIGN_NAME = re.compile(r"\b\w*(Error|Exception)\b:|GENEXP_DEBUG|Error executing job")
-CRUMBS = ("*.lock", "*.sweep*", "data*")  # locks, Hydra's record of a sweep, folders and caches of data sets
+# Compiled modules, locks, Hydra's record of a sweep, folders and caches of data sets.
+CRUMBS = ("__pycache__*", "*.lock", "*.sweep*", "data*")
 AGAIN = ("run/status.json", "run/config.yaml")  # a run that failed once more says so
 
 
@@ -366,7 +367,7 @@ PLACES = [
 ]  # fmt: skip
 
 DEVICES = [
-    row(f"no {kind}", f"train SMALL device={kind}", 2, f"device={kind}", "device=auto or device=cpu")
+    row(f"no {kind}", f"train SMALL device={kind}", 2, f"device={kind}", "device=auto or device=")
     for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
     if not there
 ]

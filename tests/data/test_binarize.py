@@ -13,6 +13,7 @@ from PIL import Image
 from genexp import rng
 from genexp.data import DataSet
 from genexp.data.digits import digits
+from genexp.device import select
 from genexp.errors import UsageError
 from genexp.metrics import Subject, classifier
 from genexp.metrics.nearest import nearest
@@ -230,7 +231,9 @@ def test_a_run_is_scored_again_as_at_its_end_and_every_picture_is_drawn(genexp, 
         drawn = genexp("figure", f"run={run}", f"kind={kind}", "rows=2", "columns=3", f"out={kind}.png")
         assert drawn.code == 0, drawn.err
     picture = np.asarray(unscaled(run / "reconstructions/epoch-0003.png").convert("L"))
-    image = digits(tmp_path, binarize="fresh").drawn(0).images("valid")[1, 0]  # a tile of 32 pixels, 1 from the next
+    image = (
+        digits(tmp_path, binarize="fresh").to(select("auto", None)).drawn(0).images("valid")[1, 0].cpu()
+    )  # a tile of 32 pixels, 1 from the next
     assert (picture[1:33, 34:66] == 255 * np.kron(image, np.ones((4, 4)))).all()
 
 

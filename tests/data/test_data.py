@@ -27,6 +27,7 @@ from genexp.data import cifar10, folder, mixtures, tfd
 from genexp.data import decoding as decoder
 from genexp.data.digits import digits
 from genexp.data.mnist import FILES, fashion_mnist, mnist
+from genexp.data.remarks import mistake
 from genexp.errors import DataError, UsageError
 
 SPLITS = ("train", "valid", "test")
@@ -942,6 +943,6 @@ def test_validation_images_may_be_training_images_too():
     assert torch.equal(more.labels["train"], torch.cat([data.labels["train"], data.labels["valid"]]))
     assert torch.equal(more.valid, data.valid)
     assert torch.equal(more.labels["valid"], data.labels["valid"])
-    assert more.mistake() is None
+    assert mistake(more) is None
     unlabelled = replace(data, labels={}).with_valid_in_training()
     assert (len(unlabelled.train), unlabelled.labels) == (1497, {})

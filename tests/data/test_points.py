@@ -9,6 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from genexp.data import SPLITS, Bounds, DataSet
 from genexp.data.mixtures import gaussian_1d, grid, mixture_1d, ring
+from genexp.data.remarks import mistake
 from genexp.training import build
 
 TWO = {"means": [-1.0, 2.0], "stds": [0.5, 1.0], "weights": [1.0, 3.0]}
@@ -30,7 +31,7 @@ def test_points_lie_within_their_bounds_and_are_the_same_each_time(name):
     assert (data.train.dtype, len(data.train), len(more.train), len(more.test)) == (torch.float32, 100_000, 700, 10_000)
     assert all(getattr(data, split).min() > 0 and getattr(data, split).max() < 1 for split in SPLITS)
     assert data.digest() == again.digest()
-    assert data.mistake() is None
+    assert mistake(data) is None
     assert not torch.equal(data.valid, data.test)
     if name not in ("ring", "grid"):
         assert made(name, "dataset.seed=1").digest() != data.digest()
@@ -130,7 +131,7 @@ def test_mistakes_of_a_data_set_are_named():
     bounds = Bounds((0.0, 0.0), (1.0, 1.0))
     images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
     labels = torch.tensor([0, 1, -1, 2])
-    assert DataSet(images, images, images, {"train": labels}).mistake() is None
+    assert mistake(DataSet(images, images, images, {"train": labels})) is None
     for data, said in (
         (DataSet(points, points, points), "train split has the shape (5, 2); it should be (N, C, H, W)"),
         (DataSet(images, images, images, bounds=bounds), "it should be (N, d), N ≥ 1, since there are bounds"),
@@ -144,7 +145,7 @@ def test_mistakes_of_a_data_set_are_named():
         (DataSet(images, images, images, {"train": labels}, classes=("a", "b")), "have 2, which is no class: 0 to 1"),
         (DataSet(images, images, images, {"train": labels - 1}), "have -2, which is no class: 0 to 1, or −1 for none"),
     ):
-        assert said in data.mistake(), data.mistake()
+        assert said in mistake(data), mistake(data)
 
 
 def test_classes_have_names():

@@ -9,6 +9,7 @@ from conftest import SMALL, Fixed, config_of, interrupted_at
 
 from genexp import rng
 from genexp.data.digits import digits
+from genexp.data.remarks import mistake
 from genexp.errors import UsageError
 from genexp.metrics import GivenSamples, Subject
 from genexp.models import draw, in_unit_range
@@ -41,7 +42,7 @@ class Wide(Model):
         return Outcome({"image": (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()}, {})
 
     def sample(self, n, generator, data):
-        return self.scale * torch.rand(n, *self.shape, generator=generator) + self.offset
+        return self.scale * torch.rand(n, *self.shape, generator=generator, device=generator.device) + self.offset
 '''
 
 
@@ -88,10 +89,10 @@ def test_given_samples_are_held_to_the_same():
 )
 def test_images_of_a_data_set_outside_their_range_are_refused(wrong, said):
     data = digits(None)
-    assert data.mistake() is None
-    assert _as_floats(data).mistake() is None
+    assert mistake(data) is None
+    assert mistake(_as_floats(data)) is None
     with pytest.raises(AssertionError, match=said):
-        raise AssertionError(wrong(data).mistake())
+        raise AssertionError(mistake(wrong(data)))
 
 
 def _as_floats(data, **changed):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from genexp.models.layers import Dropout, Maxout
+from genexp.models.layers import Dropout, Maxout, ReflectionPad
 
 
 def test_maxout_is_the_maximum_of_its_pieces():
@@ -37,3 +38,15 @@ def test_dropout_keeps_the_stated_share_and_the_mean(p):
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
     assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_reflection_is_that_of_torch_also_as_it_is_made_on_a_gpu(width):
+    x = torch.rand(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(2, 3, 4 + 2 * width, 6 + 2 * width, dtype=torch.float64)
+    expected = nn.ReflectionPad2d(width)(x)
+    wanted = torch.autograd.grad((expected * weights).sum(), x)[0]
+    pad = ReflectionPad(width)
+    for continued in (pad(x), pad.in_pieces(x)):
+        assert torch.equal(continued, expected)
+        assert torch.allclose(torch.autograd.grad((continued * weights).sum(), x)[0], wanted)

@@ -92,7 +92,7 @@ def test_a_score_that_was_taken_is_not_taken_again_and_a_new_one_is_added(genexp
 def test_it_samples_as_it_did(genexp, request, what):
     place = request.getfixturevalue(what)
     picture = np.asarray(Image.open(ROOT / "tests/kept/export/samples.png"))
-    answer = genexp("sample", str(place), "n=64", "out=s.png")
+    answer = genexp("sample", str(place), "n=64", "out=s.png", "device=cpu")
     assert answer.code == 0, answer.err
     drawn = np.asarray(unscaled("s.png")).astype(int)
     assert np.abs(drawn - picture).max() <= 1  # grey levels, on any processor

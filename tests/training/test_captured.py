@@ -1,31 +1,35 @@
-"""Steps as CUDA graphs against the same steps made as usual. All but the last test need an NVIDIA GPU."""
+"""Captured steps, as CUDA graphs and on tape, against the same steps made as usual."""
 
 import pytest
 import torch
 from conftest import assert_same_state, config_of
 
 from examples import DIGITS, FAST
+from genexp import data as data_module
 from genexp.device import select
 from genexp.models import Outcome
 from genexp.training import build, loop
-from genexp.training.captured import CapturedMoves
+from genexp.training.captured import MovesAsGraph, MovesOnTape
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+KINDS = {"cpu": MovesOnTape, "cuda": MovesAsGraph}
+READS = "it reads a value back"
+ON_EACH = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 WORDS = [*FAST, "dataset=digits", "epochs=3"]
 
 
-def trained(monkeypatch, *words):
-    """Train; return the training, the logged values without times, and the moves of each stage."""
+def trained(monkeypatch, device, *words):
+    """Train; return the training, the logged values without times, and the captured moves of each stage."""
     made = []
 
-    class Recorded(CapturedMoves):
-        def __init__(self, moves):
-            super().__init__(moves)
+    class Recorded(KINDS[device]):
+        def __init__(self, *args):
+            super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(loop, "CapturedMoves", Recorded)
-    config = config_of("device=cuda", *words)
-    device = select("cuda", None)
+    monkeypatch.setattr(loop, KINDS[device].__name__, Recorded)
+    config = config_of(f"device={device}", *words)
+    device = select(device, 1)
     data = build.data_set(config.dataset, config.data_dir, config.dataset_b).to(device)
     training = build.training(config, data, device)
     values = [tick.values for tick in loop.train(config, training, data, config.epochs) if tick.values]
@@ -41,21 +45,22 @@ def assert_same(monkeypatch, *words):
     return made
 
 
-@NEEDS_GPU
+@ON_EACH
 @pytest.mark.parametrize("model", sorted({*DIGITS} - {"cyclegan"}))
-def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, model):
-    made = assert_same(monkeypatch, f"model={model}", *WORDS, *DIGITS[model])
+def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, device, model):
+    made = assert_same(monkeypatch, device, f"model={model}", *WORDS, *DIGITS[model])
     assert [moves.why_not for moves in made] == [None] * len(made)
-    assert all(moves.graph is not None for moves in made)
+    assert all(moves.captured for moves in made)
+    assert all(moves.checked == 2 for moves in made)
 
 
-@NEEDS_GPU
-def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_usual(monkeypatch):
-    *_, (moves,) = trained(monkeypatch, "model=cyclegan", *WORDS, *DIGITS["cyclegan"])
-    assert moves.why_not in ("it waits for the device", "it draws from the CPU's random generator")
+@ON_EACH
+def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_usual(monkeypatch, device):
+    (moves,) = assert_same(monkeypatch, device, "model=cyclegan", *WORDS, *DIGITS["cyclegan"])
+    assert moves.why_not in ("it waits for the device", "it draws from the CPU's random generator", READS)
 
 
-@NEEDS_GPU
+@ON_EACH
 @pytest.mark.parametrize(
     "words",
     [
@@ -69,22 +74,44 @@ def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_us
     ],
     ids=lambda words: words[0],
 )
-def test_so_it_does_with_schedules_optimizers_averages_and_fresh_draws(monkeypatch, words):
-    (moves,) = assert_same(monkeypatch, "model=vae", *WORDS, *DIGITS["vae"], *words)
+def test_so_it_does_with_schedules_optimizers_averages_and_fresh_draws(monkeypatch, device, words):
+    (moves,) = assert_same(monkeypatch, device, "model=vae", *WORDS, *DIGITS["vae"], *words)
     assert moves.why_not is None
-    assert moves.graph is not None
+    assert moves.captured or (device == "cpu" and words[0] == "optimizer=rmsprop")  # its rate is a number
 
 
 @NEEDS_GPU
+@pytest.mark.parametrize("capture", ["true", "false"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=vae", *DIGITS["vae"], "model.conditional=true"],
+        ["model=gan", *DIGITS["gan"], "model.discriminator_steps=2"],
+        ["model=stacked_dae", *DIGITS["stacked_dae"]],
+        ["model=vae", *DIGITS["vae"], "dataset.binarize=fixed"],
+        ["model=cyclegan", *DIGITS["cyclegan"]],
+    ],
+    ids=lambda words: words[0],
+)
+def test_images_that_stay_on_the_host_are_trained_on_alike(monkeypatch, words, capture):
+    usual, expected, _ = trained(monkeypatch, "cuda", *WORDS, *words, f"device.capture={capture}")
+    monkeypatch.setattr(data_module, "too_large", lambda images, device: True)
+    on_host, values, _ = trained(monkeypatch, "cuda", *WORDS, *words, f"device.capture={capture}")
+    assert values == expected
+    assert_same_state(on_host.state_dict(), usual.state_dict())
+
+
+@ON_EACH
 @pytest.mark.parametrize(
     ("sabotage", "reason"),
     [
-        (lambda model, images: images.sum().item(), "waits for the device"),
-        (lambda model, images: torch.rand(()).item(), "CPU's random generator"),
-        (lambda model, images: setattr(model, "kept", images.mean()), "replaces a tensor"),
+        (lambda model, images: images.sum().item(), ("it waits for the device", READS)),
+        (lambda model, images: images[images > 0], ("it waits for the device", READS)),
+        (lambda model, images: torch.rand(()).item(), ("it draws from the CPU's random generator", READS)),
+        (lambda model, images: setattr(model, "kept", images.mean()), ("it replaces a tensor of its state",) * 2),
     ],
 )
-def test_a_step_that_no_graph_repeats_is_made_as_usual(monkeypatch, sabotage, reason):
+def test_a_step_that_no_graph_repeats_is_made_as_usual(monkeypatch, device, sabotage, reason):
     from genexp.models.vae import VAE
 
     init, play = VAE.__init__, VAE.play
@@ -99,13 +126,12 @@ def test_a_step_that_no_graph_repeats_is_made_as_usual(monkeypatch, sabotage, re
 
     monkeypatch.setattr(VAE, "__init__", with_buffer)
     monkeypatch.setattr(VAE, "play", sabotaged)
-    (moves,) = assert_same(monkeypatch, "model=vae", *WORDS, *DIGITS["vae"])
-    assert reason in moves.why_not
-    assert moves.graph is None
+    (moves,) = assert_same(monkeypatch, device, "model=vae", *WORDS, *DIGITS["vae"])
+    assert moves.why_not == reason[device == "cpu"]
 
 
-@NEEDS_GPU
-def test_a_step_that_remembers_in_python_is_found_by_the_check(monkeypatch):
+@ON_EACH
+def test_a_step_that_remembers_in_python_is_found_by_the_check(monkeypatch, device):
     from genexp.models.vae import VAE
 
     play, calls = VAE.play, []
@@ -116,13 +142,28 @@ def test_a_step_that_remembers_in_python_is_found_by_the_check(monkeypatch):
         return Outcome({name: loss * (1 + 0.01 * len(calls)) for name, loss in losses.items()}, watched)
 
     monkeypatch.setattr(VAE, "play", counting)
-    *_, (moves,) = trained(monkeypatch, "model=vae", *WORDS, *DIGITS["vae"])
+    *_, (moves,) = trained(monkeypatch, device, "model=vae", *WORDS, *DIGITS["vae"])
     assert moves.why_not == "its replay gives other numbers"
 
 
-def test_on_the_cpu_nothing_is_captured(monkeypatch):
-    monkeypatch.setattr(loop, "CapturedMoves", None)
-    config = config_of("model=vae", *WORDS, *DIGITS["vae"], "epochs=1", "device=cpu")
+@pytest.mark.parametrize("group", ["model", "noise", "optimizer"])
+def test_on_the_cpu_steps_of_somebodys_own_components_are_made_as_usual(group):
+    config = config_of("model=vae", *WORDS)
+    assert loop._kind_of_moves(config, torch.device("cpu")) is MovesOnTape
+    own = {group: {**getattr(config, group), "_target_": "mine.own"}}
+    assert loop._kind_of_moves(config.model_copy(update=own), torch.device("cpu")) is loop.Moves
+
+
+def test_a_training_that_stops_in_between_ends_as_one_that_does_not(monkeypatch):
+    words = ("cpu", "model=gan", *WORDS, *DIGITS["gan"])
+    whole, *_ = trained(monkeypatch, *words)
+    config = config_of("device=cpu", *words[1:])
     data = build.data_set(config.dataset, config.data_dir)
     training = build.training(config, data, torch.device("cpu"))
-    assert sum(1 for _ in loop.train(config, training, data, 1)) == training.plan.last.steps_per_epoch
+    for tick in loop.train(config, training, data, config.epochs):
+        if tick.step == 17:
+            break
+    again = build.training(config, data, torch.device("cpu"))
+    again.load_state_dict(training.state_dict())
+    assert sum(1 for _ in loop.train(config, again, data, config.epochs)) == training.plan.last_step(3) - 17
+    assert_same_state(again.state_dict(), whole.state_dict())

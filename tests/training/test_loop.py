@@ -71,7 +71,7 @@ def play(model, steps=None, lr=0.1, momentum=0.0, training=None, seed=0, epochs=
         make = lambda part: sgd(list(part.parameters()), lr=lr, momentum=momentum, weight_decay=0.0, **PLAIN)  # noqa: E731
         plan = Plan.of(model, batch_size=5, n_images=20)
         training = Training(model, plan, {name: make(part) for name, part in model.players().items()})
-    log, device = SimpleNamespace(every_steps=log_every), SimpleNamespace(precision="float32")
+    log, device = SimpleNamespace(every_steps=log_every), SimpleNamespace(precision="float32", capture=False)
     config = SimpleNamespace(seed=seed, log=log, device=device)
     ticks = []
     for tick in train(config, training, data(), epochs):
