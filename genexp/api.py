@@ -129,8 +129,10 @@ class OpenRun:
 
     @property
     def data(self) -> "DataSet":
-        """The data that it was trained on, on the same device."""
-        return self._trained.data
+        """The data that it was trained on, on the CPU."""
+        import torch
+
+        return self._trained.data.to(torch.device("cpu"))
 
     def sample(self, n: int = 64, *, seed: int = 0, label: int | str | None = None) -> "Tensor":
         """Return n samples, (n, C, H, W) in [0, 1]: those of `genexp sample n=N seed=SEED label=LABEL`."""
@@ -172,7 +174,7 @@ class OpenRun:
     def _images(self, images: "Array") -> "Tensor":
         from genexp.training.given import as_images
 
-        x, shape = as_images(images), self.data.shape
+        x, shape = as_images(images), self._trained.data.shape
         if x.shape[1:] != shape:
             raise UsageError(f"the images are {tuple(x.shape)}; this run's are (n, {', '.join(map(str, shape))})")
         return x.to(self.model.device)

@@ -1,8 +1,10 @@
 """The device that a run computes on, its CPU threads, and the precision of its matrix products."""
 
+import inspect
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -32,6 +34,16 @@ def select(kind: str, threads: int | None) -> torch.device:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which matrix products run in `precision`, each weight cast once, and all else in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def never_compiled(function: Callable[..., Any]) -> None:
+    """Have a function that torch wraps for `torch.compile` not import torch._dynamo, which takes a second.
+
+    torch looks for what to call under this name first. A torch that has another name imports the module, and all else
+    is as before.
+    """
+    plain = inspect.unwrap(function)
+    setattr(plain, "__dynamo_disable", plain)
 
 
 def why_not_in_memory(n: int, shape: Sequence[int]) -> str | None:

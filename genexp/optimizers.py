@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from genexp.device import never_compiled
 from genexp.errors import UsageError
 from genexp.ranges import (
     AsBefore,
@@ -116,18 +117,8 @@ class ScheduledOptimizer:
         self.optimizer.load_state_dict(state)
 
 
-def _never_compiled() -> None:
-    """Have optimizers not import torch._dynamo, which takes a second and does nothing where no step is compiled.
-
-    torch wraps these methods for `torch.compile`, and looks for what to call under this name first. A torch that has
-    another name imports the module, and all else is as before.
-    """
-    for name in ("add_param_group", "state_dict", "load_state_dict"):
-        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
-        setattr(method, "__dynamo_disable", method)
-
-
-_never_compiled()
+for _name in ("add_param_group", "state_dict", "load_state_dict"):
+    never_compiled(getattr(torch.optim.Optimizer, _name))
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A step of each shipped model against its floor: the time of its matrix products and convolutions alone.
 
-`scripts/bench floors [MODEL...]` prints a table in Markdown, a row for each stage of training, and writes
-`floors.json`. All models are at their shipped sizes and batches, on MNIST, in float32. The operations of one step are
-recorded on a tape, and groups of them are played again, in the same process:
+`scripts/bench floors [MODEL...]` prints a table in Markdown, a row for each stage of training; of all models it writes
+`docs/floors.json`, too. All models are at their shipped sizes and batches, on MNIST, in float32. The operations of one
+step are recorded on a tape, and groups of them are played again, in the same process:
 
 floor: each product by itself, repeated. This is the rate that the machine reaches in a product of this shape.
 products: all products of the step, one after another, as in the step. Weights come from farther away than the
@@ -45,6 +45,8 @@ SECONDS, GROUP_SECONDS, PRODUCT_SECONDS, LEAST = 2.0, 0.5, 0.1, 5  # of steps, o
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "mv", "addmv_", "convolution", "convolution_backward"}
 OPTIMIZERS = {"_fused_adam_", "_fused_sgd_", "_foreach_add_"}
 ON_32 = {"conv_gan": "experiment=goodfellow2014/conv_gan_cifar10"}  # on random images of CIFAR-10's shape
+
+MORE = {"cyclegan": ("model.pool=0", "~metric@metrics.translation_accuracy")}  # a pool is no part of a tape
 
 
 def median_seconds(act: Callable[[], Any], least_seconds: float) -> float:
@@ -112,7 +114,7 @@ def rows(name: str, device: torch.device) -> dict[str, dict[str, float]]:
     """Return what is measured of a model, by the name of the row."""
     words = (ON_32[name],) if name in ON_32 else (f"model={name}", "dataset=mnist")
     data_dir = os.environ.get("GENEXP_DATA_DIR", "data")
-    more = ("log.every_steps=1000000", f"data_dir={data_dir}")
+    more = ("log.every_steps=1000000", f"data_dir={data_dir}", *MORE.get(name, ()))
     config: TrainConfig = configuration(CommandLine("train", (*words, *more)))
     if name in ON_32:
         noise = torch.randint(256, (10_000, 3, 32, 32), dtype=torch.uint8)
@@ -152,7 +154,9 @@ def main(names: list[str]) -> None:
         for row, values in rows(name, device).items():
             kept[row] = values
             print(in_table(row, values), flush=True)
-    Path("floors.json").write_text(json.dumps({"machine": machine, "torch": torch.__version__, "rows": kept}, indent=2))
+    if not names:
+        found = {"machine": machine, "torch": torch.__version__, "rows": kept}
+        Path("docs/floors.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Peers that are not installed are left out (`.venv/bin/pip install pythae`).
 """
 
+import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -131,6 +133,7 @@ def of_pythae(name: str, config: TrainConfig, model: Any, images: Tensor) -> dic
         peer = f"pythae {version('pythae')}"
     except PackageNotFoundError:
         return {}
+    logging.disable(logging.WARNING)  # what it says on the way
     from pythae.data.datasets import BaseDataset
     from pythae.models import AE, VAE, AEConfig, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -167,15 +170,21 @@ def of_pythae(name: str, config: TrainConfig, model: Any, images: Tensor) -> dic
         theirs,
         BaseDataset(images.cpu(), torch.zeros(len(images))),
         None,
-        BaseTrainerConfig(per_device_train_batch_size=n, no_cuda=images.device.type == "cpu"),
+        BaseTrainerConfig(tempfile.mkdtemp(), per_device_train_batch_size=n, no_cuda=images.device.type == "cpu"),
     )
     trainer.prepare_training()
+    trainer.callback_handler.callbacks = []  # bars, which are for epochs
     loader = trainer.train_loader
+
+    class One(list[Any]):
+        """A loader of one batch."""
+
+        dataset = loader.dataset
 
     def steps() -> Iterator[Any]:
         while True:
             for batch in loader:
-                trainer.train_loader = [batch]
+                trainer.train_loader = One([batch])
                 yield trainer.train_step(1)
 
     made = steps()

@@ -9,7 +9,7 @@ from genexp.config.commands import FigureConfig
 from genexp.errors import UsageError
 from genexp.figures import kinds
 from genexp.figures.canvas import Picture, save_picture
-from genexp.figures.curves import curves, save_figure
+from genexp.figures.curves import curves, marks_of, save_figure
 from genexp.report.runs import curves_of
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import state_of
@@ -65,7 +65,8 @@ def _write_curves(run: Run, files: list[Path]) -> None:
     config = run.config
     splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
     title = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
-    figure = curves(read_json_lines(run.metrics_file), title, splits)
+    lines = read_json_lines(run.metrics_file)
+    figure = curves(lines, title, splits, marks_of(run, lines))
     for file in files:
         with writing(file, REMEDY):
             save_figure(figure, file)
@@ -78,7 +79,7 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
     print(f"{trained}, {config.checkpoint} checkpoint, seed {config.seed}", flush=True)
     label = label_of(config.label, trained)
     picture = _picture(config, trained, label)
-    kind = f"manifold-{config.method}" if config.kind == "manifold" else config.kind
+    kind = kinds.code_space(trained.model, trained.data, config.method) if config.kind == "manifold" else config.kind
     shape = f"{config.rows}x{config.columns}"
     of_class = [] if label is None else [f"label{label}"]
     settings = [kind, shape, f"step{trained.step}", f"seed{config.seed}", *of_class, *trained.changes()]

@@ -60,8 +60,8 @@ def main(config: OwnImagesConfig, line: CommandLine, run: Run) -> None:
         np.savez(stream, **arrays)
     print(f"{made}: {out} ({' × '.join(map(str, arrays[made].shape))})")
     if line.command != "encode" and trained.data.bounds is None:
-        rows = [version[:SHOWN] for _, version in versions]
-        _save(out, rows_of_versions(rows, min(COLUMNS, len(images))), trained, f"rows of {', '.join(dict(versions))}")
+        rows = {name: version[:SHOWN] for name, version in versions}
+        _save(out, rows_of_versions(rows, min(COLUMNS, len(images))), trained, f"rows of {', '.join(rows)}")
     print(f"run: {run.path}", flush=True)
 
 

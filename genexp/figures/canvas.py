@@ -1,12 +1,14 @@
 """Pictures, (H, W, 3) uint8 arrays: grids of images, matplotlib's figures, and their files."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import cache
+from importlib.util import find_spec
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from genexp import __version__
@@ -15,6 +17,7 @@ from genexp.storage.files import atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.ImageFont import FreeTypeFont
     from torch import Tensor
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -22,6 +25,8 @@ Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 LEAST_WIDTH = 600  # pixels of a file
 SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 FRAME = (255, 221, 0)  # yellow
+PAPER, INK = (255, 255, 255), (60, 60, 60)
+TEXT, MARGIN = 15, 6  # pixels: the height of letters, and around text
 
 
 def grid(images: "Tensor", columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
@@ -64,14 +69,61 @@ def rendered(figure: "Figure") -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_picture(picture: Picture, path: Path, title: str) -> None:
-    """Write a PNG file, whole or not at all, with the title of what it shows in it.
+def labelled(picture: Picture, rows: Sequence[str]) -> Picture:
+    """Return the picture, as large as a file of it will be, with a name on the left of each of its equal rows."""
+    picture = _enlarged(picture)
+    font = _font()
+    width = ceil(max(font.getlength(row) for row in rows)) + 2 * MARGIN
+    names = Image.new("RGB", (width, len(picture)), PAPER)
+    for number, row in enumerate(rows):
+        middle = (number + 0.5) * len(picture) / len(rows)
+        ImageDraw.Draw(names).text((width - MARGIN, middle), row, INK, font, anchor="rm")
+    return np.concatenate([np.asarray(names), picture], 1)
 
-    A picture narrower than LEAST_WIDTH is enlarged by a whole factor, which the file says as `Scale`.
+
+def save_picture(picture: Picture, path: Path, title: str) -> None:
+    """Write a PNG file, whole or not at all, with a caption that says what it shows.
+
+    A picture narrower than LEAST_WIDTH is enlarged by a whole factor. The file says the factor as `Scale`, the caption
+    as `Title`, and how many rows of pixels it takes below the picture as `Caption`.
     """
-    scale = ceil(LEAST_WIDTH / picture.shape[1])
+    title = title.encode(errors="replace").decode()  # a name may be in another encoding
+    enlarged = _enlarged(picture)
+    caption = _caption(title, enlarged.shape[1])
     about = PngInfo()
-    for name, text in {"Title": title, "Software": f"genexp {__version__}", "Scale": str(scale)}.items():
-        about.add_itxt(name, text.encode(errors="replace").decode())  # a name may be in another encoding
+    scale = enlarged.shape[1] // picture.shape[1]
+    said = {"Title": title, "Software": f"genexp {__version__}", "Scale": str(scale), "Caption": str(len(caption))}
+    for name, text in said.items():
+        about.add_itxt(name, text)
     with atomic(path) as stream:
-        Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(stream, format="PNG", pnginfo=about)
+        Image.fromarray(np.concatenate([enlarged, caption])).save(stream, format="PNG", pnginfo=about)
+
+
+def _enlarged(picture: Picture) -> Picture:
+    scale = ceil(LEAST_WIDTH / picture.shape[1])
+    return picture.repeat(scale, 0).repeat(scale, 1)
+
+
+def _caption(text: str, width: int) -> Picture:
+    """Return text on paper, (height, width, 3), in as many lines as it needs."""
+    font, lines = _font(), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 2 * MARGIN:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    step = TEXT + MARGIN
+    paper = Image.new("RGB", (width, len(lines) * step + MARGIN), PAPER)
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(paper).text((MARGIN, MARGIN + number * step), line, INK, font)
+    return np.asarray(paper)
+
+
+@cache
+def _font() -> "FreeTypeFont":
+    """Return the font that comes with matplotlib, which has letters of many languages; matplotlib is not imported."""
+    spec = find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return ImageFont.truetype(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", TEXT - 2)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, isfinite
+from math import ceil, inf, isfinite, lcm
 from pathlib import Path
 from statistics import median_high
 from typing import TYPE_CHECKING, Any
 
+from genexp.config.components import lower_is_better
 from genexp.errors import UsageError
 from genexp.figures.canvas import style
+from genexp.rundirs.directory import Run
+from genexp.score import sort_key
 from genexp.storage.files import atomic
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each ti
     "lr": Panel("learning rate", "step size", log=True, limits=(0, None)),
     "momentum": Panel("momentum", "coefficient", limits=(0, 1)),
     "images_per_second": Panel("speed", "training images per second", limits=(0, None)),
+    "valid": Panel("scores on validation images"),
     "score/parzen": Panel("Parzen-window log-likelihood", "nats"),
     "score/elbo": Panel("lower bound of the log-likelihood", "nats"),
     "score/iwae": Panel("importance-weighted bound", "nats"),
@@ -56,16 +60,44 @@ PANELS: dict[str, Panel] = {  # in this order; other groups come behind, each ti
 }
 Series = dict[str, list[tuple[float, float]]]  # a curve's name -> its points (step, value)
 POSITION = ("step", "epoch", "time", "stage")  # keys of a line that are not curves
+SETTINGS = ("lr", "momentum", "beta")  # that many runs never change
 STYLES = ("-", "--", ":", "-.")  # curves that coincide stay visible
 FEW = 10  # a curve of this many points or fewer has a marker at each
 
 
-def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str, str] | None = None) -> "Figure":
+@dataclass(frozen=True)
+class Marks:
+    """Steps of a run that are marked in each panel."""
+
+    sessions: tuple[int, ...] = ()  # where a later session of training began
+    best: int | None = None  # of the best checkpoint
+    best_by: str = ""  # the score that chose it
+
+
+def marks_of(run: Run, lines: Sequence[Mapping[str, Any]]) -> Marks:
+    """Return what is marked in the curves of a run, from its provenance and the `lines` of its metrics.jsonl."""
+    sessions = tuple(int(session["from_step"]) for session in run.sessions()[1:])
+    metrics, wanted = run.config.metrics, run.config.checkpoint.keep_best
+    names = [name for name in metrics if any(f"valid/{name}" in line for line in lines) and wanted in (None, name)]
+    if not names or not run.best_file.exists():
+        return Marks(sessions)
+    lower, key = lower_is_better(metrics[names[0]]), f"valid/{names[0]}"
+    best = min(lines, key=lambda line: sort_key(line[key], lower) if key in line else inf)
+    return Marks(sessions, best["step"], names[0])
+
+
+def curves(
+    lines: Sequence[Mapping[str, float]],
+    title: str,
+    splits: Mapping[str, str] | None = None,
+    marks: Marks = Marks(),
+) -> "Figure":
     """Draw the lines of a run's metrics.jsonl over epochs, a panel for each group of values.
 
     `splits` maps a score's name to the split of its images. Until an epoch is complete, the x axis is in steps. Left
     out are values that are not finite, and means over less than half of the usual number of steps, which are noisier
-    than the others. Raises UsageError if there is no value.
+    than the others. Settings that never change are told in words below the panels, where `marks` are explained, too.
+    Raises UsageError if there is no value.
     """
     from matplotlib.figure import Figure
 
@@ -77,13 +109,25 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
     unit = "epoch" if epoch_lengths else "step"
     steps_per_unit = min(epoch_lengths, default=1)
 
+    constant = {group: series for group, series in panels.items() if _is_constant(group, series)}
+    if len(constant) < len(panels):
+        panels = {group: series for group, series in panels.items() if group not in constant}
     columns = min(3, len(panels))
     rows = ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.4 * columns, 0.4 + 2.9 * rows), dpi=120, layout="constrained")
+    in_last = len(panels) - columns * (rows - 1)
+    figure = Figure(figsize=(4.4 * columns, 0.6 + 2.9 * rows), dpi=120, layout="constrained")
     figure.suptitle(title)
+    figure.supxlabel(_notes(constant, marks), fontsize="small", color="0.4")
+    cells = figure.add_gridspec(rows, lcm(columns, in_last))
     end = 1.02 * max(line["step"] for line in lines) / steps_per_unit  # with room for the last marker
-    for index, (group, series) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(rows, columns, index, xlabel=unit, xlim=(0, end))
+    for index, (group, series) in enumerate(panels.items()):
+        row, column = divmod(index, columns)
+        width = cells.ncols // (in_last if row == rows - 1 else columns)  # the last row leaves no cell empty
+        axes = figure.add_subplot(cells[row, column * width : (column + 1) * width], xlabel=unit, xlim=(0, end))
+        for step in marks.sessions:
+            axes.axvline(step / steps_per_unit, color="0.7", linewidth=1.2, zorder=1)
+        if marks.best is not None:
+            axes.axvline(marks.best / steps_per_unit, color="tab:green", linewidth=1.2, linestyle="--", zorder=1)
         _draw_panel(axes, group, series, steps_per_unit, (splits or {}).get(group.removeprefix("score/")))
         for name, step in _stages(lines).items():
             axes.axvline(step / steps_per_unit, color="0.6", linewidth=0.8, linestyle=":")
@@ -98,6 +142,25 @@ def curves(lines: Sequence[Mapping[str, float]], title: str, splits: Mapping[str
                 color="0.4",
             )
     return figure
+
+
+def _is_constant(group: str, series: Series) -> bool:
+    """Return True if no curve of a setting or a speed ever changes; losses and scores always have a panel."""
+    return group in SETTINGS and all(len(points) > 1 and len({y for _, y in points}) == 1 for points in series.values())
+
+
+def _notes(constant: Mapping[str, Series], marks: Marks) -> str:
+    """Return what is said below the panels."""
+    values: list[str] = []
+    for group, series in constant.items():
+        of_players = "" if list(series) == [group] else f"{group} of "
+        values += [f"{of_players}{name} {points[0][1]:g}" for name, points in series.items()]
+    notes = [f"constant: {', '.join(values)}"] if values else []
+    if marks.sessions:
+        notes.append("grey line: a later session began")
+    if marks.best is not None:
+        notes.append(f"green line: the best checkpoint, by {marks.best_by} on validation images")
+    return "\n".join(notes)
 
 
 def thinned(lines: Sequence[Mapping[str, Any]], most: int = 1000) -> list[Mapping[str, Any]]:

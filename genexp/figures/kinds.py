@@ -62,7 +62,7 @@ def neighbours(
 def interpolation(
     model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int, label: int | None = None
 ) -> Picture:
-    """Draw in each row the decoded images of `columns` equally spaced codes from one code to another.
+    """Draw in each row the decoded images of `columns` equally spaced codes from one code, framed, to another.
 
     The two codes are draws from the prior; a conditional model decodes each row under a class of its own, or all under
     `label`. For a model without a prior, they are the codes of two test images of different classes (of any two, if
@@ -83,7 +83,8 @@ def interpolation(
         weights = torch.linspace(0, 1, columns, device=ends.device)[:, None]
         codes = torch.lerp(starts[:, None], ends[:, None], weights)  # (rows, columns, latent_dim)
         labels = _labels_of_rows(model, data, rows, columns, label)
-        return grid(ancestral(model.decode, codes.flatten(0, 1), labels), columns)
+        framed = [place for row in range(rows) for place in (row * columns, (row + 1) * columns - 1)]
+        return grid(ancestral(model.decode, codes.flatten(0, 1), labels), columns, GAP, framed)
 
 
 def reconstructions(model: Model, data: DataSet, generator: torch.Generator, rows: int, columns: int) -> Picture:
@@ -142,7 +143,8 @@ def manifold(
     model with neither, GenexpError if all codes are equal.
     """
     with evaluating(model):
-        if isinstance(model, LatentVariableModel) and model.draw_codes(1, generator).shape[1] == 2:
+        if _has_prior_of_two(model):
+            assert isinstance(model, LatentVariableModel)
             _refuse_points(data, "manifold")
             if model.conditional and label is None:
                 names = ", ".join(data.class_names()[:10])
@@ -162,6 +164,23 @@ def manifold(
     points, axis_names = _project(codes.double().cpu().numpy(), method, generator)
     labels = data.labels_of("test")[test_rows]
     return _map(points, labels.cpu().numpy(), axis_names, data.class_names())
+
+
+def code_space(model: Model, data: DataSet, method: str) -> str:
+    """Return the name of what `manifold` draws: a grid of decoded codes, or a map by `method` or of the codes alone."""
+    if _has_prior_of_two(model):
+        return "manifold-grid"
+    if isinstance(model, Autoencoder):
+        with evaluating(model):
+            if Asking(model.encode)(data.batch("test", slice(0, 1))).shape[1] == 2:
+                return "manifold-codes"
+    return f"manifold-{method}"
+
+
+def _has_prior_of_two(model: Model) -> bool:
+    if not isinstance(model, LatentVariableModel):
+        return False
+    return model.draw_codes(1, torch.Generator(model.device)).shape[1] == 2
 
 
 def _labels_of_rows(model: object, data: DataSet, rows: int, columns: int, label: int | None) -> Tensor | None:
@@ -256,6 +275,7 @@ def _map(
 
     figure = Figure(figsize=(7, 6), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set_title(f"codes of {len(points):,} test images", fontsize="medium")
     axes.set_aspect("equal", adjustable="datalim")
     # One scatter in random order: drawn class by class, the last class would cover the others.
     axes.scatter(points[:, 0], points[:, 1], s=9, c=palette[class_indices], linewidths=0, alpha=0.8)

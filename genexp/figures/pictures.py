@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genexp.data import DataSet
-from genexp.figures.canvas import Picture, grid
+from genexp.figures.canvas import Picture, grid, labelled
 from genexp.figures.points import POINTS, of_points
 from genexp.models import Asking, Autoencoder, Model, Reconstructs, Side, Translator, draw, evaluating
 from genexp.models.samplers import ChainSampler, markov_chain, training_images
@@ -81,13 +81,13 @@ def of_reconstructions(
     if not isinstance(model, Autoencoder):
         assert isinstance(model, Model)
         with evaluating(model):
-            return rows_of_versions([images, model.reconstruct(images)], columns)
+            return rows_of_versions({"images": images, "reconstructed": model.reconstruct(images)}, columns)
     corrupted = model.noise(images, generator)
     with evaluating(model):
         codes = Asking(model.encode)(batch | {"images": corrupted})
         reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
-    versions = [images, reconstructed] if model.noise is unchanged else [images, corrupted, reconstructed]
-    return rows_of_versions(versions, columns)
+    seen = {} if model.noise is unchanged else {"corrupted": corrupted}
+    return rows_of_versions({"images": images, **seen, "reconstructed": reconstructed}, columns)
 
 
 def of_chains(
@@ -120,19 +120,22 @@ def of_translations(model: Translator, data: DataSet, rows: int = 1, columns: in
         for images, there, back in sides:
             x = images.images("valid", slice(0, rows * columns))
             translated = model.translate(x, there)
-            versions = [x, translated, model.translate(translated, back)]
-            pictures.append(rows_of_versions([each.expand(-1, 3, -1, -1) for each in versions], columns))
+            versions = {"images": x, "translated": translated, "and back": model.translate(translated, back)}
+            pictures.append(
+                rows_of_versions({name: each.expand(-1, 3, -1, -1) for name, each in versions.items()}, columns)
+            )
     return np.concatenate(pictures)
 
 
-def rows_of_versions(versions: list[Tensor], columns: int) -> Picture:
+def rows_of_versions(versions: dict[str, Tensor], columns: int) -> Picture:
     """Draw a row of each version of the images, one below the other, then the next rows; leave out rows not full.
 
-    The first row counts as full if there are fewer images.
+    The names of the versions stand on the left. The first row counts as full if there are fewer images.
     """
-    row_groups = zip(*(torch.split(version, columns) for version in versions), strict=True)
-    full_rows = [row for group in row_groups for row in group if len(row) == min(columns, len(versions[0]))]
-    return grid(torch.cat(full_rows), columns=len(full_rows[0]))
+    row_groups = zip(*(torch.split(version, columns) for version in versions.values()), strict=True)
+    full = min(columns, *map(len, versions.values()))
+    full_rows = [row for group in row_groups for row in group if len(row) == full]
+    return labelled(grid(torch.cat(full_rows), columns=full), [*versions] * (len(full_rows) // len(versions)))
 
 
 def of_filters(model: Model, data: DataSet) -> dict[str, Picture]:

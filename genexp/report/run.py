@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from genexp.errors import UsageError
-from genexp.figures.curves import curves, thinned
+from genexp.figures.curves import curves, marks_of, thinned
 from genexp.papers.answers import experiment, follow, kept_yardsticks
 from genexp.papers.parzen_table import YARDSTICKS
 from genexp.papers.published import Cell, LikelihoodTable, Paper, ParzenTable
@@ -40,7 +40,8 @@ def page_of_run(state: RunState, paper: Paper, folder: str | None) -> Page:
     lines = thinned(read_json_lines(run.metrics_file))
     try:
         splits = {name: str(metric["split"]) for name, metric in config.metrics.items() if "split" in metric}
-        page.sections.append(Section("Curves", charts=[("curves over epochs", svg(curves(lines, "", splits)))]))
+        drawn = svg(curves(lines, "", splits, marks_of(run, lines)))
+        page.sections.append(Section("Curves", charts=[("curves over epochs", drawn)]))
     except UsageError:  # nothing is logged yet
         pass
     page.sections.append(Section("What made it", facts=_facts(state)))

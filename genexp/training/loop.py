@@ -106,7 +106,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
-    kind = _kind_of_moves(config, device)
+    kind = _kind_of_moves(config, training.model)
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
@@ -149,18 +149,17 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
 
 
-def _kind_of_moves(config: TrainConfig, device: torch.device) -> type[Moves]:
-    """Return how steps are made. On the CPU those of somebody's own component are always made as usual.
+def _kind_of_moves(config: TrainConfig, model: Model) -> type[Moves]:
+    """Return how steps are made. Those with somebody's own component are made as usual, unless its model allows more.
 
     Its Python may do something else at a later step, which the first replays do not show.
     """
     if not config.device.capture:
         return Moves
-    if device.type == "cuda":
-        return MovesAsGraph
     components = [config.model, config.noise, config.optimizer, *config.optimizers.values()]
     ours = all(str(component["_target_"]).startswith("genexp.") for component in components)
-    return MovesOnTape if device.type == "cpu" and ours else Moves
+    kinds = {"cuda": MovesAsGraph, "cpu": MovesOnTape}
+    return kinds.get(model.device.type, Moves) if ours or model.replayed else Moves
 
 
 def _read_window(training: Training, norms: dict[str, Tensor]) -> dict[str, float]:

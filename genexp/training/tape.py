@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genexp.device import never_compiled
+
 MOST = 2**25  # bytes of results that a tape holds: more leave the caches, which costs more time than Python does
 aten = torch.ops.aten
 COPIES = {aten.clone.default, aten._to_copy.default}
@@ -88,6 +90,9 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.tape.why_not is None:
             self.tape.note(func, _without_graph(args), _without_graph(kwargs), _without_graph(results))
         return results
+
+
+never_compiled(_Operations.__torch_dispatch__)
 
 
 class _Reads(TorchFunctionMode):

@@ -427,7 +427,7 @@ def test_the_model_comes_back_as_it_was(trained):
     )
     found = reopen(run, config)
     for name, value in last_checkpoint(trained)["model"].items():
-        assert torch.equal(found.model.state_dict()[name], value), name
+        assert torch.equal(found.model.state_dict()[name].cpu(), value), name
     assert (found.epoch, found.step) == (2, 22)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from images import plain, unscaled, write
+from images import plain, unlabelled, unscaled, write
 from PIL import Image
 
 import genexp as door
@@ -46,7 +46,8 @@ def test_codes_and_reconstructions_are_those_of_the_model(genexp, finished, own)
     content = written(genexp("reconstruct", f"run={run}", "images=own.npz", "out=mine.npz"), "reconstructions")
     assert np.array_equal(content["reconstructions"], opened.reconstruct(own).numpy())
     assert np.array_equal(content["images"], own)
-    assert unscaled("mine.png").size == (10 * 33 + 1, 2 * 2 * 33 + 1)  # two full rows of images and what they became
+    grid = unlabelled(np.asarray(unscaled("mine.png")), 10)
+    assert grid.shape == (2 * 2 * 33 + 1, 10 * 33 + 1, 3)  # two full rows of images and what they became
 
 
 def test_image_files_are_cut_and_resized_as_a_folder_is(genexp, finished, own):

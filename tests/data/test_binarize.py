@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics, without_times
-from images import unscaled
+from images import unlabelled, unscaled
 from PIL import Image
 
 from genexp import rng
@@ -230,7 +230,7 @@ def test_a_run_is_scored_again_as_at_its_end_and_every_picture_is_drawn(genexp, 
     for kind in ("neighbours", "reconstructions", "interpolation", "manifold"):
         drawn = genexp("figure", f"run={run}", f"kind={kind}", "rows=2", "columns=3", f"out={kind}.png")
         assert drawn.code == 0, drawn.err
-    picture = np.asarray(unscaled(run / "reconstructions/epoch-0003.png").convert("L"))
+    picture = unlabelled(np.asarray(unscaled(run / "reconstructions/epoch-0003.png").convert("L")), 10)
     image = (
         digits(tmp_path, binarize="fresh").to(select("auto", None)).drawn(0).images("valid")[1, 0].cpu()
     )  # a tile of 32 pixels, 1 from the next

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Fixed, config_of
+from images import unlabelled
 
 from genexp import rng
 from genexp.data import DataSet
@@ -16,7 +17,7 @@ from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
 from genexp.figures.canvas import FRAME, grid
-from genexp.figures.curves import curves, save_figure
+from genexp.figures.curves import Marks, curves, save_figure
 from genexp.metrics import nearest
 from genexp.models import Model, draw, evaluating
 from genexp.models.samplers import ChainSampler
@@ -148,7 +149,10 @@ def test_lines_between_draws_from_the_prior(kind):
         expected = [model.decode(codes) for codes in (starts, 0.75 * starts + 0.25 * ends, (starts + ends) / 2, ends)]
     for row in range(3):
         for column, images in zip((0, 1, 2, 4), expected, strict=True):
-            assert shows(picture, row, column, images[row])
+            assert shows(picture, row, column, images[row], gap=figures.GAP)
+    side = 32 + figures.GAP
+    framed = [column for column in range(5) if tuple(picture[figures.GAP - 1, column * side + side // 2]) == FRAME]
+    assert framed == [0, 4]
 
 
 def test_lines_between_codes_of_test_images_of_different_classes():
@@ -160,7 +164,7 @@ def test_lines_between_codes_of_test_images_of_different_classes():
         codes = [model.encode(data.images("test", rows)) for rows in (starts, ends)]
         expected = [model.decode(code) for code in (codes[0], (codes[0] + codes[1]) / 2, codes[1])]
     for row in range(40):
-        assert all(shows(picture, row, column, expected[column][row]) for column in range(3))
+        assert all(shows(picture, row, column, expected[column][row], gap=figures.GAP) for column in range(3))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -197,7 +201,7 @@ def test_chains_begin_at_training_images_and_go_on_to_the_right():
 
 def test_reconstructions_in_rows_and_columns():
     model, data = untrained("ae")
-    picture = figures.reconstructions(model, data, generator(), rows=3, columns=7)
+    picture = unlabelled(figures.reconstructions(model, data, generator(), rows=3, columns=7), 7)
     images = data.images("valid", slice(0, 21))
     with evaluating(model):
         reconstructed = model.decode(model.encode(images))
@@ -348,9 +352,10 @@ def test_curves_show_what_the_lines_hold():
     figure = curves(lines_of_a_gan(), "gan on digits")
     axes = panels(figure)
     assert list(axes) == [
-        "losses", "discriminator's output", "gradients", "learning rate", "speed", "Parzen-window log-likelihood",
-        "modes captured", "novelty",
+        "losses", "discriminator's output", "gradients", "speed", "Parzen-window log-likelihood", "modes captured",
+        "novelty",
     ]  # fmt: skip
+    assert figure.get_supxlabel() == "constant: lr of discriminator 0.1, lr of generator 0.1"
     assert all(each.lines for each in axes.values())
     assert figure.get_suptitle() == "gan on digits"
     assert [line.get_label() for line in axes["losses"].lines] == ["discriminator", "generator"]
@@ -363,8 +368,31 @@ def test_curves_show_what_the_lines_hold():
     assert (list(x), list(y)) == ([2, 4], [200, 400])
     assert axes["Parzen-window log-likelihood"].lines[0].get_marker() == "o"
     assert (axes["losses"].get_xlabel(), axes["losses"].get_ylabel()) == ("epoch", "nats")
-    assert (axes["gradients"].get_yscale(), axes["learning rate"].get_yscale()) == ("log", "linear")
+    assert (axes["gradients"].get_yscale(), axes["speed"].get_yscale()) == ("log", "linear")
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
+
+
+def test_a_setting_that_changes_has_a_panel_and_no_cell_is_empty():
+    lines = lines_of_a_gan()
+    lines[-1]["lr/generator"] = 0.05
+    figure = curves(lines, "gan on digits")
+    assert "learning rate" in panels(figure)
+    assert figure.get_supxlabel() == ""
+    for each in (figure, curves(lines_of_a_gan(), "seven panels")):
+        cells = [axes.get_subplotspec() for axes in each.axes]
+        for row in {cell.rowspan.start for cell in cells}:
+            of_row = [cell for cell in cells if cell.rowspan.start == row]
+            columns = [column for cell in of_row for column in cell.colspan]
+            assert columns == list(range(of_row[0].get_gridspec().ncols))
+
+
+def test_sessions_and_the_best_checkpoint_are_marked_in_every_panel():
+    figure = curves(lines_of_a_gan(), "gan on digits", None, Marks(sessions=(15, 25), best=20, best_by="parzen"))
+    for axes in figure.axes:
+        marked = [line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1]]
+        assert marked == [1.5, 2.5, 2.0]
+    assert "grey line: a later session began" in figure.get_supxlabel()
+    assert "green line: the best checkpoint, by parzen on validation images" in figure.get_supxlabel()
 
 
 def test_curves_of_a_run_in_its_first_epoch_are_over_steps():

@@ -42,7 +42,9 @@ class Wide(Model):
         return Outcome({"image": (images.flatten(1) - self.image.weight[:, 0]).square().sum(1).mean()}, {})
 
     def sample(self, n, generator, data):
-        return self.scale * torch.rand(n, *self.shape, generator=generator, device=generator.device) + self.offset
+        draws = torch.rand(n, *self.shape, generator=generator, device=generator.device)
+        draws.view(-1)[:2] = torch.tensor([0.0, 1.0])
+        return self.scale * draws + self.offset
 '''
 
 

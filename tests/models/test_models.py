@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state, config_of, interrupted_at, last_checkpoint, read_metrics
-from images import unscaled
+from images import unlabelled, unscaled
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -109,7 +109,8 @@ def test_every_model_trains_on_digits_is_sampled_scored_and_shown(whole, model):
     if model in RECONSTRUCTING:
         pictures.add("valid/reconstructions")
         rows = 6 if model == "dae" else 4  # with the corrupted inputs between
-        assert unscaled(answer.run / "reconstructions" / last).size == (10 * 33 + 1, rows * 33 + 1)
+        picture = unlabelled(np.asarray(unscaled(answer.run / "reconstructions" / last)), 10)
+        assert picture.shape == (rows * 33 + 1, 10 * 33 + 1, 3)
     if model in CHAINS:
         pictures.add("samples/chains")
         assert unscaled(answer.run / "chains" / last).size == (16 * 33 + 1, 8 * 33 + 1)
@@ -479,8 +480,8 @@ def test_reconstructions_stand_below_what_the_encoder_saw(count):
     data = DataSet(data.train, data.valid[:count], data.test, labels={}, white=16)
     model = build.training(config, data, torch.device("cpu")).model
     generator = lambda: rng.generator(torch.device("cpu"), 0, "test")  # noqa: E731
-    picture = pictures.of_reconstructions(model, data, generator())
     columns, groups = min(count, 10), max(1, min(count, 20) // 10)
+    picture = unlabelled(pictures.of_reconstructions(model, data, generator()), columns)
     assert picture.shape == (3 * groups * 33 + 1, columns * 33 + 1, 3)
     images = data.images("valid", slice(0, 20))
     seen = model.noise(images, generator())

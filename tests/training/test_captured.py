@@ -1,5 +1,7 @@
 """Captured steps, as CUDA graphs and on tape, against the same steps made as usual."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import assert_same_state, config_of
@@ -147,11 +149,15 @@ def test_a_step_that_remembers_in_python_is_found_by_the_check(monkeypatch, devi
 
 
 @pytest.mark.parametrize("group", ["model", "noise", "optimizer"])
-def test_on_the_cpu_steps_of_somebodys_own_components_are_made_as_usual(group):
-    config = config_of("model=vae", *WORDS)
-    assert loop._kind_of_moves(config, torch.device("cpu")) is MovesOnTape
-    own = {group: {**getattr(config, group), "_target_": "mine.own"}}
-    assert loop._kind_of_moves(config.model_copy(update=own), torch.device("cpu")) is loop.Moves
+def test_steps_with_somebodys_own_components_are_made_as_usual_unless_the_model_allows_more(group):
+    config, model = config_of("model=vae", *WORDS), SimpleNamespace(device=torch.device("cpu"), replayed=False)
+    assert loop._kind_of_moves(config, model) is MovesOnTape
+    own = config.model_copy(update={group: {**getattr(config, group), "_target_": "mine.own"}})
+    assert loop._kind_of_moves(own, model) is loop.Moves
+    model.replayed = True
+    assert loop._kind_of_moves(own, model) is MovesOnTape
+    off = own.model_copy(update={"device": own.device.model_copy(update={"capture": False})})
+    assert loop._kind_of_moves(off, model) is loop.Moves
 
 
 def test_a_training_that_stops_in_between_ends_as_one_that_does_not(monkeypatch):
