@@ -20,6 +20,7 @@ from genexp.config.compose import configuration
 from genexp.errors import UsageError
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import named_runs
+from genexp.rundirs.names import pictures_by_epoch
 from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.storage.files import read_json_lines
@@ -185,13 +186,13 @@ class OpenRun:
 
     def _repr_html_(self) -> str:
         """Show what the run is, its scores, and its newest samples."""
-        config, pictures = self.run.config, sorted(self.run.samples.glob("*.png"), key=_number_in)
+        config, pictures = self.run.config, pictures_by_epoch(self.run.samples)
         lines = [f"{config.name} on {config.dataset['name']}, seed {config.seed}", str(self.path)]
         lines += [f"{name}: {score.summary}" for name, score in list(self.scores.items())[:SHOWN]]
         text = "<br>".join(map(html.escape, lines))
         if not pictures:
             return f"<div>{text}</div>"
-        picture = base64.b64encode(pictures[-1].read_bytes()).decode()
+        picture = base64.b64encode(pictures[-1].file.read_bytes()).decode()
         image = f'<img alt="samples" style="image-rendering:pixelated" src="data:image/png;base64,{picture}">'
         return f"<div>{text}<br>{image}</div>"
 
@@ -201,8 +202,3 @@ def _spelled(value: Any) -> str:
     if isinstance(value, str):
         return value if re.fullmatch(r"[\w./\[\], -]*", value) else json.dumps(value, ensure_ascii=False)
     return json.dumps(str(value) if isinstance(value, Path) else value)
-
-
-def _number_in(file: Path) -> tuple[int, str]:
-    match = re.search(r"epoch-(\d+)", file.name)
-    return (int(match[1]) if match else -1), file.name

@@ -12,6 +12,7 @@ others: the other operations alone, such as sigmoids, random numbers and losses.
 Python: what the step takes beyond all its operations; less than 0 where these are slower on tape.
 """
 
+import copy
 import json
 import os
 import platform
@@ -91,6 +92,7 @@ def recorded(config: TrainConfig, training: Training, data: DataSet, stage: Plan
 
 def measured(config: TrainConfig, training: Training, data: DataSet, stage: PlannedStage) -> dict[str, float]:
     """Return GFLOP of the stage's step, and the seconds of the step and of its parts."""
+    before = copy.deepcopy(training.state_dict())  # to play the optimizer alone ruins the weights
     tape, flop = recorded(config, training, data, stage)
     training.step, training.window = stage.first_step + 4, []
     steps = train(config, training, data, config.epochs)
@@ -107,6 +109,7 @@ def measured(config: TrainConfig, training: Training, data: DataSet, stage: Plan
         groups[group_of(call)].append(call)
     floor = sum(median_seconds(partial(play, [call]), PRODUCT_SECONDS) for call in groups["products"])
     parts = {name: median_seconds(partial(play, calls), GROUP_SECONDS) for name, calls in groups.items() if calls}
+    training.load_state_dict(before)
     return {"step": statistics.median(times), "gflop": flop / 1e9, "floor": floor, **parts}
 
 

@@ -1,7 +1,5 @@
 """`genexp train`: train what the configuration names, score it, and keep it in a run directory."""
 
-import re
-
 import torch
 
 from genexp.commands import report
@@ -14,6 +12,7 @@ from genexp.data.remarks import remarks
 from genexp.device import select
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import same_but_path
+from genexp.rundirs.names import pictures_by_epoch
 from genexp.rundirs.results import Results
 from genexp.signals import Stop
 from genexp.text import count, duration, first_line
@@ -112,10 +111,8 @@ def _report(config: TrainConfig, run: Run, results: Results, command: str) -> No
             print(f"{name} of the raw weights: {results.raw_scores[name].summary}")
     for remark in results.remarks:
         warn(remark)
-    pictures = {file: re.match(r"epoch-(\d+)[.-]", file.name) for file in run.samples.glob("*.png")}
-    epochs_of = {file: int(match[1]) for file, match in pictures.items() if match is not None}
-    if epochs_of:
-        print(f"samples: {max(epochs_of, key=lambda file: epochs_of[file])}")
+    for picture in pictures_by_epoch(run.samples)[-1:]:
+        print(f"samples: {picture.file}")
     pace = f"{duration(results.train_seconds)}, {results.images_per_second:,.0f} images/s"
     print(f"trained {_epochs(run, results)} in {pace}")
     print(f"curves: tensorboard --logdir {run.tensorboard}", flush=True)

@@ -27,6 +27,8 @@ SMALLEST_TILE = 28  # pixels; smaller images are enlarged by a whole factor
 FRAME = (255, 221, 0)  # yellow
 PAPER, INK = (255, 255, 255), (60, 60, 60)
 TEXT, MARGIN = 15, 6  # pixels: the height of letters, and around text
+MATPLOTLIB = find_spec("matplotlib")  # where it is; to import it takes long
+FONT = Path(MATPLOTLIB.origin or "" if MATPLOTLIB else "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
 
 
 def grid(images: "Tensor", columns: int | None = None, gap: int = 1, framed: Collection[int] = ()) -> Picture:
@@ -122,8 +124,4 @@ def _caption(text: str, width: int) -> Picture:
 
 @cache
 def _font() -> "FreeTypeFont":
-    """Return the font that comes with matplotlib, which has letters of many languages; matplotlib is not imported."""
-    spec = find_spec("matplotlib")
-    assert spec is not None
-    assert spec.origin is not None
-    return ImageFont.truetype(Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", TEXT - 2)
+    return ImageFont.truetype(FONT, TEXT - 2)

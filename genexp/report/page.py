@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genexp.rundirs.names import pictures_by_epoch
 from genexp.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THUMBNAIL = 140  # pixels
-OF_EPOCH = re.compile(r"epoch-(\d+)(?:-(.+))?\.png$")
 INK = {"#000000": "currentColor", "#ebebeb": "var(--rule)", "#999999": "var(--faint)", "#666666": "var(--faint)"}
 
 
@@ -114,30 +114,24 @@ def data_uri(png: bytes) -> str:
 
 def film(folder: Path, title: str, caption: str = "", most: int = 1) -> Film | None:
     """Return the pictures of a folder by epoch, `most` of them, evenly spaced, the last one among them."""
-    found = _by_epoch(folder)
+    found = pictures_by_epoch(folder)
     count = min(most, len(found))
     chosen = [found[len(found) - 1 - round(k * (len(found) - 1) / max(count - 1, 1))] for k in range(count)][::-1]
     frames = []
-    for match, file in chosen:
-        stage = f", {match[2].replace('_', ' ')}" if match[2] else ""
-        frames.append(Frame(f"epoch {int(match[1])}{stage}", data_uri(file.read_bytes())))
+    for epoch, stage, file in chosen:
+        of_stage = f", {stage.replace('_', ' ')}" if stage else ""
+        frames.append(Frame(f"epoch {epoch}{of_stage}", data_uri(file.read_bytes())))
     return Film(title, frames, caption) if frames else None
-
-
-def _by_epoch(folder: Path) -> list[tuple[re.Match[str], Path]]:
-    """Return the pictures of a folder, the newest last, each with what its name says."""
-    found = [(match, file) for file in folder.glob("*.png") if (match := OF_EPOCH.search(file.name))]
-    return sorted(found, key=lambda each: (int(each[0][1]), each[1].name))
 
 
 def thumbnail(folder: Path) -> str:
     """Return the newest picture of a folder, made small, as an address; nothing if there is none."""
     from PIL import Image
 
-    found = _by_epoch(folder)
+    found = pictures_by_epoch(folder)
     if not found:
         return ""
-    with Image.open(found[-1][1]) as picture:
+    with Image.open(found[-1].file) as picture:
         side = min(picture.size)
         small = picture.convert("RGB").crop((0, 0, side, side)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     stream = io.BytesIO()

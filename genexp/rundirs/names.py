@@ -1,9 +1,10 @@
-"""Names of runs: the shortest that `run=` takes, and the folder that several have in common."""
+"""Names of runs and of their pictures: the shortest that `run=` takes, the folder that several have in common."""
 
 import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 OUTPUTS = "outputs"  # the folder of all runs, unless outputs_dir says another
 HASH = re.compile(r"-([0-9a-f]{8})$")  # at the end of the names that `TrainConfig.directory` gives
@@ -35,3 +36,17 @@ def short_names(run_dirs: list[Path]) -> dict[Path, str]:
     """Return the short name of each run; the path of one that has its hash in common with another, as copies have."""
     hashes = Counter(map(hash_of, run_dirs))
     return {path: short_name(path) if hashes[hash_of(path)] == 1 else str(path) for path in run_dirs}
+
+
+class OfEpoch(NamedTuple):
+    """A picture that was drawn while a run was trained."""
+
+    epoch: int
+    stage: str  # its name, as the file has it; "" for a run of one stage
+    file: Path
+
+
+def pictures_by_epoch(folder: Path) -> list[OfEpoch]:
+    """Return the pictures in a folder of a run, the newest last."""
+    found = [(re.match(r"epoch-(\d+)(?:-(.+))?\.png$", file.name), file) for file in folder.glob("*.png")]
+    return sorted(OfEpoch(int(match[1]), match[2] or "", file) for match, file in found if match is not None)
