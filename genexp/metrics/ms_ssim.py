@@ -51,7 +51,7 @@ def similarity(x: Tensor, y: Tensor, windows: Windows = "inside") -> Tensor:
 def _inside(x: Tensor, y: Tensor, betas: list[float]) -> Tensor:
     x, y, value = float64(x), float64(y), torch.ones(len(x), dtype=torch.float64)
     for scale, beta in enumerate(betas, 1):
-        luminance, contrast = _of_windows(x, y)
+        luminance, contrast = of_windows(x, y)
         is_coarsest = scale == len(betas)
         part = luminance * contrast if is_coarsest else contrast
         value *= part.flatten(1).mean(1).clamp(min=0).cpu() ** beta
@@ -59,7 +59,7 @@ def _inside(x: Tensor, y: Tensor, betas: list[float]) -> Tensor:
     return value
 
 
-def _of_windows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def of_windows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return luminance, and contrast times structure, of each window of images, (n, C, H − 10, W − 10)."""
     n, channels, height, width = x.shape
     places = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
