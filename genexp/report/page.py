@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genexp.figures.canvas import LEAST_WIDTH
 from genexp.rundirs.names import pictures_by_epoch
 from genexp.tables import Table
 
@@ -28,6 +29,7 @@ class Frame:
 
     label: str
     source: str  # a data: address
+    small: bool = False  # True if it is enlarged on the page: its pixels then stay sharp
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def film(folder: Path, title: str, caption: str = "", most: int = 1) -> Film | N
     frames = []
     for epoch, stage, file in chosen:
         of_stage = f", {stage.replace('_', ' ')}" if stage else ""
-        frames.append(Frame(f"epoch {epoch}{of_stage}", data_uri(file.read_bytes())))
+        png = file.read_bytes()
+        small = int.from_bytes(png[16:20], "big") < LEAST_WIDTH  # the width; those of earlier versions are smaller
+        frames.append(Frame(f"epoch {epoch}{of_stage}", data_uri(png), small))
     return Film(title, frames, caption) if frames else None
 
 
