@@ -165,12 +165,12 @@ class OpenRun:
         """
         from genexp.training.applied import log_prob
 
-        return log_prob(self._trained, self._images(images), k=k, seed=seed, **labels).cpu()
+        return log_prob(self._trained, self._images(images), k=k, seed=seed, **labels)
 
     def _apply(self, name: str, **given: "Tensor") -> "Tensor":
         from genexp.training.applied import applied
 
-        return applied(self._trained, name, **given).cpu()
+        return applied(self._trained, name, **given)
 
     def _images(self, images: "Array") -> "Tensor":
         from genexp.training.given import as_images

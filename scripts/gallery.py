@@ -39,15 +39,12 @@ def main(outputs: str) -> None:
     more = ["dataset=mnist", f"data_dir={os.environ.get('GENEXP_DATA_DIR', 'data')}", f"outputs_dir={outputs}"]
     rows: list[tuple[str, Picture, dict[str, Score]]] = []
     for name, words in ROWS.items():
-        run = genexp.train(*words, *more, "report=false")
-        trained = run._trained
+        run = genexp.load(genexp.train(*words, *more, "report=false").path, "device=cpu")
         if not rows:
-            test, samples = (
-                trained.data.images("test", slice(SHOWN)),
-                GivenSamples(trained.data.images("train"), "draw"),
-            )
-            rows.append(("test images of MNIST", grid(test, SHOWN), scores_of(samples, trained.data)))
-        rows.append((name, grid(run.sample(SHOWN, seed=SEED), SHOWN), scores_of(trained.model, trained.data)))
+            training = GivenSamples(run.data.images("train"), "draw")
+            test = grid(run.data.images("test", slice(SHOWN)), SHOWN)
+            rows.append(("test images of MNIST", test, scores_of(training, run.data)))
+        rows.append((name, grid(run.sample(SHOWN, seed=SEED), SHOWN), scores_of(run.model, run.data)))
         print(name, {metric: score.summary for metric, score in rows[-1][2].items()}, flush=True)
     out = Path("docs/gallery.png")
     drawn(rows).convert("L").save(out, optimize=True)
