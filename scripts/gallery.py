@@ -61,7 +61,7 @@ def drawn(rows: list[tuple[str, Picture, dict[str, Score]]]) -> Image.Image:
     """Return the picture: a name, images and two scores in each row, below a head."""
     font, small = ImageFont.truetype(FONT, 15), ImageFont.truetype(FONT, 13)
     right = FIRST + rows[0][1].shape[1] * SCALE
-    picture = Image.new("RGB", (right + 2 * COLUMN, (len(rows) + 1) * HEIGHT), PAPER)
+    picture = Image.new("RGB", (right + 2 * COLUMN, (len(rows) + 1) * HEIGHT + SCALE), PAPER)
     draw = ImageDraw.Draw(picture)
     heads = ("Parzen, nats", "FID")
     for number, head in enumerate(heads):
