@@ -47,6 +47,7 @@ def assert_same(monkeypatch, *words):
     return made
 
 
+@pytest.mark.slow
 @ON_EACH
 @pytest.mark.parametrize("model", sorted({*DIGITS} - {"cyclegan"}))
 def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, device, model):
@@ -56,12 +57,14 @@ def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, devic
     assert all(moves.checked == 2 for moves in made)
 
 
+@pytest.mark.slow
 @ON_EACH
 def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_usual(monkeypatch, device):
     (moves,) = assert_same(monkeypatch, device, "model=cyclegan", *WORDS, *DIGITS["cyclegan"])
     assert moves.why_not in ("it waits for the device", "it draws from the CPU's random generator", READS)
 
 
+@pytest.mark.slow
 @ON_EACH
 @pytest.mark.parametrize(
     "words",
@@ -82,6 +85,7 @@ def test_so_it_does_with_schedules_optimizers_averages_and_fresh_draws(monkeypat
     assert moves.captured or (device == "cpu" and words[0] == "optimizer=rmsprop")  # its rate is a number
 
 
+@pytest.mark.slow
 @NEEDS_GPU
 @pytest.mark.parametrize("capture", ["true", "false"])
 @pytest.mark.parametrize(
