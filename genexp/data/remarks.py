@@ -1,4 +1,4 @@
-"""What is said about a data set before training: what is wrong with it, copies across splits, hardly any contrast."""
+"""Remarks on a data set before training: mistakes in it, copies across splits, hardly any contrast."""
 
 import hashlib
 from collections.abc import Iterator

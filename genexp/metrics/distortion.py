@@ -1,4 +1,4 @@
-"""How far reconstructions are from images, at the length of the code: rate and distortion."""
+"""Distortion of reconstructions, beside the length of the code."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
