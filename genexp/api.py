@@ -128,7 +128,7 @@ class OpenRun:
         """The model, as its checkpoint has it, on the device of the settings."""
         return self._trained.model
 
-    @property
+    @cached_property
     def data(self) -> "DataSet":
         """The data that it was trained on, on the CPU."""
         import torch

@@ -17,7 +17,17 @@ from genexp.figures import pictures
 from genexp.figures.canvas import Picture, grid, rendered, style
 from genexp.figures.points import POINTS
 from genexp.metrics.nearest import nearest
-from genexp.models import Asking, Autoencoder, LatentVariableModel, Model, Reconstructs, Translator, draw, evaluating
+from genexp.models import (
+    Asking,
+    Autoencoder,
+    LatentVariableModel,
+    Model,
+    Reconstructs,
+    Translator,
+    code_size,
+    draw,
+    evaluating,
+)
 from genexp.models.samplers import CHUNK, ChainSampler, ancestral
 from genexp.text import count
 from genexp.threads import one_for_blas
@@ -143,7 +153,7 @@ def manifold(
     model with neither, GenexpError if all codes are equal.
     """
     with evaluating(model):
-        if _has_prior_of_two(model):
+        if _has_prior_of_two(model, generator):
             assert isinstance(model, LatentVariableModel)
             _refuse_points(data, "manifold")
             if model.conditional and label is None:
@@ -168,19 +178,13 @@ def manifold(
 
 def code_space(model: Model, data: DataSet, method: str) -> str:
     """Return the name of what `manifold` draws: a grid of decoded codes, or a map by `method` or of the codes alone."""
-    if _has_prior_of_two(model):
+    if _has_prior_of_two(model, torch.Generator(model.device)):
         return "manifold-grid"
-    if isinstance(model, Autoencoder):
-        with evaluating(model):
-            if Asking(model.encode)(data.batch("test", slice(0, 1))).shape[1] == 2:
-                return "manifold-codes"
-    return f"manifold-{method}"
+    return "manifold-codes" if code_size(model, data.batch("test", slice(0, 1))) == 2 else f"manifold-{method}"
 
 
-def _has_prior_of_two(model: Model) -> bool:
-    if not isinstance(model, LatentVariableModel):
-        return False
-    return model.draw_codes(1, torch.Generator(model.device)).shape[1] == 2
+def _has_prior_of_two(model: Model, generator: torch.Generator) -> bool:
+    return isinstance(model, LatentVariableModel) and model.draw_codes(1, generator).shape[1] == 2
 
 
 def _labels_of_rows(model: object, data: DataSet, rows: int, columns: int, label: int | None) -> Tensor | None:

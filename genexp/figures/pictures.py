@@ -10,7 +10,7 @@ from torch import Tensor
 from genexp.data import DataSet
 from genexp.figures.canvas import Picture, grid, labelled
 from genexp.figures.points import POINTS, of_points
-from genexp.models import Asking, Autoencoder, Model, Reconstructs, Side, Translator, draw, evaluating
+from genexp.models import Autoencoder, Model, Reconstructs, Side, Translator, draw, evaluating, reconstructed
 from genexp.models.samplers import ChainSampler, markov_chain, training_images
 from genexp.noise import unchanged
 
@@ -70,7 +70,7 @@ def of_drawn(samples: Tensor, data: DataSet, columns: int | None = None, model: 
 
 
 def of_reconstructions(
-    model: Reconstructs, data: DataSet, generator: torch.Generator, rows: int = 2, columns: int = RECONSTRUCTED
+    model: Model, data: DataSet, generator: torch.Generator, rows: int = 2, columns: int = RECONSTRUCTED
 ) -> Picture:
     """Draw `rows` rows of validation images, and below each row its reconstructions.
 
@@ -78,16 +78,11 @@ def of_reconstructions(
     """
     batch = data.batch("valid", slice(0, rows * columns))
     images = batch["images"]
-    if not isinstance(model, Autoencoder):
-        assert isinstance(model, Model)
-        with evaluating(model):
-            return rows_of_versions({"images": images, "reconstructed": model.reconstruct(images)}, columns)
-    corrupted = model.noise(images, generator)
-    with evaluating(model):
-        codes = Asking(model.encode)(batch | {"images": corrupted})
-        reconstructed = Asking(model.decode, "codes")(batch | {"codes": codes})
-    seen = {} if model.noise is unchanged else {"corrupted": corrupted}
-    return rows_of_versions({"images": images, **seen, "reconstructed": reconstructed}, columns)
+    seen = {}
+    if isinstance(model, Autoencoder) and model.noise is not unchanged:
+        seen = {"corrupted": model.noise(images, generator)}
+    made = reconstructed(model, batch | {"images": seen.get("corrupted", images)})
+    return rows_of_versions({"images": images, **seen, "reconstructed": made}, columns)
 
 
 def of_chains(

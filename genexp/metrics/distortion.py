@@ -10,7 +10,7 @@ from genexp.data import DataSet
 from genexp.metrics import GivenSamples, Subject, mean_and_errors, of_models, requires
 from genexp.metrics.features import float64
 from genexp.metrics.ms_ssim import WINDOW, of_windows
-from genexp.models import Asking, Autoencoder, Model, Reconstructs, evaluating
+from genexp.models import Model, Reconstructs, code_size, reconstructed
 from genexp.models.samplers import CHUNK
 from genexp.ranges import Split
 from genexp.score import Score
@@ -64,23 +64,12 @@ def ssim(subject: Subject, *, split: Split) -> Score:
 def _score(subject: Subject, split: str, unit: str, compare: Callable[[Tensor, Tensor], Tensor]) -> Score:
     model, data = subject.model, subject.data
     assert isinstance(model, Model)
-    values, size = [], None
-    with evaluating(model):
-        for start in range(0, len(getattr(data, split)), CHUNK):
-            batch = data.batch(split, slice(start, start + CHUNK))
-            reconstructed, size = _reconstructed(model, batch)
-            for x, y in zip(torch.split(batch["images"], FEW), torch.split(reconstructed, FEW), strict=True):
-                values.append(compare(float64(x), float64(y)).cpu())
+    values, size = [], code_size(model, data.batch(split, slice(0, 1)))
+    for start in range(0, len(getattr(data, split)), CHUNK):
+        batch = data.batch(split, slice(start, start + CHUNK))
+        for x, y in zip(torch.split(batch["images"], FEW), torch.split(reconstructed(model, batch), FEW), strict=True):
+            values.append(compare(float64(x), float64(y)).cpu())
     mean, _, stderr = mean_and_errors(torch.cat(values))
     at = "" if size is None else f", codes of {count(size, 'number')}"
     summary = f"{with_error(mean, stderr)}{unit}{at}"
     return Score(mean, stderr, summary, split=split, details={"code_size": size, "n_points": sum(map(len, values))})
-
-
-def _reconstructed(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, int | None]:
-    """Return the reconstructions of a minibatch, and the numbers in a code; None if there is no encoder."""
-    if not isinstance(model, Autoencoder):
-        assert isinstance(model, Reconstructs)
-        return model.reconstruct(batch["images"]), None
-    codes = Asking(model.encode)(batch)
-    return Asking(model.decode, "codes")(batch | {"codes": codes}), codes.shape[1]

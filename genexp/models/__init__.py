@@ -276,3 +276,19 @@ class Autoencoder(Model):
 
     def updates(self) -> list[Update]:
         return [Update(("autoencoder",), self.play, validates=True)]
+
+
+def reconstructed(model: Model, batch: Batch) -> Tensor:
+    """Return what a model that reconstructs makes of a minibatch's images, given its labels if it asks for them."""
+    with evaluating(model):
+        if not isinstance(model, Autoencoder):
+            assert isinstance(model, Reconstructs)
+            return model.reconstruct(batch["images"])
+        images: Tensor = Asking(model.decode, "codes")(batch | {"codes": Asking(model.encode)(batch)})
+        return images
+
+
+def code_size(model: Model, batch: Batch) -> int | None:
+    """Return how many numbers the code of a minibatch's image has; None for a model without an encoder."""
+    with evaluating(model):
+        return Asking(model.encode)(batch).shape[1] if isinstance(model, Autoencoder) else None

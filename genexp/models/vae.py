@@ -4,7 +4,6 @@ They may be conditional (Sohn et al. 2015), and trained on the importance-weight
 """
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -138,7 +137,7 @@ class VAE(Autoencoder):
         Over the first `beta_warmup` epochs β rises linearly from 0 (Sønderby et al. 2016); `epoch` of them are done.
         """
         posterior = self.posterior(self.noise(images), labels)
-        codes, log_ratios = self._draws(posterior, self.k)
+        codes, noise, log_variance = _draws(posterior, self.k)
         log_likelihoods = self._log_likelihoods(images, codes, self.k, labels)
         reconstruction = -log_likelihoods.mean()
         divergence = kl_from_prior(*posterior).mean()  # here, or gradients are added in another order than in kept runs
@@ -152,7 +151,7 @@ class VAE(Autoencoder):
             beta = watched["beta"] = self.beta * (epoch / self.beta_warmup).clamp(max=1)
         if self.objective == "elbo":
             return Outcome({"autoencoder": reconstruction + beta * divergence}, watched)
-        bounds = (log_likelihoods + log_ratios()).logsumexp(1) - math.log(self.k)
+        bounds = (log_likelihoods + log_ratios(codes, noise, log_variance, self.k)).logsumexp(1) - math.log(self.k)
         return Outcome({"autoencoder": -bounds.mean()}, watched)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -196,25 +195,27 @@ class VAE(Autoencoder):
 
     def log_weights(self, images: Tensor, k: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
         """Return log p(x, z) − log q(z | x) for k draws z ~ q(z | x) of each image, (n, k)."""
-        codes, log_ratios = self._draws(self.posterior(images, labels), k, generator)
-        return self._log_likelihoods(images, codes, k, labels) + log_ratios()
-
-    def _draws(
-        self, posterior: tuple[Tensor, Tensor], k: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Callable[[], Tensor]]:
-        """Return k codes for each image, (n·k, latent_dim), and what computes their log p(z) − log q(z | x), (n, k)."""
-        mean, log_variance = posterior if k == 1 else (moment.repeat_interleave(k, 0) for moment in posterior)
-        codes, noise = reparameterized(mean, log_variance, generator)
-
-        def log_ratios() -> Tensor:  # the constants cancel
-            return 0.5 * (noise.square() + log_variance - codes.square()).sum(1).view(-1, k)
-
-        return codes, log_ratios
+        codes, noise, log_variance = _draws(self.posterior(images, labels), k, generator)
+        return self._log_likelihoods(images, codes, k, labels) + log_ratios(codes, noise, log_variance, k)
 
     def _log_likelihoods(self, images: Tensor, codes: Tensor, k: int, labels: Tensor | None) -> Tensor:
         """Return log p(x | z) of k codes for each image, (n, k)."""
         of_codes = labels if labels is None or k == 1 else labels.repeat_interleave(k)
         return self.log_likelihood(images, codes, of_codes).view(-1, k)
+
+
+def _draws(
+    posterior: tuple[Tensor, Tensor], k: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return k codes z for each image, their ε, and the log σ² that they were drawn with, each (n·k, latent_dim)."""
+    mean, log_variance = posterior if k == 1 else (moment.repeat_interleave(k, 0) for moment in posterior)
+    codes, noise = reparameterized(mean, log_variance, generator)
+    return codes, noise, log_variance
+
+
+def log_ratios(codes: Tensor, noise: Tensor, log_variance: Tensor, k: int) -> Tensor:
+    """Return log p(z) − log q(z | x) of k codes z = μ + σε for each image, (n, k); the constants cancel."""
+    return 0.5 * (noise.square() + log_variance - codes.square()).sum(1).view(-1, k)
 
 
 def reparameterized(
