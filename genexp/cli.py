@@ -6,7 +6,6 @@ Nothing here imports torch, and Hydra is imported only once a command is known: 
 import gc
 import importlib
 import os
-import re
 import signal
 import sys
 from contextlib import suppress
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
-from genexp import alive, signals
-from genexp.errors import GenexpError, UsageError
+from genexp import alive, ranks, signals
+from genexp.errors import GenexpError, UsageError, explain
 from genexp.text import first_line, nearest, print_any_text
 
 if TYPE_CHECKING:
@@ -125,6 +124,7 @@ def _run(command: str, words: list[str]) -> int:
     if command == "evaluate" and any(word.startswith("samples=") for word in words):
         command = "evaluate_samples"
     line = parse(command, words)
+    _refuse_several(line)
     runs = _runs(line) or [None]
     if line.display:
         display(_opening(line, runs[0]))
@@ -144,6 +144,17 @@ def _run(command: str, words: list[str]) -> int:
     else:
         _main_of(line, runs[0])
     return 0
+
+
+def _refuse_several(line: "CommandLine") -> None:
+    """Raise UsageError if several processes were started for a command that is not the training of one run."""
+    is_search = any(word.startswith("search=") for word in line.overrides)
+    if ranks.size() > 1 and not line.display and (line.command != "train" or line.multirun or is_search):
+        what = "a search" if is_search else "a sweep" if line.multirun else f"genexp {line.command}"
+        raise UsageError(
+            f"{what} is for one process, and {ranks.size()} were started (WORLD_SIZE={ranks.size()}); torchrun is for "
+            "`genexp train` of one run"
+        )
 
 
 def _runs(line: "CommandLine") -> "list[Run | None]":
@@ -274,21 +285,3 @@ def _one_after_another(lines: "list[tuple[CommandLine, Run | None]]") -> int:
             columns[-1] = replace(columns[-1], cut="end", brief=itemgetter("brief"))
             print_table(Table(columns, rows))
     return 1 if any(row["status"] == "failed" for row in rows) else 0
-
-
-def explain(error: Exception) -> int:
-    """Print an error for the person at the terminal; return its exit code."""
-    if os.environ.get("GENEXP_DEBUG") == "1":
-        import traceback
-
-        traceback.print_exception(error)
-    if isinstance(error, GenexpError):
-        message, code = str(error), error.exit_code
-    elif isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
-        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGT]iB)", str(error))
-        size = f": {asked.group(2) or f'{int(asked.group(1)) / 2**30:,.1f} GiB'} at once" if asked else ""
-        message, code = f"not enough memory{size}\nSet what is large (n, n_samples, batch_size, the model) smaller", 1
-    else:
-        message, code = f"{type(error).__name__}: {first_line(error)}\nGENEXP_DEBUG=1 shows where it happened", 1
-    print(f"genexp: {message}", file=sys.stderr, flush=True)
-    return code

@@ -1,15 +1,21 @@
 """`genexp train`: train what the configuration names, score it, and keep it in a run directory."""
 
+import sys
+from contextlib import suppress
+
 import torch
 
+import genexp
 from genexp.commands import report
 from genexp.config.check import low_learning_rate
 from genexp.config.command_line import CommandLine
 from genexp.config.components import data_sets
-from genexp.config.schema import TrainConfig
+from genexp.config.schema import TrainConfig, flat
 from genexp.data import DataSet
 from genexp.data.remarks import remarks
 from genexp.device import select
+from genexp.errors import DivergedError, UsageError
+from genexp.ranks import size
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import same_but_path
 from genexp.rundirs.names import pictures_by_epoch
@@ -18,9 +24,11 @@ from genexp.signals import Stop
 from genexp.text import count, duration, first_line
 from genexp.training import build
 from genexp.training.logs import warn
+from genexp.training.loop import Training, train
 from genexp.training.measure import bfloat16_against_float32
 from genexp.training.session import Session
 from genexp.training.start import weights_of
+from genexp.training.world import Ended, World, joined
 
 SLOWER = 1.1  # times as long; less is within what timing a few steps tells
 
@@ -28,8 +36,17 @@ SLOWER = 1.1  # times as long; less is within what timing a few steps tells
 def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     """Train, or go on training, or report what is finished; print the scores and the run's directory.
 
-    A job of a sweep is `patient`, see `signals.Stop`.
+    A job of a sweep is `patient`, see `signals.Stop`. Of several processes that torchrun started, one does all this,
+    and the others help it.
     """
+    with joined() as world:
+        if world is None or world.leads:
+            _train(config, line, patient, world)
+        else:
+            _help(config, world)
+
+
+def _train(config: TrainConfig, line: CommandLine, patient: bool, world: World | None) -> None:
     run = Run(config.directory())
     results = run.finished(config)
     has_path = "path" in config.dataset or "path" in (config.dataset_b or {})  # where images may have changed since
@@ -52,6 +69,8 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
     begun_for = 0 if config.begins() else run.config.epochs
     training = build.training(config, data, device, weights, begun_for)
     build.check_metrics(config.metrics, training.model, data)
+    if world is not None:
+        _share(config, training, digest, world)
     with run.held(config):
         if not config.fresh:
             again = "set fresh=true to start over (the old run is moved aside)"
@@ -64,9 +83,37 @@ def main(config: TrainConfig, line: CommandLine, patient: bool = False) -> None:
             return
         if begins and config.device.precision == "bfloat16":
             _compare_precisions(config, data, device)
+        if not begins and run.processes() not in (None, size()):
+            what = f"this run was trained by {run.processes()} at once so far, and goes on with {size()}"
+            warn(f"number of processes: {what}; its random draws are no longer those of an uninterrupted run")
         run.begin(config, digest, str(line))
-        results = Session(run, config, training, data, Stop(patient)).train(str(line))
+        stop = Stop(patient or world is not None)  # torchrun and a scheduler may both send a signal
+        results = Session(run, config, training, data, stop).train(str(line))
     _report(config, run, results, "" if patient else str(line))
+
+
+def _help(config: TrainConfig, world: World) -> None:
+    """Train on a share of each minibatch for as long as the leader does; write nothing."""
+    device = select(config.device.kind, config.device.threads)
+    data = build.data_set(config.dataset, config.data_dir, config.dataset_b)
+    digest = data.digest()
+    data = data.to(device)
+    training = build.training(config, data, device, begun_for=config.epochs)
+    with suppress(Ended, DivergedError, UsageError), Stop(patient=True).listening():  # the leader tells of its errors
+        _share(config, training, digest, world)
+        for _ in train(config, training, data, sys.maxsize):
+            pass
+
+
+def _share(config: TrainConfig, training: Training, digest: str, world: World) -> None:
+    """Have training be shared with the other processes. Raises UsageError if that is not possible."""
+    if config.batch_size % world.size:
+        raise UsageError(f"batch_size={config.batch_size} cannot be divided among {world.size} processes")
+    if training.model.device.type != "cpu":
+        raise UsageError(f"several processes train on the CPU only so far, not on {training.model.device.type}")
+    versions = {"genexp": genexp.__version__, "torch": torch.__version__}
+    world.agree(flat(config.identity()) | {"images": digest} | versions)
+    training.world = world
 
 
 def _compare_precisions(config: TrainConfig, data: DataSet, device: torch.device) -> None:

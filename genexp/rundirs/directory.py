@@ -141,6 +141,10 @@ class Run:
         threads = self.sessions()[-1].get("threads") if self.sessions() else None
         return threads if isinstance(threads, int) and threads > 0 else None
 
+    def processes(self) -> int | None:
+        """Return how many processes trained the run together in its newest session; None if it was not trained yet."""
+        return int(self.sessions()[-1].get("processes", 1)) if self.sessions() else None
+
     def refuse_if_moved(self) -> None:
         """Raise GenexpError if another run has this name by now, as after `fresh=true`."""
         files.refuse_if_moved(self.path, self.identity)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genexp
+from genexp import ranks
 from genexp.storage.files import atomic
 from genexp.text import now
 
@@ -54,6 +55,7 @@ def provenance(device: "torch.device", precision: str, command: str) -> dict[str
         "device": f"{device.type} ({name})",
         "precision": precision,
         "threads": torch.get_num_threads(),
+        **({"processes": ranks.size()} if ranks.size() > 1 else {}),
         "time": now(),
     }
 

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from genexp.training.captured import MovesAsGraph, MovesOnTape
 from genexp.training.minibatches import Minibatches
 from genexp.training.moves import Moves
 from genexp.training.plan import Plan, PlannedStage
+from genexp.training.shared import SharedMoves
 from genexp.training.validation import loss_on_validation
+from genexp.training.world import World
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Training:
     plan: Plan
     optimizers: dict[str, ScheduledOptimizer]  # one for each player
     average: Average | None = None  # of the weights
+    world: World | None = None  # the processes that train together, if there are several
     step: int = 0  # steps completed
     seconds: float = 0.0  # spent in steps so far, over all sessions
     window: list[Tensor] = field(default_factory=list)  # a row of losses and watched values for each unlogged step
@@ -106,7 +110,9 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
-    kind = _kind_of_moves(config, training.model)
+    if training.world is not None:
+        training.load_state_dict(training.world.from_leader(training.state_dict()))
+    kind = _kind_of_moves(config, training)
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
@@ -149,11 +155,14 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
 
 
-def _kind_of_moves(config: TrainConfig, model: Model) -> type[Moves]:
+def _kind_of_moves(config: TrainConfig, training: Training) -> Callable[..., Moves]:
     """Return how steps are made. Those with somebody's own component are made as usual, unless its model allows more.
 
     Its Python may do something else at a later step, which the first replays do not show.
     """
+    model = training.model
+    if training.world is not None:
+        return partial(SharedMoves, training.world)
     if not config.device.capture:
         return Moves
     components = [config.model, config.noise, config.optimizer, *config.optimizers.values()]

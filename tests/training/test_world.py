@@ -1,0 +1,192 @@
+"""Several processes that train one run: against one process, killed, interrupted, and at odds with each other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same_state
+from PIL import Image
+
+from genexp.rundirs.directory import Run
+from genexp.storage.checkpoint import load_latest
+
+pytestmark = pytest.mark.slow(6)
+SHORT = ["dataset=digits", "batch_size=100", "epochs=3", "metrics.parzen.n_samples=50", "run_dir=run"]
+AE = ["model=ae", *SHORT]
+LONG = ["model=vae", *SHORT, "epochs=2000", "log.samples_every_epochs=1000", "checkpoint.every_minutes=0.001"]
+
+
+class Together:
+    """Processes of one training, started as torchrun starts them."""
+
+    def __init__(self, folder, words, size=2, of_rank=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        self.processes = []
+        for rank in range(size):
+            own = (of_rank or {}).get(rank, [])
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "genexp", *words, *own],
+                    cwd=folder,
+                    env=os.environ | common | {"RANK": str(rank)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+
+    def end(self):
+        """Return the exit code, the output and the errors of each process."""
+        ends = [(*process.communicate(timeout=120), process.returncode) for process in self.processes]
+        return [(code, out, err) for out, err, code in ends]
+
+    def await_step(self, run, step):
+        """Wait until the run's newest checkpoint is of this step or a later one."""
+        for _ in range(600):
+            time.sleep(0.1)
+            if any(int(file.stem[5:]) >= step for file in run.checkpoints.glob("step-*.pt")):
+                return
+        raise AssertionError([process.poll() for process in self.processes])
+
+
+def state(run):
+    return load_latest(run.checkpoints, print)[1]
+
+
+def without_times(state):
+    return {name: value for name, value in state.items() if name != "seconds"}
+
+
+def test_two_processes_train_what_one_does_to_rounding(genexp, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "genexp"]
+    ended = subprocess.run([*torchrun, "train", *AE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "run: run"
+    assert ended.stdout.count("epoch 3/3") == 1
+    assert genexp("train", *AE, "run_dir=one").code == 0
+    run, one = Run(tmp_path / "run"), Run(tmp_path / "one")
+    shared, expected = state(run)["model"], state(one)["model"]
+    before = {name: float((tensor - expected[name]).abs().max()) for name, tensor in shared.items()}
+    assert max(before.values()) < 2e-5, before  # of weights that moved by a tenth
+    of_both = [[json.loads(line) for line in each.metrics_file.read_text().splitlines()] for each in (run, one)]
+    for ours, theirs in zip(*of_both, strict=True):
+        assert ours["loss/autoencoder"] == pytest.approx(theirs["loss/autoencoder"], rel=1e-5)
+        assert ours["grad_norm/autoencoder"] == pytest.approx(theirs["grad_norm/autoencoder"], rel=1e-3)
+    assert [session.get("processes") for session in run.sessions() + one.sessions()] == [2, None]
+
+
+def test_going_on_after_a_process_was_killed_is_the_uninterrupted_run(tmp_path):
+    words = [*LONG, "model.hidden=[16]"]
+    together = Together(tmp_path, ["train", *words])
+    run = Run(tmp_path / "run")
+    together.await_step(run, 50)
+    together.processes[1].kill()
+    code, _, err = together.end()[0]
+    assert code == 1
+    assert_says_who_is_lost("genexp", err)
+    assert run.status()["status"] == "failed"
+    epochs = state(run)["step"] // 11 + 2
+    enough = [*words, f"epochs={epochs}"]
+    assert [code for code, _, _ in Together(tmp_path, ["train", *enough]).end()] == [0, 0]
+    assert [code for code, _, _ in Together(tmp_path, ["train", *enough, "run_dir=whole"]).end()] == [0, 0]
+    ours, whole = state(run), state(Run(tmp_path / "whole"))
+    assert ours["step"] == 11 * epochs
+    assert_same_state(without_times(ours), without_times(whole))
+
+
+def test_a_killed_leader_ends_the_others(tmp_path):
+    together = Together(tmp_path, ["train", *LONG])
+    together.await_step(Run(tmp_path / "run"), 20)
+    together.processes[0].kill()
+    code, out, err = together.end()[1]
+    assert (code, out) == (1, "")
+    assert_says_who_is_lost("genexp (rank 1)", err)
+
+
+def assert_says_who_is_lost(name, err):
+    assert f"{name}: another process of this training ended, or does not answer: " in err
+    assert err.splitlines()[-1] == "The same command goes on from the last checkpoint"
+
+
+def test_the_signals_that_torchrun_passes_on_save_and_end_all(genexp, tmp_path):
+    together = Together(tmp_path, ["train", *LONG])
+    run = Run(tmp_path / "run")
+    together.await_step(run, 20)
+    for process in together.processes:
+        process.send_signal(signal.SIGINT)  # of the terminal
+    for process in together.processes:
+        process.send_signal(signal.SIGTERM)  # of torchrun
+    (code, _, err), (helper, out, nothing) = together.end()
+    assert (code, helper, out, nothing) == (130, 0, "", "")
+    assert "interrupted at step" in err
+    assert run.status()["step"] == state(run)["step"]
+    more = genexp("train", *LONG, f"epochs={state(run)['step'] // 11 + 2}")
+    assert more.code == 0
+    assert "number of processes: this run was trained by 2 at once so far, and goes on with 1" in more.out + more.err
+
+
+def test_a_finished_run_is_reported_and_batch_norm_has_the_leader_s_statistics(tmp_path):
+    words = ["train", "model=dcgan", *SHORT, "epochs=1", "model.channels=4", "model.latent_dim=8"]
+    for said in ("trained 1 epoch", "already finished"):
+        (code, out, err), helper = Together(tmp_path, words).end()
+        assert (code, helper) == (0, (0, "", "")), err
+        assert said in out
+    assert all(tensor.isfinite().all() for tensor in state(Run(tmp_path / "run"))["model"].values())
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "said"),
+    [
+        (
+            ["model=rbm", "model.persistent_chains=50"],
+            [],
+            "RBM: persistent_states differs between the processes after a step",
+        ),
+        (["batch_size=99"], [], "batch_size=99 cannot be divided among 2 processes"),
+        ([], ["seed=1"], "seed     0      1"),
+    ],
+)
+def test_what_processes_cannot_train_together_is_told(tmp_path, words, own, said):
+    (code, _, err), helper = Together(tmp_path, ["train", *AE, *words], of_rank={1: own}).end()
+    assert (code, helper) == (2, (0, "", "")), err + helper[2]
+    assert said in err
+
+
+def test_processes_that_see_other_images_are_told(tmp_path):
+    for name, seed in (("ours", 0), ("theirs", 1)):
+        (tmp_path / name).mkdir()
+        for index, grey in enumerate(np.random.default_rng(seed).integers(0, 256, (40, 8, 8), np.uint8)):
+            Image.fromarray(grey).save(tmp_path / name / f"{index}.png")
+    words = [*AE, "dataset=folder", "dataset.size=8", "dataset.channels=1", "dataset.known_as=all", "batch_size=10"]
+    own = {0: ["dataset.path=ours"], 1: ["dataset.path=theirs"]}
+    (code, _, err), helper = Together(tmp_path, ["train", *words], of_rank=own).end()
+    assert (code, helper[0]) == (2, 0), err + helper[2]
+    assert "the process of rank 1 would train on something else than that of rank 0:" in err
+    assert [line.split()[0] for line in err.splitlines()[1:-1]] == ["setting", "images"]
+    assert not Run(tmp_path / "run").checkpoints.exists()
+
+
+@pytest.mark.parametrize("words", [["evaluate", "run=x"], ["train", "-m", "seed=0,1"], ["train", "search=optuna"]])
+def test_other_commands_are_for_one_process(genexp, monkeypatch, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    answer = genexp(*words)
+    assert answer.code == 2
+    assert answer.err.startswith("genexp (rank 1): ")
+    assert "is for one process, and 2 were started" in answer.err
+
+
+def test_a_process_alone_joins_nobody(genexp, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert genexp("train", *AE, "epochs=1").code == 0
+    assert not torch.distributed.is_initialized()
