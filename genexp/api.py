@@ -3,8 +3,6 @@
 Images are given as `genexp.arrays` takes them. Mistakes raise `genexp.errors.UsageError`, whose text says what to do.
 """
 
-import base64
-import html
 import json
 import re
 from collections.abc import Sequence
@@ -20,7 +18,6 @@ from genexp.config.compose import configuration
 from genexp.errors import UsageError
 from genexp.rundirs.directory import Run
 from genexp.rundirs.find import named_runs
-from genexp.rundirs.names import pictures_by_epoch
 from genexp.rundirs.results import Results
 from genexp.score import Score
 from genexp.storage.files import read_json_lines
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
     from genexp.training.reopen import Trained
 
     Array = Tensor | np.ndarray[Any, Any]
-
-SHOWN = 5  # scores that a run shows of itself
 
 
 def train(*words: str, **settings: Any) -> "OpenRun":
@@ -186,15 +181,15 @@ class OpenRun:
 
     def _repr_html_(self) -> str:
         """Show what the run is, its scores, and its newest samples."""
-        config, pictures = self.run.config, pictures_by_epoch(self.run.samples)
-        lines = [f"{config.name} on {config.dataset['name']}, seed {config.seed}", str(self.path)]
-        lines += [f"{name}: {score.summary}" for name, score in list(self.scores.items())[:SHOWN]]
-        text = "<br>".join(map(html.escape, lines))
-        if not pictures:
-            return f"<div>{text}</div>"
-        picture = base64.b64encode(pictures[-1].file.read_bytes()).decode()
-        image = f'<img alt="samples" style="image-rendering:pixelated" src="data:image/png;base64,{picture}">'
-        return f"<div>{text}<br>{image}</div>"
+        from genexp.report.page import Section, film, fragment
+        from genexp.report.run import CAPTIONS, scores_grid
+
+        config, status = self.run.config, str(self.run.status().get("status", "exported"))
+        samples = film(self.run.samples, "samples", CAPTIONS["samples"]) if self.run.samples.is_dir() else None
+        grids = [scores_grid(self.scores.items())] if self.scores else []
+        title = f"{config.name} on {config.dataset['name']}, seed {config.seed}"
+        facts = [("run", str(self.path)), ("status", status)]
+        return fragment(Section(title, facts, grids, films=[samples] if samples is not None else []))
 
 
 def _spelled(value: Any) -> str:

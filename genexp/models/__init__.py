@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from genexp.data import DataSet
 from genexp.device import why_not_in_memory
 from genexp.errors import UsageError
+from genexp.models.protocols import HasDiscriminator as HasDiscriminator
+from genexp.models.protocols import LatentVariableModel as LatentVariableModel
+from genexp.models.protocols import Reconstructs as Reconstructs
+from genexp.models.protocols import Side as Side
+from genexp.models.protocols import Translator as Translator
 from genexp.noise import Corruption
 from genexp.text import count
 
 ROUNDING = 1e-4  # by which values in [0, 1] may miss it
 Batch = dict[str, Tensor]  # the tensors of a minibatch by name, a row of each for each image
-Side = Literal["a", "b"]  # the first or the second data set
 TENSORS = {  # what a minibatch may hold
     "images": "(n, C, H, W) in [0, 1], or points (n, d) in [0, 1]",
     "labels": "(n,) int64, classes, −1 for no label",
@@ -207,41 +211,6 @@ def data_labels(n: int, generator: torch.Generator, data: DataSet) -> Tensor:
     """Draw n labels as often as they are in the training data, (n,) int64."""
     labels = data.labels["train"]
     return labels[torch.randint(len(labels), (n,), generator=generator, device=generator.device)]
-
-
-@runtime_checkable
-class LatentVariableModel(Protocol):
-    """A model with a prior over codes, such as a GAN or a variational autoencoder."""
-
-    def draw_codes(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return n codes from the prior, (n, latent_dim)."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Return the images, (n, C, H, W) in [0, 1], of codes (n, latent_dim); and of labels, if it is conditional."""
-
-
-@runtime_checkable
-class Translator(Protocol):
-    """A model that translates images of each of two data sets into images of the other."""
-
-    def translate(self, images: Tensor, to: Side) -> Tensor:
-        """Return the translations, (n, C, H, W) in [0, 1], of images (n, C, H, W) in [0, 1] of the other data set."""
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """A model that reconstructs images, such as an autoencoder or a Boltzmann machine."""
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Return the images, (n, C, H, W) in [0, 1], that the model makes of images, without noise or draws."""
-
-
-@runtime_checkable
-class HasDiscriminator(Protocol):
-    """A model that judges whether images are data."""
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Return log D/(1 − D) of each image, (n,)."""
 
 
 class Autoencoder(Model):

@@ -82,11 +82,20 @@ class Page:
 
     def html(self) -> str:
         """Return the page. No string in it is taken for HTML, but for the charts."""
-        from jinja2 import Environment, FileSystemLoader
+        return _rendered("page.html", page=self)
 
-        loader = FileSystemLoader(Path(__file__).parent)
-        template = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        return template.get_template("page.html").render(page=self)
+
+def fragment(section: Section) -> str:
+    """Return a section as HTML to be shown inside another page, such as a notebook."""
+    return _rendered("section.html", section=section)
+
+
+def _rendered(template: str, **shown: Page | Section) -> str:
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(**shown)
 
 
 def svg(figure: "Figure", cropped: bool = False) -> str:

@@ -1,6 +1,6 @@
 """The page of one run: what it is, its scores beside the numbers that they compare with, its pictures and curves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from genexp.errors import UsageError
 from genexp.figures.curves import curves, marks_of, thinned
@@ -57,10 +57,14 @@ def _scores(state: RunState, paper: Paper, folder: str | None) -> Section:
         return Section("Scores", notes=[f"The run is not finished. Its newest score: {so_far}."])
     named = [(name, score) for name, score in results.scores.items()]
     named += [(f"{name}, raw weights", score) for name, score in results.raw_scores.items()]
-    rows = [[Shown(name), Shown(score.summary)] for name, score in named]
     notes = [*results.remarks, *(score.warning for _, score in named if score.warning is not None)]
     comparisons = [(name, chart) for name, score in named if (chart := _beside(name, score, state, paper, folder))]
-    return Section("Scores", grids=[Grid(["score", "value"], rows, [True, True])], charts=comparisons, notes=notes)
+    return Section("Scores", grids=[scores_grid(named)], charts=comparisons, notes=notes)
+
+
+def scores_grid(named: Iterable[tuple[str, Score]]) -> Grid:
+    """Return a table of scores and their names."""
+    return Grid(["score", "value"], [[Shown(name), Shown(score.summary)] for name, score in named], [True, True])
 
 
 def _beside(name: str, score: Score, state: RunState, paper: Paper, folder: str | None) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,11 +116,8 @@ def _score_order(state: RunState) -> float:
 
 def _groups(experiments: list[Experiment]) -> list[str]:
     """Return the groups of curves that are drawn: those that most runs have."""
-    counts: dict[str, int] = defaultdict(int)
-    for experiment in experiments:
-        for run in experiment.runs:
-            for group in run:
-                counts[group] += group not in LEFT_OUT
-    scores = sorted((group for group in counts if group.startswith("score/")), key=lambda group: -counts[group])
-    others = sorted((group for group in counts if not group.startswith("score/")), key=lambda group: -counts[group])
-    return [group for group in [*scores[:2], *others] if counts[group]][:MOST_CURVES]
+    of_runs = [run for experiment in experiments for run in experiment.runs]
+    counts = Counter(group for run in of_runs for group in run if group not in LEFT_OUT)
+    groups = [group for group, _ in counts.most_common()]
+    scores = [group for group in groups if group.startswith("score/")]
+    return [*scores[:2], *(group for group in groups if group not in scores)][:MOST_CURVES]

@@ -208,12 +208,12 @@ def test_a_run_that_has_just_begun_has_a_page(genexp, finished):
     assert "The run is not finished. Its newest score: none yet." in reader.text
 
 
-def in_browser(page: Path, script: str) -> str:
+def in_browser(page: Path, script: str, width: int = 1400) -> str:
     """Open a page with a script at its end in a headless browser; return what the script wrote into the title."""
     tried = page.with_name("tried.html")
     tried.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", tried.as_uri()]
-    done = subprocess.run([BROWSER, *words], capture_output=True, text=True, check=True, timeout=120)
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
+    done = subprocess.run([BROWSER, *words, "--dump-dom", tried.as_uri()], capture_output=True, text=True, check=True, timeout=120)
     assert "Uncaught" not in done.stderr, done.stderr
     return html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1])
 
@@ -255,6 +255,22 @@ def test_in_a_browser_the_slider_moves_and_the_table_sorts_and_filters(genexp, f
     assert values == sorted(values)
     assert down.split(",") == up.split(",")[::-1]
     assert (none, all_of_them) == ("0", "3")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
+@pytest.mark.parametrize(("width", "display"), [(1400, "table-header-group"), (500, "none")])
+def test_on_a_phone_the_rows_of_a_paper_s_table_are_cards(genexp, tmp_path, width, display):
+    page, _ = read(genexp("report", "table=1", f"out={tmp_path}/table.html"))
+    assert page
+    seen = in_browser(
+        tmp_path / "table.html",
+        "const head = document.querySelector('.stacked thead'), wide = document.querySelector('.wide');"
+        "document.title = [getComputedStyle(head).display, document.body.scrollWidth <= innerWidth,"
+        " wide.scrollWidth <= wide.clientWidth].join(' ')",
+        width,
+    )
+    assert seen == f"{display} true true"
 
 
 @pytest.mark.slow
