@@ -4,8 +4,6 @@
 """
 
 import json
-import multiprocessing
-import os
 import random
 import signal
 import sys
@@ -15,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from conftest import assert_same_state, last_checkpoint, read_metrics, without_times
+from forked import Forked
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genexp import cli
 from genexp.storage.checkpoint import load
-from genexp.sweeps.slots import IMPORTED
 
 SHOWN = ("scalars", "images", "histograms")  # of which TensorBoard would otherwise show a sample
 OFTEN = [  # so that instants fall within checkpoints, pictures and scores as well
@@ -77,24 +74,10 @@ RUNS = {  # a run of every model that takes a second
 }
 
 
-def work(folder: Path, words: list[str]) -> None:
-    """What a process does: the command line, as a user gives it."""
-    os.chdir(folder)
-    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.fsync = lambda descriptor: None  # which a kill does not undo; power cuts are traced in a process of their own
-    sys.argv = ["genexp", "train", *words]
-    sys.exit(cli.main())
-
-
 class Trial:
     """A folder with pictures, runs in it, and the processes that make them."""
 
     def __init__(self, folder: Path) -> None:
-        # From a server that has imported torch: a process begins in an instant, so kills fall in what we wrote.
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([*IMPORTED, "genexp.cli", "sklearn.datasets"])
         self.folder, self.seconds = folder, 0.0  # that the last process took
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
@@ -103,16 +86,15 @@ class Trial:
 
     def run(self, words: list[str], place: str, kill_after: float | None) -> bool:
         """Begin the run or go on with it; kill it after so many seconds. Whether it came to its end before that."""
-        process = self.context.Process(target=work, args=(self.folder, [*OFTEN, *words, f"outputs_dir={place}"]))
-        process.start()  # which waits for the server, once
         begun = time.perf_counter()
-        process.join(kill_after)
+        process = Forked(self.folder, "train", *OFTEN, *words, f"outputs_dir={place}")
+        code = process.wait(kill_after)
         self.seconds = time.perf_counter() - begun
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
+        if code is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
             return False
-        assert process.exitcode == 0, (self.folder / "log.txt").read_text()[-3000:]
+        assert code == 0, process.err[-3000:]
         return True
 
     def compare(self, model: str, kills: int, rng: random.Random) -> int:

@@ -14,7 +14,6 @@ from genexp.report.search import study_charts
 from genexp.rundirs.find import RunState, differing_settings
 from genexp.rundirs.names import short_names
 from genexp.storage.files import read_json_lines
-from genexp.text import with_decimals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,15 +71,18 @@ def _table(states: list[RunState], settings: dict[Path, str], place: Path) -> Se
         ]
         for name in scores:
             score = state.results.scores.get(name) if state.results is not None else None
-            if score is None or not math.isfinite(score.mean):
-                row.append(Cell("" if score is None else "–"))
+            if score is None:
+                row.append(Cell(""))
             else:
-                text = with_decimals(score.mean, score.stderr, 1) if score.stderr else f"{score.mean:.4g}"
-                row.append(Cell(text, score.mean))
+                row.append(Cell(str(score), score.mean if math.isfinite(score.mean) else ""))
         rows.append(row)
     left = [True, True, True, True, False, True, True, False, *(False for _ in scores)]
     failed = [f"{short[state.run.path]} failed: {state.error.splitlines()[0]}" for state in states if state.error]
-    return Section("Runs", grids=[Grid(header, rows, left, sorts=True)], notes=failed)
+    filled = [n for n in range(len(header)) if any(row[n].text or row[n].picture for row in rows)]
+    shown = Grid(
+        [header[n] for n in filled], [[row[n] for n in filled] for row in rows], [left[n] for n in filled], True
+    )
+    return Section("Runs", grids=[shown], notes=failed)
 
 
 def _alike(states: list[RunState]) -> list[list[RunState]]:

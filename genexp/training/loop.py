@@ -110,9 +110,10 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
+    kind: Callable[..., Moves] = _kind_of_moves(config, training.model)
     if training.world is not None:
         training.load_state_dict(training.world.from_leader(training.state_dict()))
-    kind = _kind_of_moves(config, training)
+        kind = partial(SharedMoves, training.world)
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
@@ -155,14 +156,11 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
 
 
-def _kind_of_moves(config: TrainConfig, training: Training) -> Callable[..., Moves]:
+def _kind_of_moves(config: TrainConfig, model: Model) -> type[Moves]:
     """Return how steps are made. Those with somebody's own component are made as usual, unless its model allows more.
 
     Its Python may do something else at a later step, which the first replays do not show.
     """
-    model = training.model
-    if training.world is not None:
-        return partial(SharedMoves, training.world)
     if not config.device.capture:
         return Moves
     components = [config.model, config.noise, config.optimizer, *config.optimizers.values()]

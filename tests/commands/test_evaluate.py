@@ -7,6 +7,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, last_checkpoint
+from forked import Forked
 from images import unscaled
 from PIL import Image
 
@@ -148,8 +150,7 @@ def test_the_best_is_by_the_first_score_on_validation_images_and_knows_which_way
 
 def retrained(genexp):
     """Another process begins the run anew."""
-    words = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=1", "fresh=true"]
-    subprocess.run(words, check=True, capture_output=True)
+    assert Forked(Path.cwd(), "train", *SMALL, "epochs=1", "fresh=true").wait() == 0
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,8 @@ def in_browser(page: Path, script: str, width: int = 1400) -> str:
     tried = page.with_name("tried.html")
     tried.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},900"]
-    done = subprocess.run([BROWSER, *words, "--dump-dom", tried.as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    command = [BROWSER, *words, "--dump-dom", tried.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "Uncaught" not in done.stderr, done.stderr
     return html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1])
 
@@ -261,7 +262,7 @@ def test_in_a_browser_the_slider_moves_and_the_table_sorts_and_filters(genexp, f
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 @pytest.mark.parametrize(("width", "display"), [(1400, "table-header-group"), (500, "none")])
 def test_on_a_phone_the_rows_of_a_paper_s_table_are_cards(genexp, tmp_path, width, display):
-    page, _ = read(genexp("report", "table=1", f"out={tmp_path}/table.html"))
+    page, _ = read(genexp("report", "table=2", f"out={tmp_path}/table.html"))
     assert page
     seen = in_browser(
         tmp_path / "table.html",

@@ -4,17 +4,21 @@ import json
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import power
 import pytest
 from conftest import SMALL, assert_same_state, last_checkpoint
 from faults import RUNS, Trial, same
+from forked import Forked
 
 from examples import MODELS
 from genexp.storage.checkpoint import load
+from genexp.training.session import Session
 
 KILLS = 3  # of each model
 
@@ -136,8 +140,7 @@ def test_a_damaged_checkpoint_is_named_by_its_digest_and_passed_over(genexp):
 
 @pytest.mark.slow
 def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tmp_path):
-    command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=100000"]
-    holder = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    holder = Forked(tmp_path, "train", *SMALL, "epochs=100000")
     while not list(tmp_path.glob("outputs/digits/*/checkpoints/*.pt")):
         assert holder.poll() is None
         time.sleep(0.05)
@@ -145,7 +148,7 @@ def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tm
     assert answer.code == 1
     assert f"process {holder.pid} on {platform.node()}" in answer.err
     assert "genexp train dataset=digits" in answer.err
-    holder.kill()
+    holder.send_signal(signal.SIGKILL)
     holder.wait()
     (run,) = tmp_path.glob("outputs/digits/*")
     step = max(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()[:-1])
@@ -154,26 +157,25 @@ def test_a_dead_holders_lock_is_taken_over_and_a_living_ones_names_it(genexp, tm
     assert "going on from epoch" in after.out
 
 
+def tell_of_scoring():
+    score = Session._score
+    Session._score = lambda self: (Path("scoring").touch(), score(self))[1]
+
+
 @pytest.mark.slow(8)
 def test_a_second_signal_ends_at_once(tmp_path):
     """While the first one waits for a score to be taken, on samples of a chain that has a long way to go."""
     words = ["model=dae", "dataset=digits", "model.latent_dim=16", "model.burn_in=10000000", "epochs=2"]
     words += ["log.scores_every_epochs=1", "log.every_steps=1"]
-    telling = (
-        "import sys; from pathlib import Path; from genexp import cli; from genexp.training.session import Session; "
-    )
-    telling += "score = Session._score; Session._score = lambda self: (Path('scoring').touch(), score(self))[1]; "
-    command = [sys.executable, "-c", f"{telling}sys.exit(cli.main())", "train", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    process = Forked(tmp_path, "train", *words, before=tell_of_scoring)
     while not (tmp_path / "scoring").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None
     begun = time.monotonic()
-    process.terminate()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"interrupted" in err
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert "interrupted" in process.err
     assert time.monotonic() - begun < 10

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import filelock
 import pytest
 import torch
 from conftest import SMALL, assert_same_state, interrupted_at, last_checkpoint, read_metrics, without_times
+from forked import Forked
 from images import unscaled
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -150,8 +149,7 @@ def test_on_resuming_a_run_its_configuration_is_read_once(genexp, finished, monk
 @pytest.mark.slow(8)
 def test_a_killed_process_resumes_to_the_same_end(genexp, tmp_path):
     whole = genexp("train", *SMALL, "epochs=40", "outputs_dir=whole")
-    command = [sys.executable, "-m", "genexp", "train", *SMALL, "epochs=40"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = Forked(tmp_path, "train", *SMALL, "epochs=40")
     deadline = time.time() + 120
     while not list(tmp_path.glob("outputs/digits/*/checkpoints/step-0000001*.pt")):  # ten epochs or so
         assert time.time() < deadline
@@ -281,14 +279,14 @@ def test_a_run_that_another_process_holds_is_left_alone(genexp, finished):
 
 
 @pytest.mark.slow
-def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch):
+def test_a_run_that_another_process_finished_meanwhile_is_reported_and_not_trained_again(genexp, monkeypatch, tmp_path):
     """It was not finished when this process looked first, and is when this one comes to hold it."""
     words, build_training = ["train", *SMALL, "epochs=1"], build.training
 
     def build_while_another_trains(*arguments):
         monkeypatch.setattr(build, "training", build_training)
-        done = subprocess.run([sys.executable, "-m", "genexp", *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = Forked(tmp_path, *words)
+        assert done.wait() == 0, done.err
         return build_training(*arguments)
 
     monkeypatch.setattr(build, "training", build_while_another_trains)

@@ -1,7 +1,6 @@
 """Several processes that train one run: against one process, killed, interrupted, and at odds with each other."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_state
+from forked import Forked
 from PIL import Image
 
 from genexp.rundirs.directory import Run
@@ -30,25 +30,15 @@ class Together:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        self.processes = []
-        for rank in range(size):
-            own = (of_rank or {}).get(rank, [])
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "genexp", *words, *own],
-                    cwd=folder,
-                    env=os.environ | common | {"RANK": str(rank)},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
+        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        self.processes = [
+            Forked(folder, *words, *(of_rank or {}).get(rank, []), env=common | {"RANK": str(rank)})
+            for rank in range(size)
+        ]
 
     def end(self):
         """Return the exit code, the output and the errors of each process."""
-        ends = [(*process.communicate(timeout=120), process.returncode) for process in self.processes]
-        return [(code, out, err) for out, err, code in ends]
+        return [(process.wait(), process.out, process.err) for process in self.processes]
 
     def await_step(self, run, step):
         """Wait until the run's newest checkpoint is of this step or a later one."""
@@ -90,7 +80,7 @@ def test_going_on_after_a_process_was_killed_is_the_uninterrupted_run(tmp_path):
     together = Together(tmp_path, ["train", *words])
     run = Run(tmp_path / "run")
     together.await_step(run, 50)
-    together.processes[1].kill()
+    together.processes[1].send_signal(signal.SIGKILL)
     code, _, err = together.end()[0]
     assert code == 1
     assert_says_who_is_lost("genexp", err)
@@ -107,7 +97,7 @@ def test_going_on_after_a_process_was_killed_is_the_uninterrupted_run(tmp_path):
 def test_a_killed_leader_ends_the_others(tmp_path):
     together = Together(tmp_path, ["train", *LONG])
     together.await_step(Run(tmp_path / "run"), 20)
-    together.processes[0].kill()
+    together.processes[0].send_signal(signal.SIGKILL)
     code, out, err = together.end()[1]
     assert (code, out) == (1, "")
     assert_says_who_is_lost("genexp (rank 1)", err)
