@@ -14,7 +14,7 @@ from genexp import rng
 from genexp.config.command_line import CommandLine
 from genexp.config.commands import DenoiseConfig, EvaluateConfig, OwnImagesConfig
 from genexp.errors import UsageError
-from genexp.figures.canvas import grid, save_picture
+from genexp.figures.canvas import grid, labelled, save_picture
 from genexp.figures.pictures import rows_of_versions
 from genexp.metrics.ais import HasPartition
 from genexp.metrics.bounds import HasPosterior
@@ -104,7 +104,8 @@ def score_each(config: EvaluateConfig, run: Run) -> None:
     print(f"scores: {out} (by {deciding}, the least likely first)")
     if trained.data.bounds is None:
         chosen = [*order[:EXTREMES], *order[-EXTREMES:]]
-        _save(out, grid(images[chosen], min(EXTREMES, len(order))), trained, "the least likely, then the most likely")
+        picture = labelled(grid(images[chosen], min(EXTREMES, len(order))), ["least likely", "most likely"])
+        _save(out, picture, trained, "the least likely, then the most likely")
     print(f"run: {run.path}", flush=True)
 
 

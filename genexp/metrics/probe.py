@@ -37,7 +37,7 @@ def _refusal(model: Model | GivenSamples, data: DataSet, settings: Mapping[str, 
         return "it asks what codes say of the labels, and a conditional model is given them"
     split = settings["split"]
     if any(name not in data.labels or bool((data.labels[name] < 0).any()) for name in ("train", split)):
-        return "it needs a label of each image, and this data set has not"
+        return "it needs a label of each image, and this data set has none"
     if int(data.labels["train"].min()) == int(data.labels["train"].max()):
         return "it tells classes apart, and all images are of one"
     return None

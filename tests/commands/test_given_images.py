@@ -98,7 +98,8 @@ def test_unlike_images_are_the_least_likely(genexp, finished, own):
     rebuilt = door.load(run).reconstruct(own).numpy()
     error = {row["image"]: float(row["reconstruction_error"]) for row in rows}
     assert error["7"] == pytest.approx(np.square(own[7] - rebuilt[7]).mean(), rel=1e-4)
-    assert unscaled("scores.png").size == (10 * 33 + 1, 2 * 33 + 1)
+    picture = unlabelled(np.asarray(unscaled("scores.png")), 10)
+    assert picture.shape[:2] == (2 * 33 + 1, 10 * 33 + 1)
     results = (run / "results.json").read_text()
     assert "log_prob" not in results  # scores of the run are of its data
 
