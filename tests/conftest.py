@@ -1,6 +1,8 @@
+import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import hydra
 import pytest
 import torch
 from tensorboard.summary.writer import event_file_writer
@@ -17,8 +20,12 @@ from torch import nn
 
 from examples import UNRULY
 from genexp import cli
+from genexp.config import compose as composing
 from genexp.config.command_line import parse
+from genexp.config.commands import REOPENING
 from genexp.config.compose import configuration
+from genexp.config.schema import CONFIGS
+from genexp.storage import files
 from genexp.training import session
 
 ROOT = Path(__file__).parent.parent
@@ -55,13 +62,42 @@ def mnist_dir() -> Path:
     return Path(DATA)
 
 
+def shared_folder(tmp_path_factory, name: str) -> Path:
+    """A folder of the session that all its workers share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def classifiers(tmp_path_factory) -> Path:
     """The folder of trained classifiers, one for all tests of all workers: training one takes ten seconds."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "classifiers"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return shared_folder(tmp_path_factory, "classifiers")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def composed_once(tmp_path_factory):
+    """Hydra composes the same words once for all tests: it takes a tenth of a second, and they ask thousands of times.
+
+    What depends on a folder or a run, and what is refused, is composed each time.
+    """
+    folder = shared_folder(tmp_path_factory, "composed")
+    compose = hydra.compose
+
+    def once(command, words):
+        depends = command in REOPENING or any(word.startswith(("hydra.", "from=")) for word in words)
+        if depends or composing.CONFIGS != CONFIGS:
+            return compose(command, words)
+        file = folder / hashlib.sha256(json.dumps([command, words]).encode(errors="surrogateescape")).hexdigest()
+        if not file.exists():
+            with files.atomic(file) as stream:
+                pickle.dump(compose(command, words), stream)
+        return pickle.loads(file.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hydra, "compose", once)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

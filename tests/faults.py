@@ -32,7 +32,7 @@ GAN = ["model=gan", "dataset=digits", "epochs=8", "model.generator_hidden=[64]",
 CHAIN = ["model.latent_dim=32", "model.chains=20", "model.burn_in=5", "model.thinning=1"]
 RUNS = {  # a run of every model that takes a second
     "ae": ["model=ae", "dataset=digits", "epochs=4", "model.hidden=[32]", "model.latent_dim=5"],
-    "cae": ["model=cae", "dataset=digits", "epochs=8", *CHAIN],
+    "cae": ["model=cae", "dataset=digits", "epochs=3", *CHAIN],
     "conv_gan": [
         *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=2"),
         *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.02"),
@@ -45,7 +45,7 @@ RUNS = {  # a run of every model that takes a second
         *("dataset.binarize=fresh", "model.objective=iwae", "model.k=3"),
     ],
     "stacked_dae": [
-        *("model=stacked_dae", "dataset=digits", "epochs=4", "model.pretrain_epochs=2", "model.hidden=[64,48,32]"),
+        *("model=stacked_dae", "dataset=digits", "epochs=2", "model.pretrain_epochs=1", "model.hidden=[64,48,32]"),
         *("model.fine_tuning=true", "ema=0.9", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "stacked_cae": [
@@ -54,7 +54,7 @@ RUNS = {  # a run of every model that takes a second
     ],
     "gsn": ["model=gsn", "dataset=digits", "epochs=5", "model.hidden=[64,32]", "model.chains=20", "model.burn_in=5"],
     "dbn": [
-        *("model=dbn", "dataset=digits", "epochs=6", "model.pretrain_epochs=4", "model.hidden=[64,48]"),
+        *("model=dbn", "dataset=digits", "epochs=3", "model.pretrain_epochs=2", "model.hidden=[64,48]"),
         *("model.persistent_chains=20", "model.chains=20", "model.burn_in=5", "model.thinning=1"),
     ],
     "stacked_gan": [
@@ -63,7 +63,7 @@ RUNS = {  # a run of every model that takes a second
     ],
     "rbm": ["model=rbm", "dataset=digits", "epochs=8", "model.hidden=64", *CHAIN[1:], "ema=0.99"],
     "dbm": [
-        *("model=dbm", "dataset=digits", "epochs=6", "model.pretrain_epochs=3", "model.hidden=[64,32]", *CHAIN[1:]),
+        *("model=dbm", "dataset=digits", "epochs=3", "model.pretrain_epochs=2", "model.hidden=[64,32]", *CHAIN[1:]),
         *("dataset.binarize=fresh", "+metric@metrics.ais=ais", "metrics.ais.temperatures=50", "metrics.ais.burn_in=5"),
     ],
     "cyclegan": [

@@ -1,5 +1,6 @@
 """A `genexp` command in a process of its own, which begins in an instant: its server has imported torch already."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ class Forked:
         surroundings = os.environ | dict(env or {})
         self._process = context.Process(target=_work, args=(folder, words, surroundings, self._log, before))
         self._process.start()
+        atexit.register(self._process.kill)  # a test that failed does not end it
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
