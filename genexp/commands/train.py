@@ -107,12 +107,15 @@ def _help(config: TrainConfig, world: World) -> None:
 
 def _share(config: TrainConfig, training: Training, digest: str, world: World) -> None:
     """Have training be shared with the other processes. Raises UsageError if that is not possible."""
+    device, versions = training.model.device.type, {"genexp": genexp.__version__, "torch": torch.__version__}
+    world.agree(flat(config.identity()) | {"images": digest, "device": device} | versions)
     if config.batch_size % world.size:
         raise UsageError(f"batch_size={config.batch_size} cannot be divided among {world.size} processes")
-    if training.model.device.type != "cpu":
-        raise UsageError(f"several processes train on the CPU only so far, not on {training.model.device.type}")
-    versions = {"genexp": genexp.__version__, "torch": torch.__version__}
-    world.agree(flat(config.identity()) | {"images": digest} | versions)
+    if device != "cpu":
+        raise UsageError(f"several processes train on the CPU only so far, not on {device}: set device=cpu")
+    if not training.model.shareable:
+        kept = "something of single images from step to step (persistent chains, a pool of images)"
+        raise UsageError(f"model={config.model['name']} keeps {kept}, so it is trained by one process")
     training.world = world
 
 

@@ -117,6 +117,11 @@ class Model(nn.Module, ABC):
     replayed: bool = False  # a model of one's own: True if each step makes the same operations, so that it is replayed
     conditional: bool = False  # True if it learns from labels; `sample` and `decode` then take `labels` (n,), too
 
+    @property
+    def shareable(self) -> bool:
+        """False if it keeps something of single images from step to step: several processes cannot train it then."""
+        return True
+
     @abstractmethod
     def players(self) -> dict[str, nn.Module]:
         """Return the module that holds each player's parameters, by the player's name."""

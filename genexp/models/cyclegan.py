@@ -83,6 +83,10 @@ class CycleGAN(Model):
         self.register_buffer("pool_b", torch.zeros(pool, b, height, width))
         self.register_buffer("pooled", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def shareable(self) -> bool:
+        return len(self.pool_a) == 0
+
     def players(self) -> dict[str, nn.Module]:
         names = ("generator_ab", "generator_ba", "discriminator_a", "discriminator_b")
         return {name: getattr(self, name) for name in names}

@@ -76,6 +76,10 @@ class DBM(UndirectedModel):
         self.inputs = data.size
         self.register_buffer("persistent_states", torch.zeros(persistent_chains, sum(widths[::2])))
 
+    @property
+    def shareable(self) -> bool:
+        return False
+
     def players(self) -> dict[str, nn.Module]:
         return {f"layer_{number}": layer for number, layer in enumerate(self.stack, 1)} | {"dbm": self.layers}
 

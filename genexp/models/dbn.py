@@ -57,6 +57,10 @@ class DBN(UndirectedModel):
     def top(self) -> RBMLayer:
         return self.stack[-1]
 
+    @property
+    def shareable(self) -> bool:
+        return False
+
     def players(self) -> dict[str, nn.Module]:
         return {f"layer_{number}": layer for number, layer in enumerate(self.stack, 1)}
 

@@ -38,6 +38,10 @@ class RBM(UndirectedModel):
         states = torch.zeros(persistent_chains, hidden) if persistent_chains else None
         self.register_buffer("persistent_states", states)
 
+    @property
+    def shareable(self) -> bool:
+        return self.persistent_states is None
+
     def players(self) -> dict[str, nn.Module]:
         return {"rbm": self.layer}
 

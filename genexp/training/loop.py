@@ -123,6 +123,8 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
             if training.step == stage.first_step:
                 minibatches.begin()
+                if training.world is not None:  # what a stage prepares may differ between processes by rounding
+                    training.load_state_dict(training.world.from_leader(training.state_dict()))
             players = {player: training.optimizers[player] for player in stage.players}
             moves = kind(training.model, players, minibatches, seed, config.device.precision)
         position = (training.step - stage.first_step) % stage.steps_per_epoch

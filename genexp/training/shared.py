@@ -22,17 +22,19 @@ class SharedMoves(Moves):
         self.world, self.is_checked = world, False
 
     def make(self, step: int, norms: dict[str, Tensor] | None = None) -> Tensor:
-        world = self.world
-        world.go_on()
-        self.prepare(step)
-        given = self.minibatches.given(step)
-        share = {name: tensor[:, world.rank :: world.size] if tensor.ndim else tensor for name, tensor in given.items()}
-        (row,) = world.mean([self.make_prepared(share, norms)])
-        ends_epoch = (step + 1 - self.stage.first_step) % self.stage.steps_per_epoch == 0
-        if ends_epoch or not self.is_checked:
-            world.check_same_state(self.model)
-            self.is_checked = True
+        with self.world.together():
+            self.prepare(step)
+            given = {name: self._share(tensor) for name, tensor in self.minibatches.given(step).items()}
+            (row,) = self.world.mean([self.make_prepared(given, norms)])
+            ends_epoch = (step + 1 - self.stage.first_step) % self.stage.steps_per_epoch == 0
+            if ends_epoch or not self.is_checked:
+                self.world.check_same_state(self.model)
+                self.is_checked = True
         return row
+
+    def _share(self, given: Tensor) -> Tensor:
+        """Return this process's columns of rows (minibatches, batch_size, ...); a tensor of no images as it is."""
+        return given[:, self.world.rank :: self.world.size] if given.ndim else given
 
     def prepare(self, step: int) -> None:
         super().prepare(step)

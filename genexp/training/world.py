@@ -8,6 +8,7 @@ The process of rank 0 leads. It is what a process alone would be: it holds the r
 step it tells the others that there is one more, or that training ended. The others write nothing.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -20,7 +21,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from genexp import ranks
 from genexp.config.kept import differences
 from genexp.errors import GenexpError, UsageError
-from genexp.text import first_line
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and does not answer in the middle of a step
 LEADER_PATIENCE = timedelta(days=30)  # between steps: it may be scoring
@@ -36,20 +36,28 @@ class World:
     def __init__(self) -> None:
         self.rank, self.size = ranks.rank(), ranks.size()
         self.leads = self.rank == 0
-        with _reached("the processes could not find each other"):
+        with _reached("the processes could not find each other; torchrun tells them where to meet"):
             distributed.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=PATIENCE)
-            self._words: Any = distributed.new_group(timeout=LEADER_PATIENCE)
+            patience = PATIENCE if self.leads else LEADER_PATIENCE
+            self._words: Any = distributed.new_group(timeout=patience)
+        self._others_wait = True  # for the leader's word
 
-    def go_on(self) -> None:
-        """Tell the others to go on, as the leader; wait for its word, as another. Raises Ended at the last word."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Do what all processes do within it. The leader's word begins it; others wait for that.
+
+        Raises Ended in them if it is the last word.
+        """
         if not self._word(True):
             raise Ended
+        self._others_wait = False
+        yield
+        self._others_wait = True
 
     def agree(self, facts: dict[str, Any]) -> None:
         """Compare what each process is about to train on. Raises UsageError in the leader if they differ."""
-        self.go_on()
         all_facts: list[dict[str, Any]] = [{}] * self.size
-        with _reached():
+        with self.together(), _reached():
             distributed.all_gather_object(all_facts, facts)
         for rank, others in enumerate(all_facts):
             if self.leads and others != facts:
@@ -60,9 +68,8 @@ class World:
 
     def from_leader(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the leader's state; each process gives its own."""
-        self.go_on()
         objects = [state if self.leads else None]
-        with _reached():
+        with self.together(), _reached():
             distributed.broadcast_object_list(objects, 0)
         return objects[0] or {}
 
@@ -75,30 +82,33 @@ class World:
         return tuple(part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
 
     def check_same_state(self, model: nn.Module) -> None:
-        """Raise UsageError, in all processes, if a tensor that a model keeps differs between them.
+        """Raise UsageError, in all processes, if a tensor that a model keeps differs between them in any bit.
 
         Running statistics of batch normalisation, which each takes of its share, are first replaced by the leader's.
         """
         with _reached():
             for statistics in _running_statistics(model):
                 distributed.broadcast(statistics, 0)
-            state = model.state_dict()
-            sums = torch.stack([tensor.double().sum() for tensor in state.values()])
-            all_sums = [torch.empty_like(sums) for _ in range(self.size)]
-            distributed.all_gather(all_sums, sums)
-        for others in all_sums:
-            same = torch.isclose(sums, others, rtol=0, atol=0, equal_nan=True)
-            if not same.all():
-                differ = ", ".join([name for name, is_same in zip(state, same, strict=True) if not is_same][:3])
-                raise UsageError(
-                    f"{type(model).__name__}: {differ} differs between the processes after a step\n"
-                    "Train a model that keeps something of each image from step to step by one process"
-                )
+        state = model.state_dict()
+        digests = torch.tensor([_digest(tensor) for tensor in state.values()])
+        all_digests = [torch.empty_like(digests) for _ in range(self.size)]
+        with _reached():
+            distributed.all_gather(all_digests, digests)
+        same = (torch.stack(all_digests) == digests).all(0)
+        differ = [name for name, is_same in zip(state, same, strict=True) if not is_same]
+        if differ:
+            raise UsageError(
+                f"{type(model).__name__}: {', '.join(differ[:3])} differs between the processes after a step\n"
+                "Train a model that keeps something of each image from step to step by one process"
+            )
 
     def leave(self) -> None:
-        """End the training of the others, as the leader; leave them."""
+        """End the training of the others, as the leader; leave them.
+
+        Others that do not wait for a word, since an error ended a step, learn of it as the connection is closed.
+        """
         with suppress(GenexpError):  # one of them may be lost
-            if self.leads:
+            if self.leads and self._others_wait:
                 self._word(False)
         distributed.destroy_process_group()
 
@@ -129,9 +139,13 @@ def _reached(trouble: str = "another process of this training ended, or does not
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        raise GenexpError(
-            f"{trouble}: {first_line(error)}\nThe same command goes on from the last checkpoint"
-        ) from error
+        raise GenexpError(f"{trouble}\nOnce what ended it is mended, the same command goes on") from error
+
+
+def _digest(tensor: Tensor) -> int:
+    """Return a 56-bit digest of a tensor's bytes."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return int.from_bytes(hashlib.blake2b(content.data, digest_size=7).digest(), "little")
 
 
 def _running_statistics(model: nn.Module) -> Iterator[Tensor]:

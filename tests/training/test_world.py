@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from genexp.rundirs.directory import Run
 from genexp.storage.checkpoint import load_latest
+from genexp.training import world
 
 pytestmark = pytest.mark.slow(6)
 SHORT = ["dataset=digits", "batch_size=100", "epochs=3", "metrics.parzen.n_samples=50", "run_dir=run"]
@@ -26,13 +28,13 @@ LONG = ["model=vae", *SHORT, "epochs=2000", "log.samples_every_epochs=1000", "ch
 class Together:
     """Processes of one training, started as torchrun starts them."""
 
-    def __init__(self, folder, words, size=2, of_rank=None):
+    def __init__(self, folder, words, size=2, of_rank=None, before=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         self.processes = [
-            Forked(folder, *words, *(of_rank or {}).get(rank, []), env=common | {"RANK": str(rank)})
+            Forked(folder, *words, *(of_rank or {}).get(rank, []), env=common | {"RANK": str(rank)}, before=before)
             for rank in range(size)
         ]
 
@@ -89,6 +91,7 @@ def test_going_on_after_a_process_was_killed_is_the_uninterrupted_run(tmp_path):
     enough = [*words, f"epochs={epochs}"]
     assert [code for code, _, _ in Together(tmp_path, ["train", *enough]).end()] == [0, 0]
     assert [code for code, _, _ in Together(tmp_path, ["train", *enough, "run_dir=whole"]).end()] == [0, 0]
+    assert [session["from_step"] > 0 for session in run.sessions()] == [False, True]
     ours, whole = state(run), state(Run(tmp_path / "whole"))
     assert ours["step"] == 11 * epochs
     assert_same_state(without_times(ours), without_times(whole))
@@ -103,9 +106,73 @@ def test_a_killed_leader_ends_the_others(tmp_path):
     assert_says_who_is_lost("genexp (rank 1)", err)
 
 
+def impatient():
+    world.PATIENCE = timedelta(seconds=2)
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for_without_end(tmp_path):
+    together = Together(tmp_path, ["train", *LONG], before=impatient)
+    together.await_step(Run(tmp_path / "run"), 20)
+    together.processes[1].send_signal(signal.SIGSTOP)
+    assert together.processes[0].wait(30) == 1
+    assert_says_who_is_lost("genexp", together.processes[0].err)
+    together.processes[1].send_signal(signal.SIGKILL)
+
+
+OWN = """
+import os
+import torch
+from genexp.models.ae import AE
+
+class Mine(AE):
+    steps = 0
+
+    def players(self):
+        if not hasattr(self, "seen"):
+            self.register_buffer("seen", torch.zeros(4, dtype=torch.int64))
+        return super().players()
+
+    def play(self, images):
+        Mine.steps += 1
+        if Mine.steps == 15 and os.environ.get("BAD") == os.environ["RANK"]:
+            raise ValueError("bad share")
+        if os.environ.get("BAD") == "all":
+            self.seen.copy_(images.flatten(1).sum(1)[:4].argsort())  # another order, of the same sum
+        return super().play(images)
+"""
+
+
+def own(monkeypatch, folder, bad):
+    (folder / "mine.py").write_text(OWN)
+    monkeypatch.setenv("BAD", bad)
+    return Together(folder, ["train", *AE, "model._target_=mine.Mine"])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_process_in_the_middle_of_a_step_ends_all(monkeypatch, tmp_path, rank):
+    ends = own(monkeypatch, tmp_path, str(rank)).end()
+    names = ["genexp", "genexp (rank 1)"]
+    assert [code for code, _, _ in ends] == [1, 1]
+    assert f"{names[rank]}: ValueError: bad share" in ends[rank][2]
+    assert_says_who_is_lost(names[1 - rank], ends[1 - rank][2])
+
+
+def test_a_model_that_keeps_something_of_its_images_is_refused_after_its_first_step(monkeypatch, tmp_path):
+    (code, _, err), helper = own(monkeypatch, tmp_path, "all").end()
+    assert (code, helper) == (2, (0, "", ""))
+    assert "Mine: seen differs between the processes after a step" in err
+    assert Run(tmp_path / "run").step() == 0
+
+
+def test_processes_may_have_other_numbers_of_threads_and_there_may_be_three(tmp_path):
+    words = ["train", "model=gan", *SHORT, "batch_size=99", "epochs=1", "model.generator_hidden=[64]"]
+    together = Together(tmp_path, words, 3, {rank: [f"device.threads={rank + 1}"] for rank in range(3)})
+    assert [code for code, _, _ in together.end()] == [0, 0, 0]
+
+
 def assert_says_who_is_lost(name, err):
-    assert f"{name}: another process of this training ended, or does not answer: " in err
-    assert err.splitlines()[-1] == "The same command goes on from the last checkpoint"
+    said = f"{name}: another process of this training ended, or does not answer"
+    assert err.splitlines()[-2:] == [said, "Once what ended it is mended, the same command goes on"]
 
 
 def test_the_signals_that_torchrun_passes_on_save_and_end_all(genexp, tmp_path):
@@ -125,7 +192,7 @@ def test_the_signals_that_torchrun_passes_on_save_and_end_all(genexp, tmp_path):
     assert "number of processes: this run was trained by 2 at once so far, and goes on with 1" in more.out + more.err
 
 
-def test_a_finished_run_is_reported_and_batch_norm_has_the_leader_s_statistics(tmp_path):
+def test_a_finished_run_is_reported_and_running_statistics_do_not_drift_apart(tmp_path):
     words = ["train", "model=dcgan", *SHORT, "epochs=1", "model.channels=4", "model.latent_dim=8"]
     for said in ("trained 1 epoch", "already finished"):
         (code, out, err), helper = Together(tmp_path, words).end()
@@ -140,10 +207,12 @@ def test_a_finished_run_is_reported_and_batch_norm_has_the_leader_s_statistics(t
         (
             ["model=rbm", "model.persistent_chains=50"],
             [],
-            "RBM: persistent_states differs between the processes after a step",
+            "model=rbm keeps something of single images from step to step",
         ),
         (["batch_size=99"], [], "batch_size=99 cannot be divided among 2 processes"),
+        (["model=dbn"], [], "model=dbn keeps something of single images from step to step"),
         ([], ["seed=1"], "seed     0      1"),
+        ([], ["batch_size=99"], "batch_size  100    99"),
     ],
 )
 def test_what_processes_cannot_train_together_is_told(tmp_path, words, own, said):
