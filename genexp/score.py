@@ -106,3 +106,9 @@ def sort_key(value: float, lower_is_better: bool) -> float:
     if not math.isfinite(value):
         return math.inf
     return value if lower_is_better else -value
+
+
+def in_brief(scores: Mapping[str, Score | None], most: int = 3) -> str:
+    """Return the first known scores as the end of a sentence: "; parzen 32.2 ± 0.9, fid 2.1"; nothing if none is."""
+    known = [f"{name} {score}" for name, score in scores.items() if score is not None and score.is_known][:most]
+    return f"; {', '.join(known)}" if known else ""

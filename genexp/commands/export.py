@@ -97,5 +97,5 @@ def _fill(folder: Path, trained: Trained, seed: int) -> None:
     write_json(export.data_file, read_json(run.data_file))
     write_json(export.provenance_file, read_json(run.provenance_file))
     generator = rng.generator(trained.data.device, seed, "samples")
-    save_picture(of_samples(trained.model, trained.data, generator), folder / PICTURE, f"{trained}: samples")
+    save_picture(of_samples(trained.model, trained.data, generator), folder / PICTURE, trained.caption("samples"))
     export.write_text(folder / CARD, card.text(trained, list(evaluations.values()), PICTURE, seed))

@@ -87,7 +87,7 @@ def _write_picture(config: FigureConfig, run: Run, out: Path | None) -> None:
     with writing(file, REMEDY):
         if out is None:
             run.refuse_if_moved()
-        save_picture(picture, file, f"{trained}: {kind}")
+        save_picture(picture, file, trained.caption(kind))
     print(f"figure: {file}")
 
 

@@ -52,7 +52,7 @@ def main(config: SampleConfig, _line: CommandLine, run: Run) -> None:
         samples = samples[: TILES if trained.data.bounds is None else POINTS]
     picture_file = out.with_suffix(".png")
     with writing(picture_file, REMEDY):
-        save_picture(of_drawn(samples, trained.data, model=trained.model), picture_file, f"{trained}: samples")
+        save_picture(of_drawn(samples, trained.data, model=trained.model), picture_file, trained.caption("samples"))
     print(f"picture: {picture_file}")
     print(f"run: {run.path}", flush=True)
 

@@ -134,9 +134,13 @@ def rows_of_versions(versions: dict[str, Tensor], columns: int) -> Picture:
 
 
 def of_filters(model: Model, data: DataSet) -> dict[str, Picture]:
-    """Draw up to TILES filters of each layer that shows its own: 0 is grey, the largest weight black or white."""
+    """Draw up to TILES filters of each layer that shows its own, those of the largest norm, in the order of the norms.
+
+    In each, 0 is grey, and the largest weight is black or white.
+    """
     filters = {}
     for name, of_layer in model.filters().items():
-        weights = of_layer[:TILES].view(-1, *data.shape)
+        order = of_layer.norm(dim=1).argsort(descending=True, stable=True)
+        weights = of_layer[order[:TILES]].view(-1, *data.shape)
         filters[name] = grid(0.5 + 0.5 * weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12))
     return filters

@@ -1,18 +1,19 @@
 """Errors of simple classifiers on a model's codes, from few labels and from all: how much the codes are worth."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genexp import rng
 from genexp.data import DataSet
 from genexp.metrics import GivenSamples, Subject, lower_is_better, of_models, requires
-from genexp.models import Model, evaluating
+from genexp.models import HasDiscriminator, Model, evaluating
 from genexp.models.samplers import CHUNK
 from genexp.ranges import AtLeastTwo, PositiveInt, Split
 from genexp.score import Score
@@ -67,12 +68,51 @@ def probe(
     of the `neighbours` nearest neighbours, and as yardsticks those of the pixels, and of as many principal components
     as a code has dimensions: `linear_codes_100`, `nearest_pixels_all` and so on, each with its `_spread`.
     """
+    model = subject.model
+    assert isinstance(model, Encodes)
+    return _probed(subject, model.encode, split, n_labels, draws, neighbours)
+
+
+@lower_is_better
+@of_models(HasDiscriminator, "it probes a discriminator, and this model has none")
+@requires(_refusal)
+def discriminator_probe(
+    subject: Subject, *, split: Split, n_labels: PositiveInt, draws: AtLeastTwo, neighbours: PositiveInt
+) -> Score:
+    """Return the same as `probe` of what the discriminator's last layer is given: its last hidden layer, flat."""
+    model = subject.model
+    assert isinstance(model, Model)
+    assert isinstance(model, HasDiscriminator)
+    return _probed(subject, partial(_last_hidden, model), split, n_labels, draws, neighbours)
+
+
+def _last_hidden(model: Model, images: Tensor) -> Tensor:
+    """Return what the last layer that `logits` calls is given, for images (n, C, H, W)."""
+    assert isinstance(model, HasDiscriminator)
+    given: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    with ExitStack() as hooks:
+        for layer in layers:
+            hook = layer.register_forward_pre_hook(lambda _, inputs: given.__setitem__(slice(None), inputs[:1]))
+            hooks.callback(hook.remove)
+        model.logits(images)
+    return given[0]
+
+
+def _probed(
+    subject: Subject,
+    encode: Callable[[Tensor], Tensor],
+    split: Split,
+    n_labels: PositiveInt,
+    draws: AtLeastTwo,
+    neighbours: PositiveInt,
+) -> Score:
     model, data = subject.model, subject.data
     assert isinstance(model, Model)
-    assert isinstance(model, Encodes)
     train, test = (_flat(data.images(name)) for name in ("train", split))
     labels, wanted = (data.labels[name].cpu().numpy() for name in ("train", split))
-    codes, test_codes = _codes(model, data, "train"), _codes(model, data, split)
+    with evaluating(model):
+        codes, test_codes = _codes(encode, data, "train"), _codes(encode, data, split)
     components = min(codes.shape[1], train.shape[1])
     from sklearn.decomposition import PCA  # takes a second to import
 
@@ -107,11 +147,10 @@ def _sizes(n: int, n_labels: int) -> list[tuple[int, str]]:
     return [*((size, str(size)) for size in few), (n, "all")]
 
 
-def _codes(model: Encodes, data: DataSet, split: str) -> Array:
+def _codes(encode: Callable[[Tensor], Tensor], data: DataSet, split: str) -> Array:
     n = len(getattr(data, split))
-    with evaluating(model):  # type: ignore[arg-type]
-        parts = [model.encode(data.images(split, slice(start, start + CHUNK))) for start in range(0, n, CHUNK)]
-    return _flat(torch.cat(parts))
+    chunks = (data.images(split, slice(start, start + CHUNK)) for start in range(0, n, CHUNK))
+    return np.concatenate([_flat(encode(images)) for images in chunks])
 
 
 def _flat(values: Tensor) -> Array:

@@ -19,7 +19,7 @@ FRAMES = 24  # pictures of a slider; more make a page heavy
 CAPTIONS = {
     "samples": "samples from the same noise at each epoch; a row for each class where the model has classes",
     "reconstructions": "rows alternate: images, what the encoder saw of them if noise corrupts it, reconstructions",
-    "filters": "incoming weights of the first units, each scaled to its own range",
+    "filters": "incoming weights of units, those of the largest norm first, each scaled to its own range",
     "chains": "consecutive states of a chain in each row",
     "translations": "images and their translations",
 }

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 from genexp.figures.canvas import Picture, save_picture
 from genexp.numbers import finite
 from genexp.rundirs.directory import Run
+from genexp.score import Score, in_brief
 from genexp.storage.files import atomic, sync
 from genexp.training.loop import Tick
 from genexp.training.tensorboard import EventLog
@@ -55,11 +57,14 @@ class Logs:
         self.stream.flush()
         self.tensorboard.points(values, tick.step, tick.epoch if tick.ends_epoch else None)
 
-    def picture(self, name: str, picture: Picture, tick: Tick) -> None:
-        """Log a picture as NAME/epoch-NNNN.png, with the stage's name if there are several, and in TensorBoard."""
+    def picture(self, name: str, picture: Picture, tick: Tick, scores: Mapping[str, Score]) -> None:
+        """Log a picture as NAME/epoch-NNNN.png, with the stage's name if there are several, and in TensorBoard.
+
+        Its caption tells the `scores` of the model at this epoch, if they were taken.
+        """
         stage = f"-{tick.stage.name.replace(' ', '_')}" if tick.stage.name else ""
         file = self.run.path / name / f"epoch-{tick.epoch:04d}{stage}.png"
-        save_picture(picture, file, f"{self.about}, epoch {tick.epoch}: {name}")
+        save_picture(picture, file, f"{self.about}, epoch {tick.epoch}: {name}{in_brief(scores)}")
         self.tensorboard.picture(name, picture, tick.step)
 
     def flush(self) -> None:

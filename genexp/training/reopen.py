@@ -13,6 +13,7 @@ from genexp.errors import UsageError
 from genexp.models import Model
 from genexp.rundirs.directory import Run
 from genexp.rundirs.results import RAW
+from genexp.score import in_brief
 from genexp.storage import weights
 from genexp.storage.checkpoint import fitting, load, load_latest
 from genexp.text import nearest
@@ -40,6 +41,12 @@ class Trained:
     def changes(self) -> list[str]:
         """Return the settings of the sampler that are not the run's own, as parts of a file's name: burn_in9."""
         return [f"{key.rpartition('.')[2]}{value}" for key, value in self.sampling.items()]
+
+    def caption(self, shown: str) -> str:
+        """Return what a picture shows: of which model, and how that scored, as far as the run keeps it."""
+        seed, metrics = self.config.seed, self.config.metrics
+        taken = {name: self.run.score(metrics[name], self.sampling, seed, self.step) for name in metrics}
+        return f"{self}: {shown}{in_brief(taken)}"
 
     def __str__(self) -> str:
         changed = "".join(f", {key}={value}" for key, value in self.sampling.items())

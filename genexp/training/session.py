@@ -104,7 +104,7 @@ class Session:
                     logs.scalars(tick, tick.values | scores.curves())
                 terminal.show(tick)
                 if _is_due(config.log.samples_every_epochs, tick) or tick.ends_stage or tick.step == last_step:
-                    self._draw(logs, tick)
+                    self._draw(logs, tick, scores.averaged)
                 if tick.ends_epoch or self.stop.requested or time.monotonic() >= due:
                     self._save(logs, scores.averaged)
                     self._set_running(epochs)
@@ -194,13 +194,13 @@ class Session:
         origin = {"seed": self.config.seed, "step": step, "epoch": epoch, "train_seconds": seconds}
         return origin | {"provenance": made_by}
 
-    def _draw(self, logs: Logs, tick: Tick) -> None:
+    def _draw(self, logs: Logs, tick: Tick, scores: dict[str, Score]) -> None:
         """Log the pictures and histograms of an epoch, from the same noise each time and from averaged weights."""
         model, data = self.training.model, self.data
         generator = rng.generator(self.device, self.config.seed, "picture")
         with self.training.averaged():
             for name, picture in pictures.of_model(model, data, generator):
-                logs.picture(name, picture, tick)
+                logs.picture(name, picture, tick, scores)
             if isinstance(model, Autoencoder):
                 logs.tensorboard.histogram("codes", lambda: codes(model, data), tick.step)
 

@@ -28,6 +28,7 @@ from genexp.rundirs.directory import Run
 from genexp.rundirs.find import find
 from genexp.score import Score
 from genexp.storage import checkpoint
+from genexp.text import with_error
 from genexp.training import build, session
 from genexp.training.reopen import reopen
 
@@ -450,7 +451,9 @@ def test_samples_follow_from_the_seed(genexp, trained, tmp_path):
     assert unscaled(tmp_path / "s.png").size == (6 * 33 + 1, 5 * 33 + 1)  # 30 tiles of 8×8, enlarged four times
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width >= 600
-        assert picture.info["Title"] == "gan on digits, epoch 2 (step 22): samples"
+        score = json.loads((trained / "results.json").read_text())["scores"]["parzen"]
+        scored = with_error(score["mean"], score["stderr"])
+        assert picture.info["Title"] == f"gan on digits, epoch 2 (step 22): samples; parzen {scored}"
 
 
 def test_samples_have_a_place_in_the_run_and_may_be_a_picture_alone(genexp, trained, tmp_path):

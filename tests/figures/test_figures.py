@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from genexp.data.digits import digits
 from genexp.data.mnist import mnist
 from genexp.errors import GenexpError, UsageError
 from genexp.figures import kinds as figures
+from genexp.figures import pictures
 from genexp.figures.canvas import FRAME, grid
 from genexp.figures.curves import Marks, curves, save_figure
 from genexp.metrics import nearest
@@ -425,3 +427,11 @@ def test_curves_are_written_the_same_twice(tmp_path):
         assert contents[0] == contents[1]
     assert b"<svg" in (tmp_path / "one" / "curves.svg").read_bytes()
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["curves.png", "curves.svg"]
+
+
+def test_filters_of_the_largest_norm_are_drawn_in_the_order_of_the_norms():
+    weights = torch.randn(100, 16, generator=generator()) * torch.rand(100, 1, generator=generator(1))
+    model, data = SimpleNamespace(filters=lambda: {"layer": weights}), SimpleNamespace(shape=(1, 4, 4))
+    chosen = torch.stack(sorted(weights, key=lambda each: -float(each.square().sum()))[:64])
+    expected = grid((0.5 + 0.5 * chosen / chosen.abs().amax(1, keepdim=True)).view(64, 1, 4, 4))
+    assert np.array_equal(pictures.of_filters(model, data)["layer"], expected)

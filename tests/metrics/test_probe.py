@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import config_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -14,8 +15,9 @@ from genexp.data import DataSet
 from genexp.data.digits import digits
 from genexp.errors import UsageError
 from genexp.metrics import Subject
-from genexp.metrics.probe import _draws, probe
-from genexp.models import Autoencoder
+from genexp.metrics.probe import _draws, _last_hidden, discriminator_probe, probe
+from genexp.models import Autoencoder, evaluating
+from genexp.training import build
 
 SETTINGS = {"split": "test", "n_labels": 300, "draws": 4, "neighbours": 5}
 
@@ -118,3 +120,31 @@ def test_a_run_is_probed_by_the_command(genexp):
     words = ["model=ae", "dataset=digits", "epochs=2", "metrics.parzen.n_samples=50", "metric@metrics.probe=probe"]
     answer = genexp("train", *words, "metrics.probe.draws=2")
     assert "errors with 1000 labels" in answer.out, answer.err
+
+
+def gan(*words):
+    config = config_of("model=gan", "dataset=digits", "model.generator_hidden=[8]", *words)
+    data = digits(Path())
+    return build.training(config, data, torch.device("cpu")).model, data
+
+
+def test_what_the_discriminator_s_last_layer_is_given():
+    model, data = gan("model.discriminator_hidden=[16,12]")
+    with evaluating(model):
+        hidden, logits = _last_hidden(model, data.images("test")), model.logits(data.images("test"))
+        last = [module for module in model.discriminator.modules() if isinstance(module, torch.nn.Linear)][-1]
+        assert hidden.shape == (300, 12)
+        assert torch.equal(last(hidden).flatten(), logits)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.slow
+def test_a_discriminator_is_probed_by_its_last_hidden_layer():
+    model, data = gan("model.discriminator_hidden=[16]")
+    score = discriminator_probe(Subject(model, data, 0), **SETTINGS)
+    with evaluating(model):
+        codes = Given(lambda images: _last_hidden(model, images))
+    assert score.mean == probe(Subject(codes, data, 0), **SETTINGS).mean
+    assert score.details["code_size"] == 16
+    with pytest.raises(UsageError, match="it probes a discriminator, and this model has none"):
+        config_of("model=vae", "dataset=digits", "metric@metrics.d=discriminator_probe")
