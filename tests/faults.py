@@ -35,6 +35,7 @@ RUNS = {  # a run of every model that takes a second
     "cae": ["model=cae", "dataset=digits", "epochs=3", *CHAIN],
     "conv_gan": [
         *("model=conv_gan", "dataset=folder", "dataset.path=pictures", "dataset.size=32", "batch_size=12", "epochs=1"),
+        "log.scores_every_epochs=1",
         *("model.latent_dim=8", "model.generator_hidden=64", "model.generator_maps=4", "checkpoint.every_minutes=0.02"),
     ],
     "dae": ["model=dae", "dataset=digits", "epochs=8", *CHAIN],
