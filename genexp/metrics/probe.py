@@ -82,21 +82,23 @@ def discriminator_probe(
     """Return the same as `probe` of what the discriminator's last layer is given: its last hidden layer, flat."""
     model = subject.model
     assert isinstance(model, Model)
-    assert isinstance(model, HasDiscriminator)
     return _probed(subject, partial(_last_hidden, model), split, n_labels, draws, neighbours)
 
 
 def _last_hidden(model: Model, images: Tensor) -> Tensor:
     """Return what the last layer that `logits` calls is given, for images (n, C, H, W)."""
     assert isinstance(model, HasDiscriminator)
-    given: list[Tensor] = []
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    given: list[Tensor] = []  # to each layer, in the order of the calls
+
+    def keep(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given.append(inputs[0])
+
     with ExitStack() as hooks:
-        for layer in layers:
-            hook = layer.register_forward_pre_hook(lambda _, inputs: given.__setitem__(slice(None), inputs[:1]))
-            hooks.callback(hook.remove)
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                hooks.callback(module.register_forward_pre_hook(keep).remove)
         model.logits(images)
-    return given[0]
+    return given[-1]
 
 
 def _probed(

@@ -1,4 +1,4 @@
-"""What only some models offer, to be asked for by `isinstance`. An autoencoder is a class: `models.Autoencoder`."""
+"""Protocols of what only some models offer; `isinstance` asks for it. Autoencoders have a class, in `models`."""
 
 from typing import Literal, Protocol, runtime_checkable
 

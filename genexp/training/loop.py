@@ -77,6 +77,11 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
         self.window, self.names = [row.to(self.model.device) for row in state["window"]], list(state["names"])
 
+    def take_leaders_state(self) -> None:
+        """Take over the state of the process that leads, if several train together."""
+        if self.world is not None:
+            self.load_state_dict(self.world.from_leader(self.state_dict()))
+
     def check_finite(self) -> None:
         """Raise DivergedError if the unlogged losses or the weights are not finite: such a state is not saved."""
         for age, row in enumerate(reversed(self.window)):
@@ -112,7 +117,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     last_step = plan.last_step(epochs)
     kind: Callable[..., Moves] = _kind_of_moves(config, training.model)
     if training.world is not None:
-        training.load_state_dict(training.world.from_leader(training.state_dict()))
+        training.take_leaders_state()
         kind = partial(SharedMoves, training.world)
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
@@ -123,8 +128,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
             if training.step == stage.first_step:
                 minibatches.begin()
-                if training.world is not None:  # what a stage prepares may differ between processes by rounding
-                    training.load_state_dict(training.world.from_leader(training.state_dict()))
+                training.take_leaders_state()  # what a stage prepares may differ between processes by rounding
             players = {player: training.optimizers[player] for player in stage.players}
             moves = kind(training.model, players, minibatches, seed, config.device.precision)
         position = (training.step - stage.first_step) % stage.steps_per_epoch

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from genexp import ranks
 from genexp.config.kept import differences
@@ -150,5 +149,5 @@ def _digest(tensor: Tensor) -> int:
 
 def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
-        if isinstance(module, _NormBase):
+        if getattr(module, "running_mean", None) is not None:
             yield from module.buffers(recurse=False)
