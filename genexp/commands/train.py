@@ -87,7 +87,7 @@ def _train(config: TrainConfig, line: CommandLine, patient: bool, world: World |
             what = f"this run was trained by {run.processes()} at once so far, and goes on with {size()}"
             warn(f"number of processes: {what}; its random draws are no longer those of an uninterrupted run")
         run.begin(config, digest, str(line))
-        stop = Stop(patient or world is not None)  # torchrun and a scheduler may both send a signal
+        stop = Stop(patient) if world is None else world.stop
         results = Session(run, config, training, data, stop).train(str(line))
     _report(config, run, results, "" if patient else str(line))
 
@@ -99,7 +99,7 @@ def _help(config: TrainConfig, world: World) -> None:
     digest = data.digest()
     data = data.to(device)
     training = build.training(config, data, device, begun_for=config.epochs)
-    with suppress(Ended, DivergedError, UsageError), Stop(patient=True).listening():  # the leader tells of its errors
+    with suppress(Ended, DivergedError, UsageError), world.stop.listening():  # the leader tells of its errors
         _share(config, training, digest, world)
         for _ in train(config, training, data, sys.maxsize):
             pass

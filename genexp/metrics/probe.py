@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genexp import rng
 from genexp.data import DataSet
+from genexp.errors import UsageError
 from genexp.metrics import GivenSamples, Subject, lower_is_better, of_models, requires
 from genexp.models import HasDiscriminator, Model, evaluating
 from genexp.models.samplers import CHUNK
@@ -86,7 +87,10 @@ def discriminator_probe(
 
 
 def _last_hidden(model: Model, images: Tensor) -> Tensor:
-    """Return what the last layer that `logits` calls is given, for images (n, C, H, W)."""
+    """Return what the last layer that `logits` calls is given, for images (n, C, H, W).
+
+    Raises UsageError if that calls no linear layer and no convolution.
+    """
     assert isinstance(model, HasDiscriminator)
     given: list[Tensor] = []  # to each layer, in the order of the calls
 
@@ -98,6 +102,8 @@ def _last_hidden(model: Model, images: Tensor) -> Tensor:
             if isinstance(module, nn.Linear | nn.Conv2d):
                 hooks.callback(module.register_forward_pre_hook(keep).remove)
         model.logits(images)
+    if not given:
+        raise UsageError(f"{type(model).__name__}: its discriminator has no nn.Linear or nn.Conv2d to be probed")
     return given[-1]
 
 

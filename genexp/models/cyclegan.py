@@ -35,7 +35,7 @@ class CycleGAN(Model):
     sample_kind = "draw"
     pool_a: Tensor  # (pool, C, H, W), earlier translations into A; likewise pool_b
     pool_b: Tensor
-    pooled: Tensor  # (), int64, how many there are in each
+    pooled: Tensor  # (), int64, how many of these there are in each
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CycleGAN(Model):
                 f"model.identity={identity:g} compares images of the two data sets, which have {a} and {b} channels\n"
                 "Set model.identity=0, or give both the same channels"
             )
-        self.cycle, self.full = cycle, False
+        self.cycle = cycle
         self.identity = (SAME_CHANNELS if a == b else 0.0) if identity is None else identity
         self.generator_ab = generator(a, b, channels, halvings, blocks)
         self.generator_ba = generator(b, a, channels, halvings, blocks)
@@ -104,12 +104,9 @@ class CycleGAN(Model):
         adversarial = square(self.discriminator_b(fake_b), 1) + square(self.discriminator_a(fake_a), 1)
         generators = adversarial + self.cycle * (cycle + self.identity * identity)
 
-        if not self.full:  # once it is, the device need not be waited for
-            self.full = int(self.pooled) == len(self.pool_a)
-        stored = len(self.pool_a) if self.full else int(self.pooled)
-        earlier_a = self.from_pool(self.pool_a, fake_a.detach().float(), stored)
-        earlier_b = self.from_pool(self.pool_b, fake_b.detach().float(), stored)
-        self.pooled.fill_(min(stored + len(a), len(self.pool_a)))
+        earlier_a = self.from_pool(self.pool_a, fake_a.detach().float())
+        earlier_b = self.from_pool(self.pool_b, fake_b.detach().float())
+        self.pooled.add_(len(a)).clamp_(max=len(self.pool_a))
         losses = {
             "generator_ab": generators,
             "generator_ba": generators,
@@ -129,25 +126,25 @@ class CycleGAN(Model):
         translated, same = network(torch.cat([images, others])).split([len(images), len(others)])
         return translated, same
 
-    def from_pool(self, pool: Tensor, images: Tensor, stored: int) -> Tensor:
+    def from_pool(self, pool: Tensor, images: Tensor) -> Tensor:
         """Return each image, or with probability ½ an earlier one from the pool, whose place it takes.
 
-        Until the pool is full, images are stored and returned.
+        Until the pool is full, images are stored and returned. No value is read back, so a step can be captured.
         """
-        if len(pool) == 0:
+        n, size = len(images), len(pool)
+        if size == 0:
             return images
+        is_swapped = torch.rand(n, device=pool.device) < 0.5
+        free = self.pooled + torch.arange(n, device=pool.device)  # where each image goes while there is room
+        is_stored = free < size
+        places = torch.where(is_stored, free, torch.randint(size, (n,), device=pool.device))
         chosen = []
-        swaps, places = torch.rand(len(images)).tolist(), torch.randint(len(pool), (len(images),)).tolist()
-        for image, swap, place in zip(images, swaps, places, strict=True):
-            if stored < len(pool):
-                pool[stored] = image
-                stored += 1
-            elif swap < 0.5:
-                earlier = pool[place].clone()
-                pool[place] = image
-                image = earlier
-            chosen.append(image)
-        return torch.stack(chosen)
+        singles = torch.split(images, 1), torch.split(places, 1)
+        for image, place, stored, swapped in zip(*singles, is_stored, is_swapped, strict=True):
+            earlier = pool.index_select(0, place)
+            pool.index_copy_(0, place, torch.where(stored | swapped, image, earlier))
+            chosen.append(torch.where(swapped & ~stored, earlier, image))
+        return torch.cat(chosen)
 
     def translate(self, images: Tensor, to: Side) -> Tensor:
         network = self.generator_ab if to == "b" else self.generator_ba

@@ -89,8 +89,7 @@ class MovesOnTape(CapturedMoves):
 
     def capture(self) -> Tensor:
         self.tape = Tape()
-        with self.tape.recording():
-            self.row = self.make_prepared(self.given).detach()
+        self.row = self.tape.record(lambda: self.make_prepared(self.given)).detach()
         self.why_not = self.tape.why_not
         return self.row.clone()
 

@@ -154,7 +154,7 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
             n_images = plan.images(training.step) - plan.images(step_at_log)
             values["images_per_second"] = n_images / max(training.seconds - seconds_at_log, 1e-9)
             step_at_log, seconds_at_log = training.step, training.seconds
-        if ends_epoch and values is not None:
+        if ends_epoch and values is not None and (training.world is None or training.world.leads):
             with evaluating(training.model):
                 values |= loss_on_validation(training.model, stage.stage, data, seed, training.step)
                 values |= training.model.watch(data, rng.generator(device, seed, "watch", training.step))

@@ -25,7 +25,7 @@ class SharedMoves(Moves):
         with self.world.together():
             self.prepare(step)
             given = {name: self._share(tensor) for name, tensor in self.minibatches.given(step).items()}
-            (row,) = self.world.mean([self.make_prepared(given, norms)])
+            row = self.world.mean_of_step(self.make_prepared(given, norms))
             ends_epoch = (step + 1 - self.stage.first_step) % self.stage.steps_per_epoch == 0
             if ends_epoch or not self.is_checked:
                 self.world.check_same_state(self.model)

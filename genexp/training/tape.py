@@ -1,7 +1,6 @@
 """A computation as the list of its operations, which is played again without Python's and autograd's part in it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genexp.device import never_compiled
 
-MOST = 2**25  # bytes of results that a tape holds: more leave the caches, which costs more time than Python does
+MOST = 2**25  # bytes that a tape needs: more leave the caches, which costs more time than Python does
+MOST_RECORDED = 2**28  # bytes of all results together, which are there at once only while a tape is recorded
+ALIGNMENT = 64  # bytes, a line of the caches
 aten = torch.ops.aten
 COPIES = {aten.clone.default, aten._to_copy.default}
 ALLOCATES = {getattr(aten, name) for name in ("empty", "empty_like", "empty_strided", "new_empty")}  # no values yet
@@ -23,26 +24,30 @@ READ = "it reads a value back"
 class Tape:
     """The tensor operations of a computation, also those of its backward passes; `play` makes them again.
 
-    The results of the recording are the memory of each playing. So what the computation is given must be there at the
-    same place with its new values, and what it returned holds the new results. Views of this memory stay valid, and are
-    not made again. Draws of the default generators are new ones.
+    Each operation writes into memory that is the same in each playing. So what the computation is given must be there
+    at the same place with its new values, and what it returned holds the new results. Results that are not needed at
+    the same time share memory. Views of it stay valid, and are not made again. Draws of the default generators are new.
 
     If `why_not` is set, the computation cannot be repeated: a shape or Python itself depends on values, or the results
     take more than `most` bytes.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self.most, self.bytes = most, 0
-        self.calls: list[Callable[[], object]] = []
+    def __init__(self, most: int = MOST, most_recorded: int = MOST_RECORDED) -> None:
+        self.most, self.most_recorded, self.recorded = most, most_recorded, 0
+        self.calls: list[partial[Any]] = []
+        self.made: list[Tensor] = []  # results with memory of their own, while a computation is recorded
         self.why_not: str | None = None
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Return a context in which operations are made and recorded."""
+    def record(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Make a computation, record its operations, and return its result."""
         with _Reads(self), _Operations(self):
-            yield
+            result = compute()
+        if self.why_not is None:
+            self._share_memory(result)
         if self.why_not is not None:
             self.calls.clear()
+        self.made.clear()
+        return result
 
     def play(self) -> None:
         """Make the recorded operations again, on the values that their memory holds now."""
@@ -58,10 +63,13 @@ class Tape:
         made = list(_tensors(results))
         given = {_place(tensor) for tensor in _tensors([args, kwargs])}
         views = [_place(tensor) in given for tensor in made]
-        self.bytes += sum(tensor.nbytes for tensor, view in zip(made, views, strict=True) if not view)
-        if self.bytes > self.most:
-            self.why_not = f"its results take more than {self.most >> 20} MiB"
+        own = [tensor for tensor, view in zip(made, views, strict=True) if not view]
+        self.made += own
+        self.recorded += sum(tensor.nbytes for tensor in own)
+        if self.recorded > self.most_recorded:
+            self.why_not = f"all its results together take more than {self.most_recorded >> 20} MiB"
             self.calls.clear()
+            self.made.clear()
         elif func._schema.is_mutable:
             self.calls.append(partial(func, *args, **kwargs))
         elif all(views) or func.overloadpacket in ALLOCATES:
@@ -69,12 +77,34 @@ class Tape:
         elif func is aten.relu.default:  # has no variant that writes; this is what it calls
             self.calls.append(partial(aten.clamp_min.out, *args, 0, out=made[0]))
         elif func in COPIES:
-            self.calls.append(partial(made[0].copy_, args[0]))
+            self.calls.append(partial(Tensor.copy_, made[0], args[0]))
         elif (out := _writing(func)) is not None and not any(views):
             variant, names = out
             self.calls.append(partial(variant, *args, **kwargs, **dict(zip(names, made, strict=True))))
         else:
             self.calls.append(partial(_copied, made, partial(func, *args, **kwargs)))
+
+    def _share_memory(self, result: Tensor) -> None:
+        """Move all results but the last one into one block of memory, in which places are used again."""
+        sizes = {_place(tensor): tensor.untyped_storage().nbytes() for tensor in self.made}
+        lives: dict[int, tuple[int, int]] = {}  # the first and the last call with a result's memory
+        for index, call in enumerate(self.calls):
+            for place in map(_place, _tensors(call)):
+                if place != _place(result) and sizes.get(place):
+                    lives[place] = (lives.get(place, (index, 0))[0], index)
+        offsets, size = _packed({place: sizes[place] for place in lives}, lives)
+        if size > self.most:
+            self.why_not = f"its results take more than {self.most >> 20} MiB"
+            return
+        block = torch.empty(size, dtype=torch.uint8)
+
+        def moved(tensor: Tensor) -> Tensor:
+            if _place(tensor) not in offsets:
+                return tensor
+            offset = offsets[_place(tensor)] // tensor.element_size() + tensor.storage_offset()
+            return block.view(tensor.dtype).as_strided(tensor.size(), tensor.stride(), offset)
+
+        self.calls = [_mapped(call, moved) for call in self.calls]
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -88,7 +118,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         results = func(*args, **kwargs)
         if self.tape.why_not is None:
-            self.tape.note(func, _without_graph(args), _without_graph(kwargs), _without_graph(results))
+            self.tape.note(func, *(_mapped(each, Tensor.detach) for each in (args, kwargs, results)))  # without graph
         return results
 
 
@@ -132,6 +162,25 @@ def _indexes_by_numbers(func: Any, args: Any) -> bool:
     return func is aten.index.Tensor and all(each is None or each.dtype != torch.bool for each in args[1])
 
 
+def _packed(sizes: dict[int, int], lives: dict[int, tuple[int, int]]) -> tuple[dict[int, int], int]:
+    """Return where each piece of memory lies in a block, in bytes, and the size of the block.
+
+    The largest are placed first, each as far in front as no piece of an overlapping life lies.
+    """
+    offsets: dict[int, int] = {}
+    for place in sorted(sizes, key=lambda place: -sizes[place]):
+        first, last = lives[place]
+        offset = 0
+        beside = (other for other in offsets if lives[other][0] <= last and first <= lives[other][1])
+        for begin, end in sorted((offsets[other], offsets[other] + sizes[other]) for other in beside):
+            if offset + sizes[place] <= begin:
+                break
+            offset = max(offset, -(-end // ALIGNMENT) * ALIGNMENT)
+        offsets[place] = offset
+    size = max((offset + sizes[place] for place, offset in offsets.items()), default=0)
+    return offsets, -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -140,15 +189,21 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
+    elif isinstance(value, partial):
+        yield from _tensors([value.args, value.keywords])
 
 
-def _without_graph(value: Any) -> Any:
-    """Return the same memory without autograd's graph, which is not to be kept alive."""
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return the same structure with each tensor changed."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(map(_without_graph, value))
-    return {key: _without_graph(each) for key, each in value.items()} if isinstance(value, dict) else value
+        return type(value)(_mapped(each, change) for each in value)
+    if isinstance(value, dict):
+        return {key: _mapped(each, change) for key, each in value.items()}
+    if isinstance(value, partial):
+        return partial(value.func, *_mapped(value.args, change), **_mapped(value.keywords, change))
+    return value
 
 
 def _place(tensor: Tensor) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, distributed, nn
 from genexp import ranks
 from genexp.config.kept import differences
 from genexp.errors import GenexpError, UsageError
+from genexp.signals import Stop
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and does not answer in the middle of a step
 LEADER_PATIENCE = timedelta(days=30)  # between steps: it may be scoring
@@ -35,6 +36,7 @@ class World:
     def __init__(self) -> None:
         self.rank, self.size = ranks.rank(), ranks.size()
         self.leads = self.rank == 0
+        self.stop = Stop(patient=True)  # torchrun and a scheduler may both send a signal
         with _reached("the processes could not find each other; torchrun tells them where to meet"):
             distributed.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=PATIENCE)
             patience = PATIENCE if self.leads else LEADER_PATIENCE
@@ -79,6 +81,12 @@ class World:
             distributed.all_reduce(flat)
         parts = torch.split(flat.div_(self.size), [tensor.numel() for tensor in tensors])
         return tuple(part.view_as(tensor).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True))
+
+    def mean_of_step(self, row: Tensor) -> Tensor:
+        """Return the mean of a step's row. Once one of the processes is asked to stop, all are."""
+        mean, asked = self.mean([row, row.new_tensor(float(self.stop.requested))])
+        self.stop.requested |= bool(asked > 0)
+        return mean
 
     def check_same_state(self, model: nn.Module) -> None:
         """Raise UsageError, in all processes, if a tensor that a model keeps differs between them in any bit.

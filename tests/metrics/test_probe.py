@@ -138,6 +138,13 @@ def test_what_the_discriminator_s_last_layer_is_given():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_discriminator_without_layers_that_can_be_probed_is_refused(monkeypatch):
+    model, data = gan()
+    monkeypatch.setattr(model, "logits", lambda images: images.flatten(1).sum(1))
+    with pytest.raises(UsageError, match=r"GAN: its discriminator has no nn.Linear or nn.Conv2d to be probed"):
+        discriminator_probe(Subject(model, data, 0), **SETTINGS)
+
+
 @pytest.mark.slow
 def test_a_discriminator_is_probed_by_its_last_hidden_layer(genexp):
     model, data = gan("model.discriminator_hidden=[16]")

@@ -64,13 +64,14 @@ def test_the_pool_returns_earlier_images_and_keeps_the_new_ones():
     torch.manual_seed(3)
     number = iter(range(1000))
     batch = lambda n: torch.stack([torch.full((1, 16, 16), float(next(number))) for _ in range(n)])  # noqa: E731
-    first = model.from_pool(model.pool_a, batch(4), 0)
+    first = model.from_pool(model.pool_a, batch(4))
     assert first[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert model.pool_a[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    model.pooled.fill_(4)
     swapped = 0
     for _ in range(500):
         before, new = set(model.pool_a[:, 0, 0, 0].tolist()), batch(1)
-        returned = model.from_pool(model.pool_a, new, 4)[0, 0, 0, 0].item()
+        returned = model.from_pool(model.pool_a, new)[0, 0, 0, 0].item()
         after = set(model.pool_a[:, 0, 0, 0].tolist())
         if returned == new[0, 0, 0, 0].item():
             assert after == before
@@ -79,6 +80,37 @@ def test_the_pool_returns_earlier_images_and_keeps_the_new_ones():
             assert before - after == {returned}
             assert after - before == {new[0, 0, 0, 0].item()}
     assert 200 < swapped < 300
+
+
+def in_turn(pool, stored, images):
+    """Return what the published code's pool returns, with the same draws: one image after another."""
+    chosen = []
+    swaps, places = torch.rand(len(images)).tolist(), torch.randint(len(pool), (len(images),)).tolist()
+    for image, swap, place in zip(images, swaps, places, strict=True):
+        if stored < len(pool):
+            pool[stored] = image
+            stored += 1
+        elif swap < 0.5:
+            earlier = pool[place].clone()
+            pool[place] = image
+            image = earlier
+        chosen.append(image)
+    return torch.stack(chosen)
+
+
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_minibatches_go_through_the_pool_one_image_after_another(n):
+    """Also one that fills it up, and one in which two images meet the same place."""
+    model, generator = build(pool=5), torch.Generator().manual_seed(2)
+    pool = model.pool_a.clone()
+    for stored in range(0, 90, n):
+        images = torch.rand(n, 1, 16, 16, generator=generator)
+        model.pooled.fill_(min(stored, 5))
+        torch.manual_seed(stored)
+        expected = in_turn(pool, min(stored, 5), images)
+        torch.manual_seed(stored)
+        assert torch.equal(model.from_pool(model.pool_a, images), expected)
+        assert torch.equal(model.pool_a, pool)
 
 
 def test_the_pool_is_state():

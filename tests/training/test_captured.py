@@ -49,19 +49,13 @@ def assert_same(monkeypatch, *words):
 
 @pytest.mark.slow
 @ON_EACH
-@pytest.mark.parametrize("model", sorted({*DIGITS} - {"cyclegan"}))
+@pytest.mark.parametrize("model", sorted(DIGITS))
 def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, device, model):
-    made = assert_same(monkeypatch, device, f"model={model}", *WORDS, *DIGITS[model])
+    fewer = ["epochs=1"] if model == "cyclegan" else []  # of its large steps
+    made = assert_same(monkeypatch, device, f"model={model}", *WORDS, *DIGITS[model], *fewer)
     assert [moves.why_not for moves in made] == [None] * len(made)
     assert all(moves.captured for moves in made)
     assert all(moves.checked == 2 for moves in made)
-
-
-@pytest.mark.slow
-@ON_EACH
-def test_the_pool_of_a_cyclegan_is_filled_by_the_cpu_so_its_steps_are_made_as_usual(monkeypatch, device):
-    (moves,) = assert_same(monkeypatch, device, "model=cyclegan", *WORDS, *DIGITS["cyclegan"])
-    assert moves.why_not in ("it waits for the device", "it draws from the CPU's random generator", READS)
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
 """A tape's playing against the computation itself."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from genexp.models.layers import Dropout, Maxout
@@ -42,8 +46,7 @@ def rows(x):
 def test_playing_is_computing_again_on_new_values(compute):
     x = torch.rand(SHAPE)
     record = Tape()
-    with record.recording():
-        result = compute(x)
+    result = record.record(lambda: compute(x))
     assert record.why_not is None
     for seed in range(3):
         x.copy_(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)))
@@ -71,31 +74,93 @@ def test_playing_is_computing_again_on_new_values(compute):
     ],
 )
 def test_what_depends_on_values_cannot_be_repeated(compute):
-    record = Tape()
-    with record.recording():
+    def ask():
         compute(torch.rand(SHAPE))
-        torch.ones(3)
+        return torch.ones(3)
+
+    record = Tape()
+    record.record(ask)
     assert record.why_not == "it reads a value back"
     assert not record.calls
 
 
-def test_a_large_computation_is_not_held():
-    for times, why_not in ((3, None), (4, "its results take more than 0 MiB")):
-        record = Tape(4 * 48 * 3)
-        with record.recording():
-            x = torch.ones(SHAPE)
-            for _ in range(times - 1):
-                x = x * 2
+def doubled(times, held=False):
+    def compute():
+        x, all_results = torch.ones(SHAPE), []
+        for _ in range(times - 1):
+            x = x * 2
+            all_results += [x] if held else []
             x.view(-1)  # no memory of its own
-        assert record.why_not == why_not
+        return torch.stack(all_results).sum(0) if held else x
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    ("compute", "why_not"),
+    [
+        (doubled(6), None),
+        (doubled(7), "all its results together take more than 0 MiB"),
+        (doubled(3, held=True), None),
+        (doubled(4, held=True), "its results take more than 0 MiB"),
+    ],
+)
+def test_a_large_computation_is_not_held(compute, why_not):
+    """Of 192 bytes each: one after another, two at a time; held, n − 1 of them and their stack."""
+    record = Tape(most=192 * 4, most_recorded=192 * (6 if why_not is None or "all" in why_not else 100))
+    record.record(compute)
+    assert record.why_not == why_not
+    assert bool(record.calls) == (why_not is None)
+
+
+def test_results_share_memory_and_what_is_still_needed_is_not_overwritten():
+    x = torch.rand(SHAPE)
+
+    def compute():
+        early = x * 3
+        chain = early
+        for _ in range(20):
+            chain = (chain + 1).t().contiguous().t()
+        return early + chain  # early is needed to the end
+
+    record = Tape()
+    result = record.record(compute)
+    places = {tape._place(tensor) for tensor in tape._tensors(record.calls)}
+    assert len(places) == 3  # of x, of the result, and of all between
+    between = next(t for t in tape._tensors(record.calls) if tape._place(t) not in map(tape._place, (x, result)))
+    assert between.untyped_storage().nbytes() == 3 * 192
+    x.fill_(2.0)
+    record.play()
+    assert torch.equal(result, torch.full(SHAPE, 32.0))
+
+
+def assert_apart(sizes, lives):
+    """Pieces whose lives overlap do not overlap in memory, and nothing lies outside of the block."""
+    offsets, block = tape._packed(sizes, lives)
+    assert offsets.keys() == sizes.keys()
+    for one, other in combinations(sizes, 2):
+        if lives[one][0] <= lives[other][1] and lives[other][0] <= lives[one][1]:
+            assert offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
+    assert all(offset % 64 == 0 and offset + sizes[place] <= block for place, offset in offsets.items())
+    busiest = max(sum(sizes[p] for p in sizes if lives[p][0] <= t <= lives[p][1]) for t in range(30))
+    assert busiest <= block <= sum(-(-size // 64) * 64 for size in sizes.values())
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 20), st.integers(0, 9)), min_size=1, max_size=12))
+def test_pieces_of_memory_lie_apart(pieces):
+    sizes = {number: size for number, (size, _, _) in enumerate(pieces)}
+    assert_apart(sizes, {number: (first, first + length) for number, (_, first, length) in enumerate(pieces)})
 
 
 def test_a_tape_keeps_no_graph():
     x = torch.rand(SHAPE, requires_grad=True)
-    record = Tape()
-    with record.recording():
+
+    def compute():
         loss = x.square().exp().sum()
-        torch.autograd.grad(loss, [x])
+        return torch.autograd.grad(loss, [x])[0]
+
+    record = Tape()
+    record.record(compute)
     assert record.calls
     for call in record.calls:
         assert [each for each in tape._tensors([call.args, call.keywords]) if each.grad_fn is not None] == []

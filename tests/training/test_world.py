@@ -192,6 +192,18 @@ def test_the_signals_that_torchrun_passes_on_save_and_end_all(genexp, tmp_path):
     assert "number of processes: this run was trained by 2 at once so far, and goes on with 1" in more.out + more.err
 
 
+def test_a_signal_to_one_process_alone_saves_and_ends_all(tmp_path):
+    together = Together(tmp_path, ["train", *LONG])
+    run = Run(tmp_path / "run")
+    together.await_step(run, 20)
+    together.processes[1].send_signal(signal.SIGTERM)  # its machine is to go
+    (code, _, err), helper = together.end()
+    assert (code, helper) == (130, (0, "", ""))
+    assert "interrupted at step" in err
+    assert run.status()["status"] == "interrupted"
+    assert run.status()["step"] == state(run)["step"]
+
+
 def test_a_finished_run_is_reported_and_running_statistics_do_not_drift_apart(tmp_path):
     words = ["train", "model=dcgan", *SHORT, "epochs=1", "model.channels=4", "model.latent_dim=8"]
     for said in ("trained 1 epoch", "already finished"):
