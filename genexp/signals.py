@@ -81,8 +81,13 @@ class Stop:
     """
 
     patient: bool = False
-    requested: bool = False
+    heard: bool = False  # a signal
+    told: bool = False  # by another process that trains the same run
     deferring: bool = True
+
+    @property
+    def requested(self) -> bool:
+        return self.heard or self.told
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -95,7 +100,7 @@ class Stop:
                     before.clear()
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        again, self.requested = self.requested, True
+        again, self.heard = self.heard, True
         if again and self.patient and number != signal.SIGINT:
             return
         if again or not self.deferring:

@@ -114,7 +114,9 @@ class Model(nn.Module, ABC):
 
     sample_kind: str  # "draw" or "mean"; scores of draws and of means are not comparable
     sampler_settings: ClassVar[tuple[str, ...]] = ()  # settings that `sample` uses and training does not
-    replayed: bool = False  # a model of one's own: True if each step makes the same operations, so that it is replayed
+    # A model of one's own: True if each step makes the same operations and keeps results in buffers alone, so that it
+    # is recorded once and then replayed without Python.
+    replayed: bool = False
     conditional: bool = False  # True if it learns from labels; `sample` and `decode` then take `labels` (n,), too
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from genexp.data import DataSet, DataSpec
 from genexp.errors import UsageError
@@ -108,7 +108,8 @@ class VAE(Autoencoder):
             return inputs
         if labels is None:
             raise UsageError("model=vae with model.conditional=true needs the labels of images and codes")
-        return torch.cat([inputs, one_hot(labels + 1, self.classes + 1)[:, 1:].to(inputs.dtype)], 1)
+        is_class = labels.unsqueeze(1) == torch.arange(self.classes, device=labels.device)
+        return torch.cat([inputs, is_class.to(inputs.dtype)], 1)
 
     def posterior(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return μ and log σ² of q(z | x), each (n, latent_dim)."""

@@ -17,8 +17,9 @@ from genexp.training.reopen import Trained
 def applied(trained: Trained, name: str, **given: Tensor) -> Tensor:
     """Return what the model's method `name` gives for the tensors, (n, …) each, on the CPU.
 
-    Raises UsageError if the model has no such method, or if the method needs labels.
+    Raises UsageError if the model has no such method, if the method needs labels, or for a label of no class.
     """
+    _check_labels(trained, given)
     method = getattr(trained.model, name, None)
     if method is None:
         raise UsageError(f"model={trained.config.model['name']} has no method to {name}")
@@ -38,6 +39,7 @@ def log_prob(trained: Trained, images: Tensor, *, k: int = 50, seed: int = 0, **
     Of a model with a posterior, such as the vae, it is the importance-weighted bound with k draws (Burda et al. 2016).
     Of a Boltzmann machine it rests on the log Z of the run's `ais` score. Others have none: UsageError.
     """
+    _check_labels(trained, labels)
     model = trained.model
     if not isinstance(model, HasPosterior | HasPartition):
         raise UsageError(f"model={trained.config.model['name']} gives no log p(x), not even a bound of it")
@@ -53,6 +55,12 @@ def log_prob(trained: Trained, images: Tensor, *, k: int = 50, seed: int = 0, **
             else:
                 found.append(model.log_unnormalized(part["images"], generator).double() - log_z)
     return torch.cat(found).cpu()
+
+
+def _check_labels(trained: Trained, given: dict[str, Any]) -> None:
+    n, labels = len(trained.data.class_names()), given.get("labels")
+    if labels is not None and not bool(((labels >= -1) & (labels < n)).all()):
+        raise UsageError(f"labels are the numbers of classes, from 0 to {n - 1}, or -1 for none")
 
 
 def _log_z(trained: Trained) -> float:

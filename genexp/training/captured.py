@@ -65,7 +65,10 @@ class CapturedMoves(Moves):
     def _checked(self, step: int) -> Tensor:
         """Replay the step, make it as usual from the same state, and give up capturing if the two differ."""
         before = [tensor.detach().clone() for tensor in self._state()]
-        self.replay()
+        try:
+            self.replay()
+        except (RuntimeError, ValueError):  # an operation does not work on memory that it is given, or gives less
+            self.why_not = "its replay fails"
         replayed = [self.row.clone(), *(tensor.detach().clone() for tensor in self._state())]
         with torch.no_grad():
             torch._foreach_copy_(self._state(), before)
@@ -73,8 +76,9 @@ class CapturedMoves(Moves):
         row = self.make_prepared(self.given)
         usual = [row, *self._state()]
         self.checked += 1
-        if not all(_same(one, other) for one, other in zip(replayed, usual, strict=True)):
-            self.why_not, self.captured = "its replay gives other numbers", False
+        if self.why_not is None and not all(_same(one, other) for one, other in zip(replayed, usual, strict=True)):
+            self.why_not = "its replay gives other numbers"
+        self.captured = self.why_not is None
         return row
 
     def _state(self) -> list[Tensor]:

@@ -115,22 +115,14 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
     """
     plan, seed, device = training.plan, config.seed, training.model.device
     last_step = plan.last_step(epochs)
-    kind: Callable[..., Moves] = _kind_of_moves(config, training.model)
-    if training.world is not None:
-        training.take_leaders_state()
-        kind = partial(SharedMoves, training.world)
+    training.take_leaders_state()
     moves: Moves | None = None
     step_at_log, seconds_at_log = training.step, training.seconds
     while training.step < last_step:
         started = time.perf_counter()
         stage = training.stage
         if moves is None or moves.stage is not stage:
-            minibatches = Minibatches(data, stage, plan.batch_size, seed, training.model)
-            if training.step == stage.first_step:
-                minibatches.begin()
-                training.take_leaders_state()  # what a stage prepares may differ between processes by rounding
-            players = {player: training.optimizers[player] for player in stage.players}
-            moves = kind(training.model, players, minibatches, seed, config.device.precision)
+            moves = _moves_of(stage, config, training, data)
         position = (training.step - stage.first_step) % stage.steps_per_epoch
         ends_epoch = position + 1 == stage.steps_per_epoch
         logged = ends_epoch or (training.step + 1) % config.log.every_steps == 0
@@ -160,6 +152,19 @@ def train(config: TrainConfig, training: Training, data: DataSet, epochs: int) -
                 values |= training.model.watch(data, rng.generator(device, seed, "watch", training.step))
         epoch = stage.first_epoch + stage.epoch(training.step)
         yield Tick(training.step, epoch, ends_epoch, values, stage, training.stage is not stage)
+
+
+def _moves_of(stage: PlannedStage, config: TrainConfig, training: Training, data: DataSet) -> Moves:
+    """Return how the steps of a stage are made; begin the stage if none of them is made yet."""
+    minibatches = Minibatches(data, stage, training.plan.batch_size, config.seed, training.model)
+    if training.step == stage.first_step:
+        minibatches.begin()
+        training.take_leaders_state()  # what a stage prepares may differ between processes by rounding
+    kind: Callable[..., Moves] = _kind_of_moves(config, training.model)
+    if training.world is not None:
+        kind = partial(SharedMoves, training.world)
+    players = {player: training.optimizers[player] for player in stage.players}
+    return kind(training.model, players, minibatches, config.seed, config.device.precision)
 
 
 def _kind_of_moves(config: TrainConfig, model: Model) -> type[Moves]:

@@ -13,6 +13,8 @@ from genexp.device import never_compiled
 
 MOST = 2**25  # bytes that a tape needs: more leave the caches, which costs more time than Python does
 MOST_RECORDED = 2**28  # bytes of all results together, which are there at once only while a tape is recorded
+LARGE = 2**12  # bytes from which a result shares memory with others
+MOST_SHARING = 1000  # results that do so, the largest: where they are to lie takes time that grows quadratically
 ALIGNMENT = 64  # bytes, a line of the caches
 aten = torch.ops.aten
 COPIES = {aten.clone.default, aten._to_copy.default}
@@ -25,11 +27,12 @@ class Tape:
     """The tensor operations of a computation, also those of its backward passes; `play` makes them again.
 
     Each operation writes into memory that is the same in each playing. So what the computation is given must be there
-    at the same place with its new values, and what it returned holds the new results. Results that are not needed at
-    the same time share memory. Views of it stay valid, and are not made again. Draws of the default generators are new.
+    at the same place with its new values, and what it returned holds the new result. Views are not made again. Draws of
+    the default generators are new ones. Results that are not needed at the same time share memory, which is not that of
+    the recording: a result that Python keeps, beside the returned one, keeps its first values.
 
-    If `why_not` is set, the computation cannot be repeated: a shape or Python itself depends on values, or the results
-    take more than `most` bytes.
+    If `why_not` is set, the computation cannot be repeated: a shape or Python itself depends on values, or it needs
+    more than `most` bytes at a time, or has results of more than `most_recorded` bytes.
     """
 
     def __init__(self, most: int = MOST, most_recorded: int = MOST_RECORDED) -> None:
@@ -60,6 +63,9 @@ class Tape:
         if not READS.isdisjoint(func.tags) and not _indexes_by_numbers(func, args):
             self.why_not = READ
             return
+        if any(tensor.layout != torch.strided for tensor in _tensors([args, kwargs, results])):
+            self.why_not = "it has sparse tensors"
+            return
         made = list(_tensors(results))
         given = {_place(tensor) for tensor in _tensors([args, kwargs])}
         views = [_place(tensor) in given for tensor in made]
@@ -70,7 +76,9 @@ class Tape:
             self.why_not = f"all its results together take more than {self.most_recorded >> 20} MiB"
             self.calls.clear()
             self.made.clear()
-        elif func._schema.is_mutable:
+        elif torch.Tag.inplace_view in func.tags:  # it changes what a view shows, which stays so
+            return
+        elif func._schema.is_mutable and not own:
             self.calls.append(partial(func, *args, **kwargs))
         elif all(views) or func.overloadpacket in ALLOCATES:
             return
@@ -78,31 +86,37 @@ class Tape:
             self.calls.append(partial(aten.clamp_min.out, *args, 0, out=made[0]))
         elif func in COPIES:
             self.calls.append(partial(Tensor.copy_, made[0], args[0]))
-        elif (out := _writing(func)) is not None and not any(views):
+        elif (out := _writing(func)) is not None and len(own) == len(out[1]):
             variant, names = out
             self.calls.append(partial(variant, *args, **kwargs, **dict(zip(names, made, strict=True))))
         else:
             self.calls.append(partial(_copied, made, partial(func, *args, **kwargs)))
 
     def _share_memory(self, result: Tensor) -> None:
-        """Move all results but the last one into one block of memory, in which places are used again."""
+        """Move the large results into one block of memory, in which places are used again; not the one returned."""
         sizes = {_place(tensor): tensor.untyped_storage().nbytes() for tensor in self.made}
         lives: dict[int, tuple[int, int]] = {}  # the first and the last call with a result's memory
         for index, call in enumerate(self.calls):
             for place in map(_place, _tensors(call)):
                 if place != _place(result) and sizes.get(place):
                     lives[place] = (lives.get(place, (index, 0))[0], index)
-        offsets, size = _packed({place: sizes[place] for place in lives}, lives)
-        if size > self.most:
-            self.why_not = f"its results take more than {self.most >> 20} MiB"
+        large = sorted((place for place in lives if sizes[place] >= LARGE), key=lambda place: -sizes[place])
+        offsets, size = _packed({place: sizes[place] for place in large[:MOST_SHARING]}, lives)
+        if size + sum(sizes[place] for place in lives if place not in offsets) > self.most:
+            self.why_not = f"it needs more than {self.most >> 20} MiB at a time"
             return
-        block = torch.empty(size, dtype=torch.uint8)
+        block = torch.empty(size, dtype=torch.uint8).numpy()
+        # Each has a storage of its own, so operations see that two results are not views of each other.
+        pieces = {place: torch.from_numpy(block[offset : offset + sizes[place]]) for place, offset in offsets.items()}
 
         def moved(tensor: Tensor) -> Tensor:
-            if _place(tensor) not in offsets:
+            piece = pieces.get(_place(tensor))
+            if piece is None:
                 return tensor
-            offset = offsets[_place(tensor)] // tensor.element_size() + tensor.storage_offset()
-            return block.view(tensor.dtype).as_strided(tensor.size(), tensor.stride(), offset)
+            whole = piece[: len(piece) // tensor.element_size() * tensor.element_size()].view(tensor.dtype)
+            same = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+            same = same.conj() if tensor.is_conj() else same
+            return torch._neg_view(same) if tensor.is_neg() else same
 
         self.calls = [_mapped(call, moved) for call in self.calls]
 
@@ -146,6 +160,8 @@ def _copied(memory: list[Tensor], call: Callable[[], Any]) -> None:
 def _writing(func: Any) -> tuple[Any, list[str]] | None:
     """Return the variant of an operation that writes into given memory, and the names of these arguments."""
     wanted = [(argument.name, str(argument.type)) for argument in func._schema.arguments]
+    if "reduction" in dict(wanted):  # of these losses some take the memory of their one number for all numbers at first
+        return None
     for name in func.overloadpacket.overloads():
         variant = getattr(func.overloadpacket, name)
         arguments = variant._schema.arguments

@@ -84,8 +84,9 @@ class World:
 
     def mean_of_step(self, row: Tensor) -> Tensor:
         """Return the mean of a step's row. Once one of the processes is asked to stop, all are."""
-        mean, asked = self.mean([row, row.new_tensor(float(self.stop.requested))])
-        self.stop.requested |= bool(asked > 0)
+        mean, asked = self.mean([row, row.new_tensor(float(self.stop.heard))])
+        if asked > 0:
+            self.stop.told = True
         return mean
 
     def check_same_state(self, model: nn.Module) -> None:

@@ -12,7 +12,9 @@ from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from genexp import noise
+from genexp.api import load
 from genexp.data import DataSet, DataSpec
+from genexp.errors import UsageError
 from genexp.metrics import Subject, bounds
 from genexp.metrics.bounds import elbo, iwae
 from genexp.models import data_labels, draw
@@ -324,6 +326,13 @@ def test_a_conditional_run_draws_a_row_for_each_class_and_samples_by_label(genex
     ):
         refused = genexp(*words, f"run={answer.run}")
         assert (refused.code, said in refused.err) == (2, True), refused.err
+    run = load(answer.run)
+    images = run.data.images("test", slice(0, 2))
+    assert run.decode(torch.zeros(2, 2), labels=torch.tensor([9, -1])).shape == (2, 1, 8, 8)
+    for labels in (torch.tensor([3, 10]), torch.tensor([-2, 3])):
+        for method in (run.encode, run.log_prob):
+            with pytest.raises(UsageError, match="the numbers of classes, from 0 to 9, or -1 for none"):
+                method(images, labels=labels)
 
 
 @pytest.mark.slow

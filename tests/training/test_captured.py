@@ -70,6 +70,7 @@ def test_a_captured_training_equals_the_usual_one_bit_for_bit(monkeypatch, devic
         ["optimizer=adadelta"],
         ["device.precision=bfloat16", "ema=0.9"],
         ["dataset.binarize=fresh", "model.beta_warmup=2"],
+        ["model.conditional=true"],
     ],
     ids=lambda words: words[0],
 )
@@ -144,6 +145,15 @@ def test_a_step_that_remembers_in_python_is_found_by_the_check(monkeypatch, devi
     monkeypatch.setattr(VAE, "play", counting)
     *_, (moves,) = trained(monkeypatch, device, "model=vae", *WORDS, *DIGITS["vae"])
     assert moves.why_not == "its replay gives other numbers"
+
+
+def test_a_step_whose_replay_fails_is_made_as_usual(monkeypatch):
+    def fails(self):
+        raise RuntimeError("Trying to resize storage that is not resizable")
+
+    monkeypatch.setattr(MovesOnTape, "replay", fails)
+    (moves,) = assert_same(monkeypatch, "cpu", "model=vae", *WORDS, *DIGITS["vae"])
+    assert moves.why_not == "its replay fails"
 
 
 @pytest.mark.parametrize("group", ["model", "noise", "optimizer"])

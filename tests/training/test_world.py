@@ -16,6 +16,7 @@ from forked import Forked
 from PIL import Image
 
 from genexp.rundirs.directory import Run
+from genexp.signals import Stop
 from genexp.storage.checkpoint import load_latest
 from genexp.training import world
 
@@ -192,16 +193,32 @@ def test_the_signals_that_torchrun_passes_on_save_and_end_all(genexp, tmp_path):
     assert "number of processes: this run was trained by 2 at once so far, and goes on with 1" in more.out + more.err
 
 
-def test_a_signal_to_one_process_alone_saves_and_ends_all(tmp_path):
+@pytest.mark.parametrize("signals", [[(1, signal.SIGTERM)], [(1, signal.SIGINT), (0, signal.SIGINT)]])
+def test_a_signal_to_one_process_alone_saves_and_ends_all(tmp_path, signals):
+    """Its machine is to go; or the leader hears of it a little later than the other process."""
     together = Together(tmp_path, ["train", *LONG])
     run = Run(tmp_path / "run")
     together.await_step(run, 20)
-    together.processes[1].send_signal(signal.SIGTERM)  # its machine is to go
+    for rank, number in signals:
+        together.processes[rank].send_signal(number)
+        time.sleep(0.03)
     (code, _, err), helper = together.end()
     assert (code, helper) == (130, (0, "", ""))
     assert "interrupted at step" in err
     assert run.status()["status"] == "interrupted"
     assert run.status()["step"] == state(run)["step"]
+
+
+def test_a_signal_that_comes_while_the_processes_ask_each_other_is_kept():
+    joined, number = world.World.__new__(world.World), signal.SIGTERM
+
+    def mean(tensors):
+        joined.stop._hear(number, None)
+        return tensors
+
+    joined.stop, joined.mean = Stop(patient=True), mean
+    assert joined.mean_of_step(torch.ones(2)).tolist() == [1, 1]
+    assert (joined.stop.requested, joined.stop.told) == (True, False)
 
 
 def test_a_finished_run_is_reported_and_running_statistics_do_not_drift_apart(tmp_path):
