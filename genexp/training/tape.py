@@ -181,10 +181,10 @@ def _indexes_by_numbers(func: Any, args: Any) -> bool:
 def _packed(sizes: dict[int, int], lives: dict[int, tuple[int, int]]) -> tuple[dict[int, int], int]:
     """Return where each piece of memory lies in a block, in bytes, and the size of the block.
 
-    The largest are placed first, each as far in front as no piece of an overlapping life lies.
+    They are placed in their order, best the largest first, each as far in front as no piece of an overlapping life is.
     """
     offsets: dict[int, int] = {}
-    for place in sorted(sizes, key=lambda place: -sizes[place]):
+    for place in sizes:
         first, last = lives[place]
         offset = 0
         beside = (other for other in offsets if lives[other][0] <= last and first <= lives[other][1])
